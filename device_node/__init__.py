@@ -1,0 +1,1 @@
+"""The device: source, preprocess, head, encode, send, record."""

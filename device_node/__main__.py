@@ -1,0 +1,228 @@
+"""`python -m device_node`: measure frames against an edge."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from device_node.frames import FrameLoop, open_reference
+from device_node.head import Head, prepare_head, session_spec
+from device_node.options import DeviceOptions
+from device_node.source import list_pictures
+from splitbed import config, process
+from splitbed.clock import ClockOffset, best_offset
+from splitbed.engine import distribution_conflict
+from splitbed.errors import RunIncomplete, SplitbedError
+from splitbed.host import host_facts, versions
+from splitbed.progress import Progress
+from splitbed.record import (
+    FrameRecord,
+    ResourceSample,
+    RowWriter,
+    RunFolder,
+    RunManifest,
+    config_id,
+    read_rows,
+    write_manifest,
+)
+from splitbed.resources import ResourceSampler
+from splitbed.session import SessionSpec
+from splitbed.transport import Session, Transport
+from splitbed.transport.grpc_client import GrpcTransport
+
+_PROBES = 9
+
+
+def measure(argv: Sequence[str]) -> int:
+    """Run the device with these arguments; an exit code."""
+    options = config.from_command_line(
+        DeviceOptions, argv, command="python -m device_node", table="device"
+    )
+    process.end_with_parent()
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    conflict = distribution_conflict()
+    if conflict:
+        sys.stderr.write(f"device: {conflict}\n")
+    pictures = list_pictures(options.images, options.pictures)
+    transport = GrpcTransport(
+        options.edge,
+        tls_ca=options.tls_ca,
+        token=config.read_token(options.token_file),
+        connect_timeout_s=options.connect_s,
+        message_bytes=options.message_mib * 1024 * 1024,
+    )
+    try:
+        return Device(options, transport).run(pictures, stop)
+    finally:
+        transport.close()
+
+
+class Device:
+    """One run of one device over one transport."""
+
+    def __init__(self, options: DeviceOptions, transport: Transport) -> None:
+        self._options, self._transport = options, transport
+        settings = msgspec.to_builtins(options, enc_hook=str)
+        self._config_id = config_id(settings)
+        self.run_id = options.run_id or f"{self._config_id}-{secrets.token_hex(4)}"
+        self._folder = RunFolder(options.out / self.run_id)
+        self._manifest = RunManifest(
+            run_id=self.run_id,
+            config_id=self._config_id,
+            config=settings,
+            seed=0,
+            started_utc=_now(),
+            outcome="running",
+            frames_wanted=0,
+            versions=versions(),
+            host=host_facts(),
+        )
+
+    def run(self, pictures: Sequence[Any], stop: threading.Event) -> int:
+        """Prepare, measure, summarise; raises what ended it early, after the rows are safe."""
+        options = self._options
+        frames = options.frames or len(pictures)
+        head = prepare_head(self._transport, options)
+        spec = session_spec(head, options, self.run_id)
+        session = self._transport.open(spec)
+        outcome = "complete"
+        try:
+            offset = best_offset(self._transport.probe() for _ in range(_PROBES))
+            self._note_start(head, spec, session, offset, frames)
+            with (
+                RowWriter(self._folder.frames("device")) as rows,
+                RowWriter(self._folder.resources("device")) as samples,
+            ):
+                sampler = ResourceSampler("device", self.run_id, _sink(samples), options.sample_s)
+                loop = FrameLoop(
+                    head,
+                    spec,
+                    session,
+                    rows,
+                    timeout_s=options.timeout_s,
+                    offset=offset,
+                    reference=open_reference(options.reference),
+                )
+                progress = Progress(f"frames at {spec.cut.name}", options.warmup + frames)
+                sampler.start()
+                try:
+                    loop.run(pictures, options.warmup, frames, stop, progress.update)
+                finally:
+                    progress.close()
+                    sampler.stop()
+            if stop.is_set():
+                outcome = "interrupted"
+            elif loop.failed:
+                outcome = f"{len(loop.failed)} frames failed: {loop.failed[0]}"
+        except SplitbedError as error:
+            outcome = str(error)
+            raise
+        finally:
+            session.close()
+            self._note_end(outcome)
+        self._say(frames)
+        if loop.failed:
+            raise RunIncomplete(
+                f"{len(loop.failed)} of {options.warmup + frames} frames failed, the first because "
+                f"{loop.failed[0]}"
+            )
+        if stop.is_set():
+            raise RunIncomplete(f"stopped after {loop.ok} of {frames} frames; their rows are kept")
+        return 0
+
+    def _note_start(
+        self,
+        head: Head,
+        spec: SessionSpec,
+        session: Session,
+        offset: ClockOffset | None,
+        frames: int,
+    ) -> None:
+        fetched, engine = head.fetched, head.engine
+        facts: dict[str, Any] = {
+            "head": {
+                "file_bytes": fetched.file_bytes if fetched else 0,
+                "fetched_bytes": fetched.fetched_bytes if fetched else 0,
+                "fetch_ns": fetched.fetch_ns if fetched else 0,
+                "init_ns": engine.init_ns if engine else 0,
+                "first_inference_ns": engine.first_inference_ns if engine else 0,
+                "provider": engine.provider if engine else "",
+            },
+            "edge": msgspec.to_builtins(session.agreed),
+            "cut": msgspec.to_builtins(spec.cut),
+            "codecs": msgspec.to_builtins(spec.codecs),
+            "model_digest": spec.model_digest,
+            "task": head.answer.task_json,
+            "clock": None if offset is None else msgspec.to_builtins(offset),
+            "tail_bytes": head.answer.second.file_bytes if head.answer.second else 0,
+        }
+        if self._options.orchestrated:
+            self._folder.write_session(facts)
+            return
+        self._manifest = msgspec.structs.replace(
+            self._manifest,
+            frames_wanted=frames,
+            head=facts["head"],
+            edge=facts["edge"],
+            cut=facts["cut"],
+            codecs=facts["codecs"],
+            model_digest=spec.model_digest,
+        )
+        write_manifest(self._folder.folder, self._manifest)
+
+    def _note_end(self, outcome: str) -> None:
+        if self._options.orchestrated or not self._folder.frames("device").exists():
+            return
+        manifest = msgspec.structs.replace(self._manifest, outcome=outcome, ended_utc=_now())
+        write_manifest(self._folder.folder, manifest)
+
+    def _say(self, frames: int) -> None:
+        """A few lines for whoever started a device by hand."""
+        if self._options.orchestrated:
+            return
+        rows = [
+            row
+            for row in read_rows(self._folder.frames("device"), FrameRecord)
+            if row.status == "ok" and not row.warmup
+        ]
+        if not rows:
+            return
+        p50, p95, p99 = np.percentile([row.total_ns / 1e6 for row in rows], [50, 95, 99])
+        payload = int(np.median([row.payload_bytes for row in rows]))
+        sys.stdout.write(
+            f"{len(rows)} of {frames} frames: p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms "
+            f"end to end; {payload} bytes a frame up (median)\n"
+            f"rows are in {self._folder.folder}; `splitbed report` there shows stages and "
+            "intervals\n"
+        )
+
+
+def _sink(writer: RowWriter) -> Any:
+    def write(sample: ResourceSample) -> None:
+        writer.write(sample)
+
+    return write
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; an exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    return process.guarded(lambda: measure(arguments), "device")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What a person can say to a device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from splitbed.session import ProviderChoice
+
+
+def _cache_folder() -> Path:
+    return Path.home() / ".cache" / "splitbed"
+
+
+class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Run the head of a model on pictures and stream the intermediate data to an edge.
+
+    The device needs no model file: it fetches its head from the edge. Each frame leaves a row in
+    the folder --out.
+    """
+
+    edge: Annotated[str, Meta(description="the edge, or the relay before it, host:port")]
+    model: Annotated[str, Meta(description="a model's name at the edge, without .onnx")]
+    cut: Annotated[
+        str,
+        Meta(
+            description="where to cut: a tensor's name, @picture or @input (all on the edge), "
+            "@result or @output (all on the device)"
+        ),
+    ]
+    images: Annotated[Path | None, Meta(description="folder of pictures")] = None
+    pictures: Annotated[Path | None, Meta(description="text file, one picture a line")] = None
+    codec: Annotated[str, Meta(description="how the cut is coded, as in quantize:4+zstd:3")] = "raw"
+    calibration: Annotated[Path | None, Meta(description="file of `splitbed calibrate`")] = None
+    frames: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="frames to measure (default: every picture once)"),
+    ] = None
+    warmup: Annotated[int, Meta(description="frames before that, marked in the rows", ge=0)] = 5
+    reply: Annotated[
+        Literal["auto", "full", "result"],
+        Meta(description="what comes back; auto: the result, or full tensors of a raw task"),
+    ] = "auto"
+    window: Annotated[int, Meta(description="frames in flight, at most", ge=1, le=256)] = 1
+    provider: Annotated[ProviderChoice, Meta(description="what the edge runs the tail on")] = "auto"
+    threads: Annotated[
+        int, Meta(description="threads of the head, 0: as ONNX Runtime chooses", ge=0)
+    ] = 1
+    out: Annotated[Path, Meta(description="folder that gets a folder for this run")] = Path("runs")
+    run_id: Annotated[str, Meta(description="name of that folder (default: made up)")] = ""
+    cache: Annotated[Path, Meta(description="where fetched heads are kept")] = msgspec.field(
+        default_factory=_cache_folder
+    )
+    model_digest: Annotated[str, Meta(description="refuse any other model of that name")] = ""
+    reference: Annotated[
+        Path | None, Meta(description="outputs of the uncut model (.npz), to compare with")
+    ] = None
+    timeout_s: Annotated[float, Meta(description="longest wait for a reply", gt=0)] = 30.0
+    connect_s: Annotated[float, Meta(description="longest wait for the edge", gt=0)] = 5.0
+    sample_s: Annotated[float, Meta(description="seconds between resource samples", gt=0)] = 0.5
+    message_mib: Annotated[int, Meta(description="largest message", ge=1, le=2000)] = 128
+    tls_ca: Annotated[Path | None, Meta(description="CA of the edge in PEM; turns TLS on")] = None
+    token_file: Annotated[Path | None, Meta(description="file with the edge's token")] = None
+    orchestrated: Annotated[
+        bool, Meta(description="somebody else writes the manifest (for `splitbed run`)")
+    ] = False

@@ -1,0 +1,161 @@
+"""Cutting on demand: descriptions, part files and warm engines, each in a bounded cache."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from edge_node.store import ModelStore, StoredModel
+from splitbed.engine import Engine
+from splitbed.errors import ModelUnknown, TaskError
+from splitbed.graph import INPUT_CUT, OUTPUT_CUT, Parts, extract, find_cut
+from splitbed.session import CutAnswer, CutQuestion, ProviderChoice
+from splitbed.task import (
+    PICTURE_CUT,
+    RESULT_CUT,
+    TaskSpec,
+    picture_spec,
+    result_boundary,
+    task_json,
+)
+from splitbed.tensor import Cut
+from splitbed.transport.grpc_settings import CHUNK_BYTES
+
+_DESCRIPTIONS_KEPT: Final = 4096
+"""Answers are small; a part that fell out of the cache is cut again from its question."""
+
+
+class WarmEngine(msgspec.Struct, frozen=True):
+    """An engine, and what it cost to prepare it for this session."""
+
+    engine: Engine
+    init_ns: int
+    first_inference_ns: int
+    """Both 0 where it was warm already."""
+
+
+class Partitions:
+    """Everything that an edge cut.
+
+    `part_bytes` bounds the part files kept for devices to fetch, `engines` the ONNX Runtime
+    sessions kept warm; the least recently used goes first. A session in use keeps its own engine.
+    `provider` is what a session that wants `auto` gets.
+    """
+
+    def __init__(
+        self,
+        store: ModelStore,
+        *,
+        provider: ProviderChoice,
+        threads: int,
+        engines: int,
+        part_bytes: int,
+    ) -> None:
+        self._store = store
+        self._provider, self._threads = provider, threads
+        self._most_engines, self._most_part_bytes = engines, part_bytes
+        self._answers: OrderedDict[CutQuestion, CutAnswer] = OrderedDict()
+        self._origins: OrderedDict[str, CutQuestion] = OrderedDict()
+        self._files: OrderedDict[str, bytes] = OrderedDict()
+        self._engines: OrderedDict[tuple[str, ProviderChoice], Engine] = OrderedDict()
+        self._lock = threading.RLock()
+
+    def describe(self, question: CutQuestion) -> CutAnswer:
+        """What this cut is made of; both parts are ready to be fetched and run afterwards."""
+        stored = self._store.get(question.model, question.input_shapes)
+        with self._lock:
+            kept = self._answers.get(question)
+            if kept is not None and kept.model_digest == stored.canonical.id.digest:
+                self._answers.move_to_end(question)
+                return kept
+            answer = self._answers[question] = self._cut(question, stored)
+            while len(self._answers) > _DESCRIPTIONS_KEPT:
+                self._answers.popitem(last=False)
+            return answer
+
+    def chunks(self, sha256: str, offset: int) -> Iterator[bytes]:
+        """A part's file from `offset` on; ModelUnknown for a digest that was never described."""
+        content = self._content(sha256)
+        for start in range(max(0, offset), len(content), CHUNK_BYTES):
+            yield content[start : start + CHUNK_BYTES]
+
+    def engine(self, sha256: str, provider: ProviderChoice, what: str) -> WarmEngine:
+        """A warm engine over a part that was described."""
+        key = (sha256, self._provider if provider == "auto" else provider)
+        with self._lock:
+            kept = self._engines.get(key)
+            if kept is not None:
+                self._engines.move_to_end(key)
+                return WarmEngine(kept, 0, 0)
+            engine = Engine(
+                self._content(sha256), provider=key[1], threads=self._threads, what=what
+            )
+            engine.warm_up()
+            self._engines[key] = engine
+            while len(self._engines) > self._most_engines:
+                self._engines.popitem(last=False)
+            return WarmEngine(engine, engine.init_ns, engine.first_inference_ns)
+
+    def sizes(self) -> tuple[int, int]:
+        """Warm engines, and bytes of part files kept."""
+        with self._lock:
+            return len(self._engines), sum(map(len, self._files.values()))
+
+    def _cut(self, question: CutQuestion, stored: StoredModel) -> CutAnswer:
+        model, task = stored.canonical, stored.task
+        at = {PICTURE_CUT: INPUT_CUT, RESULT_CUT: OUTPUT_CUT}.get(question.cut, question.cut)
+        point = find_cut(stored.points, at, f"model '{question.model}'")
+        parts = extract(model, point)
+        cut = parts.cut
+        if question.cut == PICTURE_CUT:
+            cut = Cut(PICTURE_CUT, (picture_spec(_described(task, question)),))
+        elif question.cut == RESULT_CUT:
+            cut = Cut(RESULT_CUT, result_boundary(_described(task, question), model.outputs))
+        self._keep(question, parts)
+        return CutAnswer(
+            first=parts.first.partition if parts.first else None,
+            second=parts.second.partition if parts.second else None,
+            cut=cut,
+            model_digest=model.id.digest,
+            inputs=model.inputs,
+            outputs=model.outputs,
+            task_json="" if task is None else task_json(task),
+        )
+
+    def _keep(self, question: CutQuestion, parts: Parts) -> None:
+        for part in (parts.first, parts.second):
+            if part is not None:
+                self._origins[part.partition.sha256] = question
+                self._files[part.partition.sha256] = part.content
+                self._files.move_to_end(part.partition.sha256)
+        while len(self._origins) > 2 * _DESCRIPTIONS_KEPT:
+            self._origins.popitem(last=False)
+        # The two parts just made stay, however large they are.
+        while len(self._files) > 2 and sum(map(len, self._files.values())) > self._most_part_bytes:
+            self._files.popitem(last=False)
+
+    def _content(self, sha256: str) -> bytes:
+        with self._lock:
+            if sha256 not in self._files and sha256 in self._origins:
+                question = self._origins[sha256]
+                self._cut(question, self._store.get(question.model, question.input_shapes))
+            if sha256 not in self._files:
+                raise ModelUnknown(
+                    "this edge has no part with that digest (the model may have been replaced): "
+                    "start the device again"
+                )
+            self._files.move_to_end(sha256)
+            return self._files[sha256]
+
+
+def _described(task: TaskSpec | None, question: CutQuestion) -> TaskSpec:
+    if task is None:
+        raise TaskError(
+            f"model '{question.model}' cannot be cut at {question.cut}: nothing at the edge says "
+            f"how pictures become its input; write {question.model}.toml beside it"
+        )
+    return task

@@ -1,0 +1,252 @@
+"""What an edge does for its devices, behind every transport."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from edge_node.metrics import Metrics
+from edge_node.partitions import Partitions
+from edge_node.session import EdgeSession
+from splitbed.errors import (
+    ModelMismatch,
+    Overloaded,
+    ProtocolViolation,
+    RecordError,
+    SplitbedError,
+    TaskError,
+    UsageError,
+)
+from splitbed.record import EdgeFrameRecord, ResourceSample, RowWriter, RunFolder
+from splitbed.resources import ResourceSampler
+from splitbed.session import (
+    LOCAL,
+    REMOTE,
+    SPLIT,
+    CutAnswer,
+    CutQuestion,
+    Frame,
+    Reply,
+    SessionAgreed,
+    SessionSpec,
+    placement_name,
+)
+from splitbed.task import PICTURE_CUT, RESULT_CUT, TaskSpec, task_from_json
+
+_STALE_S: Final = 300.0
+"""A session that no frame came for in this time makes room for another when room is needed."""
+
+
+class _Open(msgspec.Struct):
+    session: EdgeSession
+    used_s: float
+    frames: RowWriter | None
+    resources: RowWriter | None
+    sampler: ResourceSampler | None
+
+
+class EdgeService:
+    """A `splitbed.transport.Peer`: cuts, opens sessions, works on frames, keeps audit rows.
+
+    `records` is the folder that gets one folder for each run; None keeps no rows.
+    """
+
+    def __init__(
+        self,
+        partitions: Partitions,
+        metrics: Metrics,
+        *,
+        records: Path | None,
+        sessions: int,
+        message_bytes: int,
+        sample_interval_s: float,
+    ) -> None:
+        self._partitions = partitions
+        self._metrics = metrics
+        self._records = records
+        self._most_sessions = sessions
+        self._message_bytes = message_bytes
+        self._sample_interval_s = sample_interval_s
+        self._open: dict[int, _Open] = {}
+        self._lock = threading.Lock()
+
+    def describe_cut(self, question: CutQuestion) -> CutAnswer:
+        """See Peer."""
+        return self._partitions.describe(question)
+
+    def part_chunks(self, sha256: str, offset: int) -> Iterator[bytes]:
+        """See Peer."""
+        return self._partitions.chunks(sha256, offset)
+
+    def open_session(self, spec: SessionSpec) -> SessionAgreed:
+        """See Peer. Refuses with a typed error and a way out."""
+        try:
+            return self._open_session(spec)
+        except SplitbedError as error:
+            self._metrics.refused(error.kind)
+            raise
+
+    def process(self, frame: Frame, received_ns: int, request_bytes: int) -> Reply:
+        """See Peer."""
+        found = self._open.get(frame.session_id)
+        if found is None:
+            raise ProtocolViolation(
+                "a frame came for a session that is not open here: the edge may have been "
+                "restarted; start the device again"
+            )
+        found.used_s = time.monotonic()
+        reply = found.session.process(frame, received_ns)
+        self._metrics.frame(found.session.spec.model, reply, request_bytes)
+        if found.frames is not None:
+            self._write(found.frames, _row(found.session, reply, request_bytes))
+        return reply
+
+    def close_session(self, session_id: int) -> None:
+        """See Peer."""
+        with self._lock:
+            found = self._open.pop(session_id, None)
+            self._metrics.sessions(len(self._open))
+        if found is None:
+            return
+        if found.sampler is not None:
+            found.sampler.stop()
+        for writer in (found.frames, found.resources):
+            if writer is not None:
+                writer.close()
+
+    def close(self) -> None:
+        """End every session."""
+        for session_id in list(self._open):
+            self.close_session(session_id)
+
+    def sessions(self) -> list[SessionSpec]:
+        """What is open now."""
+        return [found.session.spec for found in list(self._open.values())]
+
+    def _open_session(self, spec: SessionSpec) -> SessionAgreed:
+        answer = self._partitions.describe(
+            CutQuestion(spec.model, spec.cut.name, spec.input_shapes)
+        )
+        if spec.model_digest != answer.model_digest:
+            raise ModelMismatch(
+                f"the edge has another model named '{spec.model}' ({answer.model_digest[:12]}, "
+                f"yours is {spec.model_digest[:12]}): copy yours into its model folder, or give it "
+                "another name"
+            )
+        if spec.cut != answer.cut:
+            raise ProtocolViolation(
+                f"the boundary of cut '{spec.cut.name}' is not the one that this edge has"
+            )
+        if len(spec.codecs) != len(spec.cut.boundary):
+            raise UsageError(
+                f"{len(spec.codecs)} codecs came for {len(spec.cut.boundary)} boundary tensors"
+            )
+        _check_placement(spec, answer)
+        if len(self._open) >= self._most_sessions:
+            self._close_stale()
+        if len(self._open) >= self._most_sessions:
+            raise Overloaded(
+                f"this edge has {len(self._open)} sessions open, as many as it may: close one, or "
+                "start it with a larger --sessions"
+            )
+        task = _task(spec, answer)
+        engine, init_ns, first_ns, provider = None, 0, 0, ""
+        if answer.second is not None:
+            what = f"the tail of '{spec.model}' at {spec.cut.name}"
+            warm = self._partitions.engine(answer.second.sha256, spec.provider, what)
+            engine, init_ns, first_ns = warm.engine, warm.init_ns, warm.first_inference_ns
+            provider = engine.provider
+        session_id = secrets.randbits(63) + 1
+        session = EdgeSession(spec, session_id, engine, task, answer)
+        if session.max_frame_bytes + 65536 > self._message_bytes:
+            raise Overloaded(
+                f"a frame of this session may take {session.max_frame_bytes} bytes, more than the "
+                f"{self._message_bytes} that a message may have: raise --message-mib on both nodes"
+            )
+        with self._lock:
+            self._open[session_id] = self._recorded(session)
+            self._metrics.sessions(len(self._open))
+        return SessionAgreed(
+            session_id=session_id,
+            provider=provider,
+            outputs=session.outputs if spec.reply == "full" else (),
+            init_ns=init_ns,
+            first_inference_ns=first_ns,
+        )
+
+    def _close_stale(self) -> None:
+        limit_s = time.monotonic() - _STALE_S
+        for session_id, found in list(self._open.items()):
+            if found.used_s < limit_s:
+                self.close_session(session_id)
+
+    def _recorded(self, session: EdgeSession) -> _Open:
+        if self._records is None:
+            return _Open(session, time.monotonic(), None, None, None)
+        run_id = session.spec.run_id
+        folder = RunFolder(self._records / run_id)
+        frames = RowWriter(folder.frames("edge"))
+        resources = RowWriter(folder.resources("edge"))
+
+        def sink(sample: ResourceSample) -> None:
+            resources.write(sample)
+
+        sampler = ResourceSampler("edge", run_id, sink, self._sample_interval_s)
+        sampler.start()
+        return _Open(session, time.monotonic(), frames, resources, sampler)
+
+    def _write(self, writer: RowWriter, row: EdgeFrameRecord) -> None:
+        """An audit row that cannot be written must not cost the device its reply."""
+        try:
+            writer.write(row)
+        except RecordError as error:
+            if self._metrics.lost_row() == 1:
+                sys.stderr.write(f"edge: {error}; frames go on without audit rows\n")
+
+
+def _check_placement(spec: SessionSpec, answer: CutAnswer) -> None:
+    placement_name(spec.placement)
+    remote = spec.cut.name == PICTURE_CUT or answer.first is None
+    local = spec.cut.name == RESULT_CUT or answer.second is None
+    wanted = REMOTE if remote else LOCAL if local else SPLIT
+    if spec.placement != wanted:
+        raise UsageError(
+            f"a cut at '{spec.cut.name}' is placed as {placement_name(wanted)}, not as "
+            f"{placement_name(spec.placement)}"
+        )
+
+
+def _task(spec: SessionSpec, answer: CutAnswer) -> TaskSpec | None:
+    if not spec.task_json:
+        if spec.reply == "result" or spec.cut.name in (PICTURE_CUT, RESULT_CUT):
+            raise TaskError(f"a session at {spec.cut.name} with reply {spec.reply} needs a task")
+        return None
+    task = task_from_json(spec.task_json)
+    return task.fitted(answer.inputs)
+
+
+def _row(session: EdgeSession, reply: Reply, request_bytes: int) -> EdgeFrameRecord:
+    times, error = reply.times, reply.error
+    return EdgeFrameRecord(
+        run_id=session.spec.run_id,
+        session_id=session.id,
+        frame_id=reply.frame_id,
+        status="ok" if error is None else f"failed:{error.kind}",
+        received_ns=times.received_ns,
+        edge_ns=times.edge_ns,
+        queue_ns=times.queue_ns,
+        decode_ns=times.decode_ns,
+        tail_ns=times.tail_ns,
+        encode_ns=times.encode_ns,
+        batch=times.batch,
+        request_bytes=request_bytes,
+        reply_bytes=sum(map(len, reply.payloads)) + len(reply.result_json),
+        error="" if error is None else str(error),
+    )

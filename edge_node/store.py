@@ -1,0 +1,85 @@
+"""The models of an edge: a folder of ONNX files, canonicalised when first asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from splitbed.errors import ModelUnknown, UsageError
+from splitbed.graph import CanonicalModel, CutPoint, canonicalise, cut_points, load
+from splitbed.task import TaskSpec, shapes_to_bind, written_task
+
+InputShapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+_MODELS_KEPT: Final = 8
+"""Canonical models in memory at once; others are read again when they are asked for."""
+
+
+class StoredModel(msgspec.Struct, frozen=True):
+    """One model, ready to be cut."""
+
+    canonical: CanonicalModel
+    points: list[CutPoint]
+    task: TaskSpec | None
+    """Fitted to the model; None where nothing describes it."""
+
+
+class ModelStore:
+    """Finds models by name: the path below the folder, without `.onnx`.
+
+    `place` may also be one file; then that is the only model, named like the file.
+    """
+
+    def __init__(self, place: Path) -> None:
+        if not place.exists():
+            raise UsageError(f"{place} is not there: give a model folder or file with --models")
+        self._only = place.stem if place.is_file() else None
+        self._folder = (place.parent if place.is_file() else place).resolve()
+        self._kept: OrderedDict[tuple[str, InputShapes, int], StoredModel] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        """Every model in the folder, sorted."""
+        if self._only is not None:
+            return [self._only]
+        found = self._folder.rglob("*.onnx")
+        return sorted(p.relative_to(self._folder).with_suffix("").as_posix() for p in found)
+
+    def get(self, name: str, input_shapes: InputShapes) -> StoredModel:
+        """The model of this name; ModelUnknown, ModelError or TaskError where there is none."""
+        path = self._path(name)
+        with self._lock:
+            # A file that was replaced is another model, and is read again.
+            key = (name, input_shapes, path.stat().st_mtime_ns)
+            stored = self._kept.get(key)
+            if stored is None:
+                stored = _prepare(path, input_shapes)
+                self._kept[key] = stored
+                while len(self._kept) > _MODELS_KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(key)
+            return stored
+
+    def _path(self, name: str) -> Path:
+        path = (self._folder / f"{name}.onnx".replace("\0", "")).resolve()
+        # A name comes from the network: it must never lead out of the folder.
+        hidden = self._only is not None and name != self._only
+        if hidden or self._folder not in path.parents or not path.is_file():
+            names = self.names()
+            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            raise ModelUnknown(
+                f"this edge has no model '{name[:100]}': it has {shown or 'none at all'}; put the "
+                "file into its model folder"
+            )
+        return path
+
+
+def _prepare(path: Path, input_shapes: InputShapes) -> StoredModel:
+    task = written_task(path)
+    canonical = canonicalise(load(path), shapes_to_bind(task, dict(input_shapes)))
+    fitted = None if task is None else task.fitted(canonical.inputs)
+    return StoredModel(canonical, cut_points(canonical), fitted)

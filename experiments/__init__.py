@@ -1,0 +1,1 @@
+"""The measuring side: pictures, campaigns and their evaluation."""

@@ -1,0 +1,30 @@
+"""`splitbed codec list`: the stages, from their own docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Sequence
+
+from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES
+from splitbed.codec.stage import Stage
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print every stage; an exit code."""
+    del argv
+    out = sys.stdout
+    out.write("A codec is one array stage, then any byte stages: quantize:4+zstd:3\n")
+    stages: dict[str, type[Stage]] = {**ARRAY_STAGES, **BYTE_STAGES}
+    for name, stage in stages.items():
+        kind = "array" if name in ARRAY_STAGES else "bytes"
+        written = name if stage.positional is None else f"{name}:{stage.positional.upper()}"
+        loss = "lossless" if stage.lossless else "lossy"
+        needs = ", needs calibration" if stage.calibrated else ""
+        out.write(f"\n{written}  ({kind} stage, {loss}{needs})\n")
+        out.write(_indented(inspect.cleandoc(stage.__doc__ or "")) + "\n")
+    return 0
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}".rstrip() for line in text.splitlines())

@@ -1,0 +1,202 @@
+"""`splitbed demo`: the three anchors and several cuts of the embedded model, and a report."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+from rich.console import Console
+
+from experiments import gestures
+from experiments.commands.run import RunOptions, plan_run, stop_on_signals
+from experiments.evaluation import LabelledPicture, evaluate, write_evaluation
+from experiments.measurement import RunPlan, measure
+from experiments.pictures import read_pictures
+from experiments.preparation import PreparedModel, calibrate, prepare_cut, prepare_model, reference
+from experiments.report import gather, write_report
+from experiments.table import print_comparison
+from experiments.testbed import Testbed, TestbedOptions
+from netem.profiles import WRITTEN_FORM, describe, find_profile
+from splitbed import codec, config
+from splitbed.codec import Calibration, read_calibration
+from splitbed.errors import RecordError, RunIncomplete
+from splitbed.progress import Progress
+from splitbed.task import PICTURE_CUT, RESULT_CUT, models_folder
+
+_LOSSLESS_LIKE: Final = "cast+zstd:3"
+_SHORT: Final = "quantize:4+zstd:3"
+
+CONFIGURATIONS: Final = (
+    (RESULT_CUT, "raw"),
+    (PICTURE_CUT, "jpeg:90"),
+    ("stem", _SHORT),
+    ("layer2", _LOSSLESS_LIKE),
+    ("layer2", _SHORT),
+    ("layer3", _LOSSLESS_LIKE),
+    ("layer3", _SHORT),
+    ("layer4", _LOSSLESS_LIKE),
+    ("layer4", _SHORT),
+)
+"""The three anchors (all on the device, all on the edge, first layers only), then the splits."""
+
+_CALIBRATION_PICTURES: Final = 32
+
+
+def _cache_folder() -> Path:
+    return Path.home() / ".cache" / "splitbed"
+
+
+class DemoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Run the embedded gesture model in nine configurations over one link and write a report.
+
+    The pictures are rendered here from a seed; nothing is fetched from anywhere.
+    """
+
+    link: Annotated[str, Meta(description=f"a profile's name, or {WRITTEN_FORM}")] = (
+        "5g-urban-macro"
+    )
+    frames: Annotated[int, Meta(description="frames of each configuration", ge=1)] = 50
+    pictures: Annotated[
+        int, Meta(description="held-out pictures for accuracy, without the link", ge=10)
+    ] = 400
+    out: Annotated[Path, Meta(description="folder that gets the runs and report.html")] = Path(
+        "runs/demo"
+    )
+    cache: Annotated[Path, Meta(description="where rendered pictures are kept")] = msgspec.field(
+        default_factory=_cache_folder
+    )
+    certify_s: Annotated[float, Meta(description="seconds for each link measurement", gt=0)] = 1.0
+    seed: Annotated[int, Meta(description="for the link's jitter")] = 0
+    accept_uncertified: Annotated[
+        bool, Meta(description="report although the link was outside its tolerance")
+    ] = False
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it; an exit code."""
+    options = config.from_command_line(DemoOptions, argv, command="splitbed demo", table="demo")
+    console = Console(highlight=False)
+    profile = find_profile(options.link)
+    start = time.monotonic()
+    console.print(f"link {profile.name}: {describe(profile)}")
+    held_out = _rendered(options, console)
+    model = prepare_model(models_folder() / "gesture" / "gesture.onnx")
+    stop = stop_on_signals()
+    # A folder for each time, so that an earlier demo's runs never mix with this one's.
+    out = options.out / time.strftime("%Y%m%d-%H%M%S")
+    folders: list[Path] = []
+    with tempfile.TemporaryDirectory(prefix="splitbed-") as scratch:
+        plans = _plans(options, model, held_out, Path(scratch), console)
+        settings = TestbedOptions(
+            profile=profile,
+            models=model.canonical.source.path,
+            out=out,
+            edge="",
+            provider="cpu",
+            edge_threads=0,
+            certify_s=options.certify_s,
+            sample_s=0.5,
+            seed=options.seed,
+        )
+        try:
+            with Testbed(settings, out / "logs") as testbed:
+                for number, plan in enumerate(plans, 1):
+                    run_id = plan.new_run_id()
+                    name = f"[{number}/{len(plans)}] {plan.cut} {plan.codec}"
+                    progress = Progress(name, plan.warmup + plan.frames)
+                    manifest = measure(testbed, plan, run_id, stop, progress.update)
+                    progress.close()
+                    folders.append(out / run_id)
+                    console.print(f"{name}: {manifest.outcome}", markup=False)
+                    if manifest.outcome != "complete":
+                        raise RunIncomplete(f"{name}: {manifest.outcome}; rows are kept in {out}")
+        except OSError as error:
+            raise RecordError(f"cannot use the folder {out}: {error.strerror}") from error
+        _evaluate(model, plans, folders, options, held_out)
+    summaries = gather(folders, options.accept_uncertified)
+    print_comparison(summaries, console)
+    verdicts = write_report(summaries, out / "report.html")
+    console.print()
+    for verdict in verdicts:
+        console.print(f"[bold]{verdict.sentence}[/bold]")
+        if verdict.outlook:
+            console.print(verdict.outlook)
+    console.print(f"report: {out / 'report.html'} ({time.monotonic() - start:.0f} s)")
+    return 0
+
+
+def _rendered(options: DemoOptions, console: Console) -> Path:
+    """Pictures of the held-out set, rendered once."""
+    folder = (
+        options.cache / f"gestures-v{gestures.GENERATOR_VERSION}" / f"held-out-{options.pictures}"
+    )
+    calibration = folder.with_name(f"calibration-{_CALIBRATION_PICTURES}")
+    console.print(f"synthetic pictures of hand gestures in {folder}")
+    try:
+        gestures.write_folder(folder, gestures.HELD_OUT_SEED, options.pictures)
+        gestures.write_folder(calibration, gestures.CALIBRATION_SEED, _CALIBRATION_PICTURES)
+    except OSError as error:
+        raise RecordError(
+            f"cannot keep pictures in {folder}: {error.strerror}; give another --cache"
+        ) from error
+    return folder
+
+
+def _plans(
+    options: DemoOptions, model: PreparedModel, held_out: Path, scratch: Path, console: Console
+) -> list[RunPlan]:
+    calibration_images = held_out.with_name(f"calibration-{_CALIBRATION_PICTURES}")
+    pictures = read_pictures(held_out, None)
+    plans = []
+    calibrations: dict[str, Path] = {}
+    for cut, coding in CONFIGURATIONS:
+        calibration: Path | None = None
+        if codec.needs_calibration(coding):
+            if cut not in calibrations:
+                found = calibrate(
+                    model, prepare_cut(model, cut), read_pictures(calibration_images, None).paths, 0
+                )
+                calibrations[cut] = scratch / f"{cut}.json"
+                calibrations[cut].write_bytes(msgspec.json.encode(found))
+            calibration = calibrations[cut]
+        run = RunOptions(
+            model=model.canonical.source.path,
+            cut=cut,
+            images=held_out,
+            codec=coding,
+            link=options.link,
+            frames=options.frames,
+            calibration=calibration,
+            provider="cpu",
+            certify_s=options.certify_s,
+            seed=options.seed,
+        )
+        plans.append(plan_run(model, run, pictures, scratch, console))
+    return plans
+
+
+def _evaluate(
+    model: PreparedModel,
+    plans: Sequence[RunPlan],
+    folders: Sequence[Path],
+    options: DemoOptions,
+    held_out: Path,
+) -> None:
+    """Accuracy of each configuration on all held-out pictures, beside its rows."""
+    pictures = read_pictures(held_out, None)
+    answers = reference(model, pictures.paths, 0, keep_outputs=False).answers
+    labelled = [
+        LabelledPicture(path, pictures.labels[path.name], answers[path.name])
+        for path in pictures.paths
+    ]
+    for plan, folder in zip(plans, folders, strict=True):
+        calibration: Calibration | None = None
+        if plan.calibration is not None:
+            calibration = read_calibration(plan.calibration)
+        cut = prepare_cut(model, plan.cut)
+        write_evaluation(folder, evaluate(model, cut, plan.codec, calibration, labelled))

@@ -1,0 +1,67 @@
+"""`splitbed report`: figures and pictures of finished runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+from rich.console import Console
+
+from experiments.report import gather, write_report
+from experiments.table import print_comparison, print_run
+from splitbed import config
+from splitbed.errors import UsageError
+from splitbed.record import MANIFEST
+
+
+class ReportOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Show finished runs: a table here, and one self-contained page.
+
+    Figures come from the raw rows, so a run that was cut short can be shown as well, and says so.
+    """
+
+    runs: Annotated[
+        tuple[Path, ...], config.POSITIONAL, Meta(description="run folders, or folders of them")
+    ]
+    out: Annotated[Path, Meta(description="the page")] = Path("report.html")
+    accept_uncertified: Annotated[
+        bool, Meta(description="show runs made on a link outside its tolerance")
+    ] = False
+    json: Annotated[bool, Meta(description="print the figures as JSON, write no page")] = False
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it; an exit code."""
+    options = config.from_command_line(ReportOptions, argv, command="splitbed report", table="run")
+    summaries = gather(find_runs(options.runs), options.accept_uncertified)
+    if options.json:
+        sys.stdout.write(msgspec.json.encode(summaries).decode() + "\n")
+        return 0
+    console = Console()
+    if len(summaries) == 1:
+        print_run(summaries[0], console)
+    else:
+        print_comparison(summaries, console)
+    for verdict in write_report(summaries, options.out):
+        sys.stdout.write(f"\n{verdict.sentence}\n")
+    sys.stdout.write(f"report: {options.out}\n")
+    return 0
+
+
+def find_runs(places: Sequence[Path]) -> list[Path]:
+    """Run folders among these and straight below them, oldest first."""
+    found: list[Path] = []
+    for place in places:
+        if (place / MANIFEST).is_file():
+            found.append(place)
+        else:
+            below = sorted(place.glob(f"*/{MANIFEST}"), key=lambda p: p.stat().st_mtime)
+            found += [path.parent for path in below]
+    if not found:
+        shown = ", ".join(map(str, places))
+        raise UsageError(f"no run folder (with a {MANIFEST}) was found at {shown}")
+    return found

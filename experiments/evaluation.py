@@ -1,0 +1,132 @@
+"""Accuracy of a cut and a codec on many pictures, without a link.
+
+A frame's answer does not depend on the link, so accuracy need not wait for it: the head, the codec
+and the tail are the very ones that the two nodes run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+
+from experiments.preparation import PreparedCut, PreparedModel
+from experiments.statistics import PairedLoss, Share, paired_loss, share
+from splitbed import codec
+from splitbed.codec import Calibration
+from splitbed.engine import Engine
+from splitbed.errors import RecordError
+from splitbed.progress import Progress
+from splitbed.runnable import carry
+from splitbed.task import PICTURE_CUT, RESULT_CUT, Answerer, read_picture
+from splitbed.tensor import Array
+
+FILE: Final = "evaluation.json"
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """What coding at a cut costs in answers, against the uncut model on the same pictures."""
+
+    pictures: int
+    payload_bytes: float
+    """Median."""
+    accuracy: Share
+    anchor_accuracy: Share
+    loss: PairedLoss
+    agreement: Share
+
+
+class LabelledPicture(msgspec.Struct, frozen=True):
+    """A picture, its class, and what the uncut model says of it."""
+
+    path: Path
+    label: int
+    answer: dict[str, Any]
+
+
+def evaluate(
+    model: PreparedModel,
+    cut: PreparedCut,
+    codec_text: str,
+    calibration: Calibration | None,
+    pictures: Sequence[LabelledPicture],
+) -> Evaluation:
+    """Run every picture through head, codec and tail in this process."""
+    codecs = [
+        codec.build(written, spec)
+        for written, spec in zip(
+            codec.plan(codec_text, cut.cut.boundary, calibration), cut.cut.boundary, strict=True
+        )
+    ]
+    head = Engine(cut.parts.first.content) if cut.parts.first else None
+    tail = Engine(cut.parts.second.content) if cut.parts.second else None
+    outputs = [spec.name for spec in model.canonical.outputs]
+    answerer = Answerer(model.task, model.canonical.outputs)
+    right: list[bool] = []
+    anchor: list[bool] = []
+    same = 0
+    sizes: list[int] = []
+    progress = Progress(f"accuracy at {cut.cut.name} {codec_text}", len(pictures))
+    for number, item in enumerate(pictures, 1):
+        picture = model.preprocessor.picture(read_picture(item.path))
+        boundary = _boundary(model, cut, head, picture, answerer)
+        payloads = [c.encode(boundary[c.spec.name]) for c in codecs]
+        sizes.append(sum(map(len, payloads)))
+        decoded = {c.spec.name: c.decode(p) for c, p in zip(codecs, payloads, strict=True)}
+        if cut.cut.name == RESULT_CUT:
+            answer = answerer.answer_from_boundary(decoded)
+        else:
+            if cut.cut.name == PICTURE_CUT:
+                decoded = {model.task.input: model.preprocessor.tensor(decoded[PICTURE_CUT])}
+            answer = answerer.answer(carry(tail, decoded, outputs))
+        right.append(answer["label"] == item.label)
+        anchor.append(item.answer["label"] == item.label)
+        same += answer["label"] == item.answer["label"]
+        progress.update(number)
+    progress.close()
+    count = len(pictures)
+    return Evaluation(
+        pictures=count,
+        payload_bytes=median(sizes),
+        accuracy=share(sum(right), count),
+        anchor_accuracy=share(sum(anchor), count),
+        loss=paired_loss(anchor, right),
+        agreement=share(same, count),
+    )
+
+
+def _boundary(
+    model: PreparedModel,
+    cut: PreparedCut,
+    head: Engine | None,
+    picture: Array,
+    answerer: Answerer,
+) -> dict[str, Array]:
+    if cut.cut.name == PICTURE_CUT:
+        return {PICTURE_CUT: picture}
+    feeds = {model.task.input: model.preprocessor.tensor(picture)}
+    if cut.cut.name == RESULT_CUT:
+        names = [spec.name for spec in model.canonical.outputs]
+        return answerer.boundary(carry(head, feeds, names))
+    return carry(head, feeds, [spec.name for spec in cut.cut.boundary])
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
+    """Keep it beside a run's rows."""
+    try:
+        (folder / FILE).write_bytes(msgspec.json.encode(evaluation))
+    except OSError as error:
+        raise RecordError(f"cannot write {folder / FILE}: {error.strerror}") from error
+
+
+def read_evaluation(folder: Path) -> Evaluation | None:
+    """What was kept beside a run's rows, None where nothing was."""
+    try:
+        return msgspec.json.decode((folder / FILE).read_bytes(), type=Evaluation)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.MsgspecError) as error:
+        raise RecordError(f"cannot read {folder / FILE}: {error}") from error

@@ -1,0 +1,195 @@
+"""One run: a device process over a testbed, and the manifest of what it was."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from experiments import children
+from experiments.preparation import PreparedModel
+from experiments.testbed import Testbed
+from splitbed.graph import Verification
+from splitbed.host import host_facts, versions
+from splitbed.record import RunFolder, RunManifest, config_id, write_manifest
+
+_POLL_S: Final = 0.1
+
+
+class RunPlan(msgspec.Struct, frozen=True):
+    """Everything that one run is made of, decided before it starts."""
+
+    model: PreparedModel
+    cut: str
+    codec: str
+    calibration: Path | None
+    pictures: tuple[Path, ...]
+    labels: dict[str, int]
+    frames: int
+    warmup: int
+    window: int
+    reply: str
+    provider: str
+    threads: int
+    timeout_s: float
+    seed: int
+    settings: dict[str, Any]
+    """What the person asked for, as it stands in the manifest."""
+    answers: dict[str, dict[str, Any]]
+    """The uncut model's answers, by picture."""
+    reference: Path | None
+    """The uncut model's output tensors, for tasks without a class as their answer."""
+    verification: Verification | None
+    notes: tuple[str, ...] = ()
+
+    def new_run_id(self) -> str:
+        """A name that no other run has, repeats of this one included."""
+        return f"{config_id(self.settings)}-{secrets.token_hex(4)}"
+
+
+def measure(
+    testbed: Testbed,
+    plan: RunPlan,
+    run_id: str,
+    stop: threading.Event,
+    progress: Callable[[int], None],
+) -> RunManifest:
+    """Run the device to its end and leave a complete run folder.
+
+    `progress` hears the number of rows so far. Whatever goes wrong ends up in the manifest's
+    `outcome`; only a run folder that cannot be written raises.
+    """
+    folder = RunFolder(testbed.options.out / run_id)
+    certificate = testbed.certificate()
+    manifest = RunManifest(
+        run_id=run_id,
+        config_id=config_id(plan.settings),
+        config=plan.settings,
+        seed=plan.seed,
+        started_utc=_now(),
+        outcome="running",
+        frames_wanted=plan.frames,
+        versions=versions(),
+        host=host_facts() | {"relay_priority": testbed.priority},
+        models=(plan.model.digest,),
+        certificate=certificate,
+        verification=_plain(plan.verification),
+        reference={"answers": plan.answers, "labels": _labels(plan)},
+        notes=plan.notes,
+    )
+    write_manifest(folder.folder, manifest)
+    device = _start_device(testbed, plan, run_id, folder)
+    try:
+        outcome = _wait(device, testbed, folder, stop, progress)
+    finally:
+        children.end(device)
+    certificate = testbed.certified(certificate)
+    learnt = folder.read_session()
+    manifest = msgspec.structs.replace(
+        manifest,
+        outcome=outcome,
+        ended_utc=_now(),
+        certificate=certificate,
+        link_violations=tuple(certificate.violations()),
+        model_digest=learnt.get("model_digest", ""),
+        cut=learnt.get("cut"),
+        codecs=learnt.get("codecs", []),
+        head=learnt.get("head"),
+        # The session's own facts last: its provider is what the tail ran on.
+        edge=testbed.edge_facts | learnt.get("edge", {}) | _sizes(learnt),
+    )
+    write_manifest(folder.folder, manifest)
+    return manifest
+
+
+def _start_device(
+    testbed: Testbed, plan: RunPlan, run_id: str, folder: RunFolder
+) -> subprocess.Popen[bytes]:
+    listing = folder.folder / "pictures.txt"
+    # Bytes, because a file name need not be text.
+    listing.write_bytes(b"".join(os.fsencode(path) + b"\n" for path in plan.pictures))
+    options: dict[str, object] = {
+        "edge": testbed.link.address,
+        "model": plan.model.name,
+        "model-digest": plan.model.canonical.id.digest,
+        "cut": plan.cut,
+        "codec": plan.codec,
+        "pictures": listing,
+        "frames": plan.frames,
+        "warmup": plan.warmup,
+        "window": plan.window,
+        "reply": plan.reply,
+        "provider": plan.provider,
+        "threads": plan.threads,
+        "timeout-s": plan.timeout_s,
+        "sample-s": testbed.options.sample_s,
+        "out": testbed.options.out,
+        "run-id": run_id,
+        # A cache of its own: every run fetches its head over the link, and says what that took.
+        "cache": folder.folder / "head",
+    }
+    if plan.calibration is not None:
+        options["calibration"] = plan.calibration
+    if plan.reference is not None:
+        options["reference"] = plan.reference
+    arguments = ["-m", "device_node", "--orchestrated"]
+    for name, value in options.items():
+        arguments += [f"--{name}", str(value)]
+    with folder.log("device").open("ab") as errors:
+        return children.start_module(arguments, errors)
+
+
+def _wait(
+    device: subprocess.Popen[bytes],
+    testbed: Testbed,
+    folder: RunFolder,
+    stop: threading.Event,
+    progress: Callable[[int], None],
+) -> str:
+    """Until the device ends; the run's outcome."""
+    rows, position, told = 0, 0, False
+    path = folder.frames("device")
+    while device.poll() is None:
+        if stop.is_set() and not told:
+            device.terminate()
+            told = True
+        time.sleep(_POLL_S)
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(position)
+                new = file.read()
+            position += len(new)
+            rows += new.count(b"\n")
+            progress(rows)
+    if device.returncode == 0:
+        return "complete"
+    others = testbed.ended()
+    words = children.last_words(folder.log("device")).removeprefix("device: ")
+    if device.returncode < 0:
+        words = f"the device {children.ending(device)}"
+    return f"{others}; {words}" if others else words
+
+
+def _labels(plan: RunPlan) -> dict[str, int]:
+    names = {path.name for path in plan.pictures}
+    return {name: label for name, label in plan.labels.items() if name in names}
+
+
+def _sizes(learnt: dict[str, Any]) -> dict[str, Any]:
+    return {"tail_bytes": learnt["tail_bytes"]} if "tail_bytes" in learnt else {}
+
+
+def _plain(verification: Verification | None) -> dict[str, Any] | None:
+    return None if verification is None else msgspec.to_builtins(verification)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,77 @@
+"""Sets of pictures with their labels, and which of them a calibration may see."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from splitbed.errors import UsageError
+from splitbed.task import picture_files
+
+
+class PictureSet(msgspec.Struct, frozen=True):
+    """Pictures in a fixed order; `labels` holds the class of those that have one."""
+
+    paths: tuple[Path, ...]
+    labels: dict[str, int]
+    """By file name; empty where nothing is known."""
+
+    def spread(self, count: int) -> tuple[Path, ...]:
+        """`count` pictures evenly spaced through the set (all of it where it has no more).
+
+        Sets are often sorted by class, so the first few would be all of one.
+        """
+        size = len(self.paths)
+        return (
+            tuple(self.paths[i * size // count] for i in range(count))
+            if count < size
+            else self.paths
+        )
+
+    def without(self, taken: Sequence[Path]) -> PictureSet:
+        """The same set less some pictures."""
+        gone = set(taken)
+        return PictureSet(tuple(p for p in self.paths if p not in gone), self.labels)
+
+
+def read_pictures(folder: Path, labels: Path | None) -> PictureSet:
+    """All pictures of a folder by name, with `labels.tsv` in it unless another file is given.
+
+    A label file has a header line, then a file name and a class index in its first two columns,
+    separated by tabs. Raises UsageError.
+    """
+    found = tuple(picture_files(folder))
+    path = labels or folder / "labels.tsv"
+    if labels is None and not path.is_file():
+        return PictureSet(found, {})
+    return PictureSet(found, _read_labels(path))
+
+
+def _read_labels(path: Path) -> dict[str, int]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read the labels {path}: {error}") from error
+    found: dict[str, int] = {}
+    for number, line in enumerate(lines[1:], 2):
+        cells = line.split("\t")
+        if len(cells) < 2 or not cells[1].removeprefix("-").isdecimal():
+            raise UsageError(
+                f"line {number} of {path} should hold a file name, a tab and a class index"
+            )
+        found[cells[0]] = int(cells[1])
+    return found
+
+
+def hold_out(pictures: PictureSet, count: int, seed: int) -> tuple[Path, ...]:
+    """Pictures for calibration, drawn from the set by a seed; at most a third of it."""
+    count = min(count, len(pictures.paths) // 3)
+    if count == 0:
+        raise UsageError(
+            f"{len(pictures.paths)} pictures are too few to keep some for calibration: give others "
+            "with --calibration-images, or a file with --calibration"
+        )
+    return tuple(random.Random(seed).sample(pictures.paths, count))

@@ -1,0 +1,187 @@
+"""What whoever orchestrates does before frames flow: cut, verify, calibrate, reference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from splitbed.codec.calibration import Calibration, StatisticsCollector
+from splitbed.engine import Engine
+from splitbed.errors import PictureUnreadable, RecordError
+from splitbed.graph import (
+    INPUT_CUT,
+    OUTPUT_CUT,
+    CanonicalModel,
+    CutPoint,
+    Parts,
+    Verification,
+    canonicalise,
+    cut_points,
+    extract,
+    find_cut,
+    load,
+    verify,
+)
+from splitbed.progress import Progress
+from splitbed.record import ModelDigest
+from splitbed.runnable import carry
+from splitbed.task import (
+    PICTURE_CUT,
+    RESULT_CUT,
+    Answerer,
+    Preprocessor,
+    TaskSpec,
+    find_task,
+    picture_spec,
+    read_picture,
+    result_boundary,
+    shapes_to_bind,
+)
+from splitbed.tensor import Array, Cut
+
+VERIFIED_PICTURES = 3
+"""Every cut is verified on this many real pictures before it is measured."""
+
+
+class PreparedModel(msgspec.Struct, frozen=True):
+    """A model, its task, and its cuts."""
+
+    canonical: CanonicalModel
+    points: list[CutPoint]
+    task: TaskSpec
+    preprocessor: Preprocessor
+
+    @property
+    def name(self) -> str:
+        """How the edge calls it."""
+        return self.canonical.source.path.stem
+
+    @property
+    def digest(self) -> ModelDigest:
+        """The file as test material."""
+        source = self.canonical.source
+        return ModelDigest(source.path.name, source.file_bytes, source.md5, source.sha256)
+
+    def feeds(self, path: Path) -> dict[str, Array]:
+        """The model's input for one picture file."""
+        picture = self.preprocessor.picture(read_picture(path))
+        return {self.task.input: self.preprocessor.tensor(picture)}
+
+
+class PreparedCut(msgspec.Struct, frozen=True):
+    """One cut with its two parts; `cut` is what crosses, `parts` what runs."""
+
+    cut: Cut
+    parts: Parts
+
+
+def prepare_model(path: Path) -> PreparedModel:
+    """Load, canonicalise, and find out what pictures mean to it."""
+    source = load(path)  # first: a file that is no model needs no task
+    task = find_task(path)
+    canonical = canonicalise(source, shapes_to_bind(task, {}))
+    fitted = task.fitted(canonical.inputs)
+    dtype = next(spec.dtype for spec in canonical.inputs if spec.name == fitted.input)
+    return PreparedModel(canonical, cut_points(canonical), fitted, Preprocessor(fitted, dtype))
+
+
+def prepare_cut(model: PreparedModel, name: str) -> PreparedCut:
+    """Cut at a name, `@picture` and `@result` included."""
+    at = {PICTURE_CUT: INPUT_CUT, RESULT_CUT: OUTPUT_CUT}.get(name, name)
+    parts = extract(model.canonical, find_cut(model.points, at, f"model '{model.name}'"))
+    cut = parts.cut
+    if name == PICTURE_CUT:
+        cut = Cut(PICTURE_CUT, (picture_spec(model.task),))
+    elif name == RESULT_CUT:
+        cut = Cut(RESULT_CUT, result_boundary(model.task, model.canonical.outputs))
+    return PreparedCut(cut, parts)
+
+
+def verify_cut(
+    model: PreparedModel, cut: PreparedCut, pictures: Sequence[Path], threads: int
+) -> Verification:
+    """Prove the parts on a few real pictures; VerificationError where they differ."""
+    feeds = (model.feeds(path) for path in pictures[:VERIFIED_PICTURES])
+    return verify(model.canonical, cut.parts, feeds, _opener(threads))
+
+
+def calibrate(
+    model: PreparedModel, cut: PreparedCut, pictures: Sequence[Path], threads: int
+) -> Calibration:
+    """Statistics of every boundary tensor that holds floating-point numbers."""
+    head = _opener(threads)(cut.parts.first.content) if cut.parts.first else None
+    names = [spec.name for spec in cut.cut.boundary if spec.is_float]
+    collectors = {
+        spec.name: StatisticsCollector(spec) for spec in cut.cut.boundary if spec.is_float
+    }
+    progress = Progress("calibrating", len(pictures))
+    for number, path in enumerate(pictures, 1):
+        for name, array in carry(head, model.feeds(path), names).items():
+            collectors[name].add(array)
+        progress.update(number)
+    progress.close()
+    return Calibration(
+        model_digest=model.canonical.id.digest,
+        cut=cut.cut.name,
+        inputs=tuple(path.name for path in pictures),
+        tensors={name: collector.statistics() for name, collector in collectors.items()},
+    )
+
+
+class Reference(msgspec.Struct, frozen=True):
+    """What the uncut canonical model answers, by picture."""
+
+    answers: dict[str, dict[str, Any]]
+    outputs: dict[str, dict[str, Array]]
+    """Its output tensors; empty where they were not kept."""
+
+
+def reference(
+    model: PreparedModel, pictures: Iterable[Path], threads: int, keep_outputs: bool
+) -> Reference:
+    """Run the uncut model on every picture once. A picture that cannot be read is left out."""
+    engine = Engine(
+        model.canonical.serialised(), provider="cpu", threads=threads, what="the uncut model"
+    )
+    answerer = Answerer(model.task, model.canonical.outputs)
+    paths = list(dict.fromkeys(pictures))
+    answers: dict[str, dict[str, Any]] = {}
+    kept: dict[str, dict[str, Array]] = {}
+    progress = Progress("uncut model", len(paths))
+    for number, path in enumerate(paths, 1):
+        try:
+            feeds = model.feeds(path)
+        except PictureUnreadable:
+            continue  # the device reports it as a failed frame, with its reason
+        outputs = dict(zip(engine.outputs, engine.run(feeds), strict=True))
+        answers[path.name] = answerer.answer(outputs)
+        if keep_outputs:
+            kept[path.name] = outputs
+        progress.update(number)
+    progress.close()
+    return Reference(answers, kept)
+
+
+def write_reference(path: Path, outputs: Mapping[str, Mapping[str, Array]]) -> None:
+    """Outputs of the uncut model where a device finds them (`--reference`)."""
+    arrays = {
+        f"{picture}/{name}": array
+        for picture, out in outputs.items()
+        for name, array in out.items()
+    }
+    try:
+        with path.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise RecordError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _opener(threads: int) -> Any:
+    def open_part(content: bytes) -> Engine:
+        return Engine(content, provider="cpu", threads=threads)
+
+    return open_part

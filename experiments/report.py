@@ -1,0 +1,139 @@
+"""One self-contained page about finished runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import msgspec
+
+from experiments.plots import bytes_against_accuracy, latency_bars
+from experiments.summary import Summary, summarise
+from experiments.table import facts, interval, share_text
+from experiments.verdict import Verdict, decide_by_link
+from splitbed import __version__
+from splitbed.errors import LinkUncertified, RecordError
+from splitbed.link import LinkCertificate
+from splitbed.record import RunFolder, RunManifest, read_manifest
+
+
+class ReportedRun(msgspec.Struct, frozen=True):
+    """One run as the page shows it."""
+
+    summary: Summary
+    certificate: LinkCertificate | None
+    interval: str
+    accuracy: str
+    loss: str
+    agreement: str
+    facts: list[tuple[str, str]]
+    command: str
+    environment: str
+
+
+def gather(folders: Sequence[Path], accept_uncertified: bool) -> list[Summary]:
+    """Summaries of run folders; LinkUncertified for a run outside its link's tolerance."""
+    summaries = [summarise(folder) for folder in folders]
+    bad = [s for s in summaries if s.violations]
+    if bad and not accept_uncertified:
+        raise LinkUncertified(
+            f"{len(bad)} of {len(summaries)} runs were made on a link outside its tolerance "
+            f"({bad[0].name}: {bad[0].violations[0]}): repeat them, or use --accept-uncertified"
+        )
+    return summaries
+
+
+def write_report(summaries: Sequence[Summary], path: Path) -> list[Verdict]:
+    """Write the page; its verdicts, one for each link."""
+    verdicts = decide_by_link(summaries)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        trim_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    ordered = sorted(summaries, key=lambda s: s.total_ms["p50"].value)
+    runs = [_reported(summary) for summary in ordered]
+    certificates = [run.certificate for run in runs if run.certificate is not None]
+    page = environment.get_template("report.html.j2").render(
+        model=", ".join(dict.fromkeys(s.model for s in summaries)),
+        links=list(dict.fromkeys(s.link for s in summaries)),
+        sources=list(dict.fromkeys(c.profile.source for c in certificates if c.profile.source)),
+        runs=runs,
+        verdicts=verdicts,
+        winners=[verdict.winner for verdict in verdicts],
+        bars=latency_bars(summaries),
+        scatter=bytes_against_accuracy(summaries),
+        accuracy_note=_accuracy_note(summaries),
+        rate=_rate,
+        written=datetime.now(UTC).isoformat(timespec="minutes"),
+        version=__version__,
+    )
+    try:
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise RecordError(f"cannot write the report {path}: {error.strerror}") from error
+    return verdicts
+
+
+def _reported(summary: Summary) -> ReportedRun:
+    manifest = read_manifest(Path(summary.folder))
+    evaluation = summary.evaluation
+    accuracy = evaluation.accuracy if evaluation else summary.accuracy
+    loss = evaluation.loss if evaluation else summary.loss
+    agreement = evaluation.agreement if evaluation else summary.agreement
+    details = facts(summary)
+    if evaluation is not None:
+        text = f"{share_text(evaluation.accuracy)}, uncut {evaluation.anchor_accuracy.pct:.1f} %"
+        details.insert(2, ("accuracy, all", text))
+    return ReportedRun(
+        summary=summary,
+        certificate=manifest.certificate or RunFolder(Path(summary.folder)).read_link(),
+        interval=interval(summary.total_ms["p50"]),
+        accuracy="" if accuracy is None else f"{accuracy.pct:.1f}",
+        loss="" if loss is None else f"{loss.points:+.2f} ({loss.low:+.2f} to {loss.high:+.2f})",
+        agreement="" if agreement is None else f"{agreement.pct:.1f}",
+        facts=details,
+        command=_command(manifest),
+        environment=_environment(manifest),
+    )
+
+
+def _command(manifest: RunManifest) -> str:
+    """The command line that repeats a run, with what differs from the defaults."""
+    config: dict[str, Any] = manifest.config
+    parts = ["splitbed run", str(config.get("model", ""))]
+    for name in ("cut", "codec", "link", "images", "frames", "window", "seed"):
+        if config.get(name) not in (None, "", 0):
+            parts.append(f"--{name} {config[name]}")
+    return " ".join(parts)
+
+
+def _environment(manifest: RunManifest) -> str:
+    facts = {
+        "versions": manifest.versions,
+        "host": manifest.host,
+        "models": msgspec.to_builtins(manifest.models),
+        "model_digest": manifest.model_digest,
+        "verification": manifest.verification,
+        "started": manifest.started_utc,
+        "notes": manifest.notes,
+    }
+    return msgspec.json.format(msgspec.json.encode(facts), indent=2).decode()
+
+
+def _accuracy_note(summaries: Sequence[Summary]) -> str:
+    evaluated = next((s.evaluation for s in summaries if s.evaluation), None)
+    if evaluated is not None:
+        return (
+            f"Accuracy on {evaluated.pictures} labelled pictures through head, codec and tail "
+            "without the link, which cannot change an answer; loss is paired picture by picture."
+        )
+    return "Accuracy on the measured frames; loss is paired picture by picture."
+
+
+def _rate(bps: float | None) -> str:
+    return "any" if bps is None else f"{bps / 1e6:.2f}"

@@ -1,0 +1,111 @@
+"""Statistics of raw samples: percentiles and shares, each with its 95 % interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+
+_Z95: Final = 1.959963984540054
+
+
+class Percentile(msgspec.Struct, frozen=True):
+    """One percentile of a sample, with a 95 % confidence interval.
+
+    The interval is distribution-free: two order statistics between which the true percentile lies
+    with at least 95 % probability, by the binomial distribution (Conover, Practical Nonparametric
+    Statistics, 3.2). A sample too small to hold one gives None for that end: more frames are needed
+    to say, and no resampling of the same frames can replace them.
+    """
+
+    value: float
+    low: float | None
+    high: float | None
+
+
+def percentile(samples: Sequence[float], share: float) -> Percentile:
+    """The `share` quantile (0..1) by linear interpolation, with its interval."""
+    ordered = np.sort(np.asarray(samples, np.float64))
+    count = len(ordered)
+    if count == 0:
+        raise ValueError("no samples")
+    value = float(np.quantile(ordered, share))
+    # P(X_(l) <= q) = P(Binomial(n, share) >= l): take the largest l, and the smallest u, that
+    # leave at most 2.5 % outside on their side. Ranks count from 1.
+    below = _binomial_cdf(count, share)
+    lower = int(np.searchsorted(below, 0.025, side="right"))
+    upper = int(np.searchsorted(below, 0.975, side="left")) + 1
+    return Percentile(
+        value,
+        float(ordered[lower - 1]) if lower >= 1 else None,
+        float(ordered[upper - 1]) if upper <= count else None,
+    )
+
+
+def _binomial_cdf(count: int, share: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """P(Binomial(count, share) <= k) for k = 0 .. count."""
+    k = np.arange(count + 1)
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    log_choose = log_factorial[count] - log_factorial[k] - log_factorial[count - k]
+    log_mass = log_choose + k * math.log(share) + (count - k) * math.log1p(-share)
+    return np.cumsum(np.exp(log_mass))
+
+
+class Share(msgspec.Struct, frozen=True):
+    """A share of successes with its 95 % Wilson interval, in percent."""
+
+    successes: int
+    count: int
+    pct: float
+    low_pct: float
+    high_pct: float
+
+
+def share(successes: int, count: int) -> Share:
+    """Wilson's score interval (1927): right also near 0 and 100 %."""
+    if count == 0:
+        raise ValueError("no trials")
+    p = successes / count
+    z2 = _Z95**2 / count
+    middle = (p + z2 / 2) / (1 + z2)
+    half = _Z95 * math.sqrt(p * (1 - p) / count + z2 / (4 * count)) / (1 + z2)
+    # The ends are exact where every trial went one way; rounding must not move them.
+    low = 0.0 if successes == 0 else middle - half
+    high = 1.0 if successes == count else middle + half
+    return Share(successes, count, 100 * p, 100 * low, 100 * high)
+
+
+class PairedLoss(msgspec.Struct, frozen=True):
+    """Points of accuracy lost against an anchor on the same pictures, with a 95 % interval."""
+
+    points: float
+    low: float
+    high: float
+    became_wrong: int
+    became_right: int
+
+
+def paired_loss(anchor: Sequence[bool], other: Sequence[bool]) -> PairedLoss:
+    """Net loss of `other` against `anchor`, picture by picture.
+
+    The interval is the normal one for a difference of paired proportions, with half a picture added
+    to each kind of change so that it is not empty when nothing changed (Agresti and Min, 2005).
+    """
+    count = len(anchor)
+    if count == 0:
+        raise ValueError("no pairs")
+    wrong = sum(a and not b for a, b in zip(anchor, other, strict=True))
+    right = sum(b and not a for a, b in zip(anchor, other, strict=True))
+    b, c, n = wrong + 0.5, right + 0.5, count + 2
+    half = _Z95 * math.sqrt((b + c) - (b - c) ** 2 / n) / n
+    middle = (b - c) / n
+    return PairedLoss(
+        points=100 * (wrong - right) / count,
+        low=max(-100.0, 100 * (middle - half)),
+        high=min(100.0, 100 * (middle + half)),
+        became_wrong=wrong,
+        became_right=right,
+    )

@@ -1,0 +1,264 @@
+"""From a run's raw rows to its figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import msgspec
+
+from experiments.evaluation import Evaluation, read_evaluation
+from experiments.statistics import PairedLoss, Percentile, Share, paired_loss, percentile, share
+from splitbed import codec
+from splitbed.errors import RecordError
+from splitbed.graph import INPUT_CUT, OUTPUT_CUT
+from splitbed.link import LinkCertificate
+from splitbed.record import (
+    FrameRecord,
+    ResourceSample,
+    RunFolder,
+    RunManifest,
+    read_manifest,
+    read_rows,
+)
+from splitbed.session import TensorCodec
+from splitbed.task import PICTURE_CUT, RESULT_CUT
+
+SHARES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+
+STAGES: Final[dict[str, Callable[[FrameRecord], int]]] = {
+    "wait": lambda row: row.wait_ns,
+    "preprocess": lambda row: row.preprocess_ns,
+    "head": lambda row: row.head_ns,
+    "encode": lambda row: row.encode_ns,
+    "window": lambda row: row.window_ns,
+    "link": lambda row: row.link_ns,
+    "edge queue": lambda row: row.edge_queue_ns,
+    "decode": lambda row: row.edge_decode_ns,
+    "tail": lambda row: row.edge_tail_ns,
+    "reply encode": lambda row: row.edge_encode_ns,
+    "finish": lambda row: row.finish_ns,
+}
+"""The parts of a frame's time in the order in which it passes them."""
+
+
+class NodeUse(msgspec.Struct, frozen=True):
+    """What one node's process used while the run went on."""
+
+    cpu_pct_median: float
+    """Of one core."""
+    rss_peak_bytes: int
+    samples: int
+    source: str
+
+
+class Preparation(msgspec.Struct, frozen=True):
+    """One node's ONNX Runtime session. Zeros where the edge had it warm from an earlier run."""
+
+    provider: str
+    init_ms: float
+    first_inference_ms: float
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The figures of one run. Times in milliseconds; warm-up frames are not in them."""
+
+    run_id: str
+    folder: str
+    model: str
+    cut: str
+    codec: str
+    link: str
+    link_kind: str
+    outcome: str
+    complete: bool
+    violations: tuple[str, ...]
+    frames_wanted: int
+    frames_ok: int
+    frames_failed: int
+    warmup_frames: int
+    total_ms: dict[str, Percentile]
+    stages_ms: dict[str, dict[str, float]]
+    raw_bytes: int
+    payload_bytes: float
+    """Coded boundary of a frame, median."""
+    request_bytes: float
+    reply_bytes: float
+    head_bytes: int
+    head_fetch_ms: float
+    tail_bytes: int
+    preparation: dict[str, Preparation]
+    """What each node did once, before the first frame; empty for one that runs no part."""
+    rest_pct: float
+    """Total less its parts, in percent of the total, median."""
+    arithmetic_ms: float | None
+    """What head, coding and tail, and the certified link, predict for the median frame."""
+    transport_excess_ms: float | None
+    """Time on the link beyond the certificate's arithmetic, median: gRPC, HTTP/2 and TCP."""
+    accuracy: Share | None
+    anchor_accuracy: Share | None
+    """The uncut model on the same pictures."""
+    loss: PairedLoss | None
+    agreement: Share | None
+    """Frames with the uncut model's label."""
+    max_difference: float | None
+    """Largest absolute difference of any output element from the uncut model's."""
+    use: dict[str, NodeUse]
+    evaluation: Evaluation | None
+    """Accuracy on more pictures than were measured, where it was evaluated."""
+
+    @property
+    def is_anchor(self) -> bool:
+        """Everything on one node: an anchor that a split is compared with."""
+        return self.cut in (PICTURE_CUT, RESULT_CUT, INPUT_CUT, OUTPUT_CUT)
+
+    @property
+    def points_lost(self) -> float | None:
+        """Net points of accuracy lost, on the larger of the two sets of pictures."""
+        if self.evaluation is not None:
+            return self.evaluation.loss.points
+        return None if self.loss is None else self.loss.points
+
+    @property
+    def name(self) -> str:
+        """The configuration in short."""
+        return f"{self.cut} {self.codec}".strip()
+
+
+def summarise(folder: Path) -> Summary:
+    """The figures of a run folder, whatever state the run was left in.
+
+    Raises RecordError where there is no run, or no measured frame to speak of.
+    """
+    manifest, files = read_manifest(folder), RunFolder(folder)
+    rows = list(read_rows(files.frames("device"), FrameRecord))
+    ok = [row for row in rows if row.status == "ok" and not row.warmup]
+    if not ok:
+        raise RecordError(
+            f"the run in {folder} has no frame that was measured ({manifest.outcome})"
+        )
+    totals = [row.total_ns / 1e6 for row in ok]
+    certificate = manifest.certificate or files.read_link()
+    complete = manifest.outcome == "complete" and len(ok) == manifest.frames_wanted
+    outcome = manifest.outcome
+    if outcome == "running":
+        outcome = f"ended without a word after {len(rows)} rows (killed, or still going on)"
+    head = manifest.head or {}
+    return Summary(
+        run_id=manifest.run_id,
+        folder=str(folder),
+        model=Path(str(manifest.config.get("model", ""))).stem,
+        cut=(manifest.cut or {}).get("name", str(manifest.config.get("cut", ""))),
+        codec=_codec_text(manifest),
+        link=certificate.profile.name if certificate else "unknown",
+        link_kind=certificate.kind if certificate else "uncertified",
+        outcome=outcome,
+        complete=complete,
+        violations=_violations(certificate),
+        frames_wanted=manifest.frames_wanted,
+        frames_ok=len(ok),
+        frames_failed=sum(row.status != "ok" and not row.warmup for row in rows),
+        warmup_frames=sum(row.warmup for row in rows),
+        total_ms={name: percentile(totals, at) for name, at in SHARES.items()},
+        stages_ms={
+            stage: {n: percentile([of(r) / 1e6 for r in ok], at).value for n, at in SHARES.items()}
+            for stage, of in STAGES.items()
+        },
+        raw_bytes=ok[0].raw_bytes,
+        payload_bytes=median(row.payload_bytes for row in ok),
+        request_bytes=median(row.request_bytes for row in ok),
+        reply_bytes=median(row.reply_bytes for row in ok),
+        head_bytes=int(head.get("file_bytes", 0)),
+        head_fetch_ms=head.get("fetch_ns", 0) / 1e6,
+        tail_bytes=int((manifest.edge or {}).get("tail_bytes", 0)),
+        preparation=_preparation(manifest),
+        rest_pct=median(100 * row.rest_ns / row.total_ns for row in ok),
+        **_arithmetic(ok, certificate),
+        **_quality(ok, manifest),
+        use=_use(files),
+        evaluation=read_evaluation(folder),
+    )
+
+
+def _preparation(manifest: RunManifest) -> dict[str, Preparation]:
+    nodes = {"device": manifest.head or {}, "edge": manifest.edge or {}}
+    return {
+        node: Preparation(
+            facts["provider"],
+            facts.get("init_ns", 0) / 1e6,
+            facts.get("first_inference_ns", 0) / 1e6,
+        )
+        for node, facts in nodes.items()
+        if facts.get("provider")
+    }
+
+
+def _codec_text(manifest: RunManifest) -> str:
+    """As the person wrote it; rebuilt from the specification where nobody did."""
+    if manifest.config.get("codec"):
+        return str(manifest.config["codec"])
+    codecs = [msgspec.convert(item, TensorCodec) for item in manifest.codecs]
+    return ", ".join(dict.fromkeys(codec.written(item) for item in codecs))
+
+
+def _violations(certificate: LinkCertificate | None) -> tuple[str, ...]:
+    if certificate is None:
+        return ("the link was not certified",)
+    return tuple(certificate.violations())
+
+
+def _arithmetic(rows: Sequence[FrameRecord], certificate: LinkCertificate | None) -> dict[str, Any]:
+    if certificate is None:
+        return {"arithmetic_ms": None, "transport_excess_ms": None}
+    predicted = [certificate.predicted_ns(row.request_bytes, row.reply_bytes) for row in rows]
+    parts = [
+        r.preprocess_ns + r.head_ns + r.encode_ns + r.edge_decode_ns + r.edge_tail_ns + p
+        for r, p in zip(rows, predicted, strict=True)
+    ]
+    excess = [row.link_ns - p for row, p in zip(rows, predicted, strict=True)]
+    return {"arithmetic_ms": median(parts) / 1e6, "transport_excess_ms": median(excess) / 1e6}
+
+
+def _quality(rows: Sequence[FrameRecord], manifest: RunManifest) -> dict[str, Any]:
+    reference = manifest.reference or {}
+    answers: dict[str, Any] = reference.get("answers", {})
+    labels: dict[str, int] = reference.get("labels", {})
+    # A picture that was measured several times counts once: its answer is always the same.
+    by_picture = {row.source: row.result for row in rows if row.result is not None}
+    found: dict[str, Any] = dict.fromkeys(
+        ("accuracy", "anchor_accuracy", "loss", "agreement", "max_difference")
+    )
+    classified = {p: r["label"] for p, r in by_picture.items() if "label" in r}
+    compared = {p: answers[p]["label"] for p in classified if "label" in answers.get(p, {})}
+    if compared:
+        same = sum(classified[picture] == label for picture, label in compared.items())
+        found["agreement"] = share(same, len(compared))
+    labelled = [p for p in classified if p in labels]
+    if labelled:
+        right = [classified[p] == labels[p] for p in labelled]
+        found["accuracy"] = share(sum(right), len(right))
+        if all(p in compared for p in labelled):
+            anchor = [compared[p] == labels[p] for p in labelled]
+            found["anchor_accuracy"] = share(sum(anchor), len(anchor))
+            found["loss"] = paired_loss(anchor, right)
+    differences = [r["agreement"]["max_abs"] for r in by_picture.values() if "agreement" in r]
+    if differences:
+        found["max_difference"] = math.inf if None in differences else max(differences)
+    return found
+
+
+def _use(files: RunFolder) -> dict[str, NodeUse]:
+    use = {}
+    for node in ("device", "edge"):
+        samples = list(read_rows(files.resources(node), ResourceSample))
+        if samples:
+            use[node] = NodeUse(
+                cpu_pct_median=median(sample.process_cpu_pct for sample in samples),
+                rss_peak_bytes=max(sample.rss_bytes for sample in samples),
+                samples=len(samples),
+                source=samples[0].source,
+            )
+    return use

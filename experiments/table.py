@@ -1,0 +1,142 @@
+"""Figures in a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from experiments.statistics import Percentile, Share
+from experiments.summary import STAGES, Summary
+
+
+def print_run(summary: Summary, console: Console) -> None:
+    """One run: its stages, its bytes, its answers, its link."""
+    console.print(
+        f"[bold]{summary.model}[/bold] cut at [bold]{summary.cut}[/bold], coded "
+        f"[bold]{summary.codec}[/bold], over {summary.link} ({summary.link_kind})",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False)
+    table.add_column("ms a frame")
+    for name in summary.total_ms:
+        table.add_column(name, justify="right")
+    table.add_column("of p50", justify="right")
+    middle = summary.total_ms["p50"].value
+    for stage in STAGES:
+        values = summary.stages_ms[stage]
+        if max(values.values()) == 0:
+            continue
+        part = f"{100 * values['p50'] / middle:.1f} %"
+        table.add_row(stage, *(f"{value:.3f}" for value in values.values()), part)
+    table.add_section()
+    table.add_row(
+        "[bold]end to end", *(f"[bold]{p.value:.3f}" for p in summary.total_ms.values()), ""
+    )
+    table.add_row("  95 % interval", *(interval(p) for p in summary.total_ms.values()), "")
+    console.print(table, highlight=False)
+    for name, text in facts(summary):
+        console.print(f"{name:<16} {text}", highlight=False)
+
+
+def facts(summary: Summary) -> list[tuple[str, str]]:
+    """What is said of a run beside its stages: name and text."""
+    found = [
+        (
+            "frames",
+            f"{summary.frames_ok} of {summary.frames_wanted} measured, "
+            f"{summary.frames_failed} failed, {summary.warmup_frames} warm-up",
+        ),
+        (
+            "bytes a frame",
+            f"up {summary.request_bytes:,.0f}, down {summary.reply_bytes:,.0f}; boundary "
+            f"{summary.raw_bytes:,} raw, {summary.payload_bytes:,.0f} coded",
+        ),
+    ]
+    if summary.accuracy is not None:
+        text = share_text(summary.accuracy)
+        if summary.anchor_accuracy is not None:
+            text += f"; uncut {summary.anchor_accuracy.pct:.1f} %"
+        found.append(("accuracy", text))
+    if summary.loss is not None:
+        loss = summary.loss
+        found.append(
+            (
+                "loss to uncut",
+                f"{loss.points:+.2f} points ({loss.low:+.2f} to {loss.high:+.2f}); "
+                f"{loss.became_wrong} wrong, {loss.became_right} right",
+            )
+        )
+    if summary.agreement is not None:
+        found.append(("as uncut", share_text(summary.agreement)))
+    if summary.max_difference is not None:
+        found.append(("outputs", f"largest difference from uncut {summary.max_difference:.3g}"))
+    if summary.arithmetic_ms is not None and summary.transport_excess_ms is not None:
+        off = 100 * (summary.total_ms["p50"].value / summary.arithmetic_ms - 1)
+        found.append(
+            (
+                "arithmetic",
+                f"{summary.arithmetic_ms:.2f} ms, measured {off:+.1f} %; transport excess "
+                f"{summary.transport_excess_ms:.2f} ms",
+            )
+        )
+    found.append(("bookkeeping rest", f"{summary.rest_pct:.2f} % of end to end"))
+    if summary.head_bytes:
+        found.append(
+            (
+                "head file",
+                f"{summary.head_bytes:,} bytes, fetched in {summary.head_fetch_ms:.0f} ms",
+            )
+        )
+    for node, ready in summary.preparation.items():
+        text = f"{ready.provider.removesuffix('ExecutionProvider')}, loaded in "
+        text += f"{ready.init_ms:.0f} ms, first inference {ready.first_inference_ms:.1f} ms"
+        found.append((f"{node} engine", text))
+    for node, use in summary.use.items():
+        found.append(
+            (
+                f"{node} process",
+                f"CPU {use.cpu_pct_median:.0f} % of a core, RSS {use.rss_peak_bytes / 1e6:.0f} MB "
+                "at most",
+            )
+        )
+    verdict = "; ".join(summary.violations) if summary.violations else "certified before and after"
+    found.append(("link", verdict))
+    if not summary.complete:
+        found.append(("INCOMPLETE", summary.outcome))
+    return found
+
+
+def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
+    """Several runs, one line each, fastest first."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("cut and codec", overflow="fold")
+    for heading in ("p50 ms", "p95", "link", "bytes up", "accuracy", "loss"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for summary in sorted(summaries, key=lambda s: s.total_ms["p50"].value):
+        table.add_row(
+            summary.name + ("" if summary.complete else " (incomplete)"),
+            f"{summary.total_ms['p50'].value:.2f}",
+            f"{summary.total_ms['p95'].value:.2f}",
+            f"{summary.stages_ms['link']['p50']:.2f}",
+            f"{summary.request_bytes:,.0f}",
+            "" if summary.accuracy is None else f"{summary.accuracy.pct:.1f} %",
+            "" if summary.loss is None else f"{summary.loss.points:+.1f}",
+        )
+    console.print(table, highlight=False)
+
+
+def interval(found: Percentile) -> str:
+    """`low..high`; a dash where the sample is too small for that end."""
+    low = "-" if found.low is None else f"{found.low:.2f}"
+    high = "-" if found.high is None else f"{found.high:.2f}"
+    return f"{low}..{high}"
+
+
+def share_text(found: Share) -> str:
+    """`87.9 % (81.0 to 92.5, 109 of 124)`."""
+    return (
+        f"{found.pct:.1f} % ({found.low_pct:.1f} to {found.high_pct:.1f}, {found.successes} of "
+        f"{found.count})"
+    )

@@ -1,0 +1,149 @@
+"""An edge and a certified link, kept for one run or for several."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from experiments import children
+from netem.probe import ProbeClient, measure
+from netem.relay_link import ProcessLink
+from splitbed.config import host_and_port
+from splitbed.errors import LinkError
+from splitbed.link import (
+    Link,
+    LinkCertificate,
+    LinkCounters,
+    LinkKind,
+    LinkMeasurement,
+    LinkProfile,
+)
+
+
+class RemoteLink:
+    """The way to an edge that somebody else started, behind a relay or a responder."""
+
+    def __init__(self, profile: LinkProfile, address: str) -> None:
+        self.profile, self.address = profile, address
+
+    @property
+    def kind(self) -> LinkKind:
+        """A relay answers our probe on the port of the frames; nothing else does."""
+        return "relay"
+
+    def counters(self) -> LinkCounters:
+        """What the relay forwarded."""
+        with ProbeClient(host_and_port(self.address)) as client:
+            return client.counters()
+
+    def measure(self, seconds: float) -> LinkMeasurement:
+        """Probe it through the port that frames use."""
+        return measure(host_and_port(self.address), self.profile, seconds)
+
+    def close(self) -> None:
+        """Nothing is ours to take away."""
+
+
+class TestbedOptions(msgspec.Struct, frozen=True):
+    """What an edge and a link are made of."""
+
+    profile: LinkProfile
+    models: Path
+    """Model folder or file for the edge."""
+    out: Path
+    """Folder of run folders; the edge leaves its audit rows there."""
+    edge: str
+    """Address of a relay before an edge that is running already; "" to start both."""
+    provider: str
+    edge_threads: int
+    certify_s: float
+    sample_s: float
+    seed: int
+
+
+class Testbed:
+    """Starts the edge and the link; measures the link before and after every run."""
+
+    def __init__(self, options: TestbedOptions, logs: Path) -> None:
+        self.options = options
+        self.edge: subprocess.Popen[bytes] | None = None
+        self.edge_facts: dict[str, Any] = {}
+        """The edge's ready line."""
+        self.priority = ""
+        """How the operating system schedules the relay."""
+        self.logs = logs
+        logs.mkdir(parents=True, exist_ok=True)
+        try:
+            self.link: Link = self._start()
+            self._last = self.link.measure(options.certify_s)
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> Link:
+        options = self.options
+        if options.edge:
+            return RemoteLink(options.profile, options.edge)
+        arguments = ["-m", "edge_node", "--listen", "127.0.0.1:0", "--status", ""]
+        arguments += ["--models", str(options.models), "--records", str(options.out)]
+        arguments += ["--provider", options.provider, "--threads", str(options.edge_threads)]
+        arguments += ["--sample-s", str(options.sample_s)]
+        log = self.logs / "edge.log"
+        with log.open("ab") as errors:
+            self.edge = children.start_module(arguments, errors)
+        self.edge_facts = children.ready_line(self.edge, "edge", log)
+        link = ProcessLink(
+            options.profile,
+            self.edge_facts["address"],
+            self.logs / "relay.log",
+            children.start_module,
+            options.seed,
+        )
+        self.priority = link.priority
+        return link
+
+    def certificate(self) -> LinkCertificate:
+        """A certificate for a run that begins now: the last measurement is its `before`."""
+        return LinkCertificate(self.link.kind, self.options.profile, self._last)
+
+    def certified(self, certificate: LinkCertificate) -> LinkCertificate:
+        """The same with its `after`, measured now; without it where the link is gone."""
+        try:
+            self._last = self.link.measure(self.options.certify_s)
+        except LinkError:
+            return certificate
+        return msgspec.structs.replace(certificate, after=self._last)
+
+    def ended(self) -> str:
+        """A clause for each process started here that is no longer there; "" if all are."""
+        processes = {"edge": self.edge}
+        if isinstance(self.link, ProcessLink):
+            processes["relay"] = self.link.process
+        return ", ".join(
+            f"the {name} {children.ending(process)}"
+            for name, process in processes.items()
+            if process is not None and process.poll() is not None
+        )
+
+    def close(self) -> None:
+        """End what was started here. Calling it twice is fine."""
+        link = getattr(self, "link", None)
+        if link is not None:
+            link.close()
+        if self.edge is not None:
+            children.end(self.edge)
+
+    def __enter__(self) -> Testbed:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,197 @@
+"""The user-space relay: a TCP forwarder that makes every byte take the time of a link.
+
+It needs no privileges. Each connection has a reader and a writer thread for each direction; the
+direction's `Shaper` says when bytes leave and arrive. It is an ideal pipe: nothing is lost, nothing
+is reordered, and TCP on either side of it sees a fast local network. Packet loss cannot be made
+this way and is refused.
+
+A connection that opens with the probe's magic is answered by the relay itself, behind the same two
+shapers, so the link is measured on the path of the frames and through the same port.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import sys
+import threading
+from typing import Final
+
+from netem import probe
+from netem.shaper import HORIZON_NS, Shaper, sleep_until
+from splitbed.config import host_and_port
+from splitbed.errors import LinkError
+from splitbed.link import LinkCounters, LinkProfile
+
+_IN_FLIGHT_CHUNKS: Final = 4096
+"""Chunks of one connection that may be travelling; back-pressure for an unlimited rate."""
+
+_CONNECT_TIMEOUT_S: Final = 10.0
+_FIRST_BYTES_TIMEOUT_S: Final = 10.0
+
+_Item = tuple[int, bytes]
+
+
+class Relay:
+    """Listens on one address and forwards to another, through the two directions of a profile."""
+
+    def __init__(self, profile: LinkProfile, listen: str, target: str, seed: int = 0) -> None:
+        for word, direction in (("uplink", profile.up), ("downlink", profile.down)):
+            if direction.loss_pct:
+                raise LinkError(
+                    f"profile '{profile.name}' asks for {direction.loss_pct:g} % loss on the "
+                    f"{word}, which a relay of TCP connections cannot make: use the kernel "
+                    "backend, or a profile without loss"
+                )
+        self.profile = profile
+        self._target = host_and_port(target)
+        self._up, self._down = Shaper(profile.up, seed), Shaper(profile.down, seed + 1)
+        self._connections = 0
+        self._open: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._listener = _listen(host_and_port(listen), profile)
+        host, port = self._listener.getsockname()[:2]
+        self.address = f"{host}:{port}"
+        """Where it listens, with the real port."""
+        self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
+        self._thread.start()
+
+    def counters(self) -> LinkCounters:
+        """Payload forwarded so far; what the probe sent is not counted."""
+        return LinkCounters(self._up.carried_bytes, self._down.carried_bytes, self._connections)
+
+    def close(self) -> None:
+        """Stop listening and end every connection."""
+        self._closed.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        with self._lock:
+            for sock in self._open:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while not self._closed.is_set():
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                if self._closed.is_set():
+                    return
+                continue
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        is_probe = _opens_with_magic(client)
+        if is_probe:
+            server, answering = socket.socketpair()
+            threading.Thread(
+                target=probe.respond, args=(answering, self.counters), daemon=True
+            ).start()
+        else:
+            try:
+                server = socket.create_connection(self._target, _CONNECT_TIMEOUT_S)
+            except OSError as error:
+                host, port = self._target
+                sys.stderr.write(f"relay: nobody answers behind it at {host}:{port}: {error}\n")
+                client.close()
+                return
+            server.settimeout(None)
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._lock:
+                self._connections += 1
+        with self._lock:
+            self._open |= {client, server}
+        ends = [
+            self._pump(client, server, self._up, not is_probe),
+            self._pump(server, client, self._down, not is_probe),
+        ]
+        for end in ends:
+            end.join()
+        with self._lock:
+            self._open -= {client, server}
+        client.close()
+        server.close()
+
+    def _pump(
+        self, source: socket.socket, sink: socket.socket, shaper: Shaper, counted: bool
+    ) -> threading.Thread:
+        travelling: queue.Queue[_Item] = queue.Queue(_IN_FLIGHT_CHUNKS)
+        reader = threading.Thread(
+            target=_read, args=(source, shaper, travelling, counted), daemon=True
+        )
+        writer = threading.Thread(target=_write, args=(sink, source, travelling), daemon=True)
+        reader.start()
+        writer.start()
+        return writer
+
+
+def _read(
+    source: socket.socket, shaper: Shaper, travelling: queue.Queue[_Item], counted: bool
+) -> None:
+    """Take bytes off the sender as fast as the wire takes them, no faster."""
+    while True:
+        try:
+            data = source.recv(shaper.chunk_bytes)
+        except OSError:
+            data = b""
+        leaves_ns, arrives_ns = shaper.book(len(data), counted)
+        travelling.put((arrives_ns, data))
+        if not data:
+            return
+        sleep_until(leaves_ns - HORIZON_NS)
+
+
+def _write(sink: socket.socket, source: socket.socket, travelling: queue.Queue[_Item]) -> None:
+    """Hand bytes to the receiver when they arrive; jitter never changes their order."""
+    while True:
+        arrives_ns, data = travelling.get()
+        sleep_until(arrives_ns)
+        try:
+            if not data:
+                sink.shutdown(socket.SHUT_WR)
+                return
+            sink.sendall(data)
+        except OSError:
+            # The receiver is gone: let the sender know, and let its reader end.
+            with contextlib.suppress(OSError):
+                source.shutdown(socket.SHUT_RDWR)
+            while data:
+                _, data = travelling.get()
+            return
+
+
+def _listen(where: tuple[str, int], profile: LinkProfile) -> socket.socket:
+    family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    payload_bps = profile.up.payload_bps
+    if payload_bps is not None:
+        # Without a cap, the kernel's autotuning takes megabytes off the sender at once, which is
+        # seconds of hidden queue at 1 Mbit/s. Below two of loopback's 64 kB segments TCP stalls.
+        size = int(min(max(payload_bps / 8 * 0.02, 128 * 1024), 4 * 1024 * 1024))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
+    try:
+        listener.bind(where)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        raise LinkError(
+            f"the relay cannot listen on {where[0]}:{where[1]}: {error.strerror}"
+        ) from error
+    return listener
+
+
+def _opens_with_magic(client: socket.socket) -> bool:
+    """Look at a connection's first bytes without taking them."""
+    client.settimeout(_FIRST_BYTES_TIMEOUT_S)
+    try:
+        # One byte tells: neither HTTP/2's preface nor a TLS record begins like the magic.
+        first = client.recv(1, socket.MSG_PEEK)
+    except OSError:
+        first = b""
+    client.settimeout(None)
+    return first == probe.MAGIC[:1]

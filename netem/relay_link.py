@@ -1,0 +1,88 @@
+"""Links as a run uses them: the relay in a process of its own, or none at all."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from netem.probe import ProbeClient, measure
+from splitbed.config import host_and_port
+from splitbed.errors import LinkError
+from splitbed.link import LinkCounters, LinkKind, LinkMeasurement, LinkProfile
+
+Starter = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
+"""Starts a Python module with arguments as a child that ends with us; stderr goes to the file."""
+
+
+class ProcessLink:
+    """A link made by `python -m netem relay` (or, unshaped, `responder`) as a child process."""
+
+    def __init__(
+        self, profile: LinkProfile, edge_address: str, log: Path, start: Starter, seed: int = 0
+    ) -> None:
+        self._profile = profile
+        if profile.is_shaped:
+            command = ["relay", "--target", edge_address, "--seed", str(seed)]
+            command += ["--profile-json", msgspec.json.encode(profile).decode()]
+        else:
+            command = ["responder"]
+        self._log = log
+        with log.open("ab") as errors:
+            self.process = start(["-m", "netem", *command, "--listen", "127.0.0.1:0"], errors)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            words = _last_line(log).removeprefix("netem: ")
+            raise LinkError(f"the {command[0]} did not start: {words}")
+        ready = msgspec.json.decode(line)
+        self._probe_address: str = ready["address"]
+        self.priority: str = ready["priority"]
+        """How the operating system schedules the relay."""
+        self._address = ready["address"] if profile.is_shaped else edge_address
+
+    @property
+    def kind(self) -> LinkKind:
+        """`relay`, or `direct` where nothing is asked of the link."""
+        return "relay" if self._profile.is_shaped else "direct"
+
+    @property
+    def profile(self) -> LinkProfile:
+        """What it was asked to be."""
+        return self._profile
+
+    @property
+    def address(self) -> str:
+        """Where the device connects."""
+        return self._address
+
+    def counters(self) -> LinkCounters:
+        """What the relay forwarded; zeros where there is none."""
+        with ProbeClient(host_and_port(self._probe_address)) as client:
+            return client.counters()
+
+    def measure(self, seconds: float) -> LinkMeasurement:
+        """Probe it through the port that frames use."""
+        if self.process.poll() is not None:
+            raise LinkError(f"the link's process ended on its own: {_last_line(self._log)}")
+        return measure(host_and_port(self._probe_address), self._profile, seconds)
+
+    def close(self) -> None:
+        """End the process."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(5)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"see {log}"

@@ -1,0 +1,44 @@
+"""Answers the probe where no relay stands: behind a kernel-shaped link, or on a bare one."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+
+from netem.probe import respond
+from splitbed.config import host_and_port
+from splitbed.errors import LinkError
+from splitbed.link import LinkCounters
+
+
+class Responder:
+    """Listens and answers every connection."""
+
+    def __init__(self, listen: str) -> None:
+        where = host_and_port(listen)
+        try:
+            self._listener = socket.create_server(where)
+        except OSError as error:
+            raise LinkError(f"the responder cannot listen on {listen}: {error.strerror}") from error
+        host, port = self._listener.getsockname()[:2]
+        self.address = f"{host}:{port}"
+        """Where it listens, with the real port."""
+        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop listening."""
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(
+                target=respond, args=(client, lambda: LinkCounters(0, 0, 0)), daemon=True
+            ).start()

@@ -1,0 +1,89 @@
+"""The `splitbed` command: the only module that may reach into every room.
+
+Each command lives in its own room and is imported when it is asked for, so that a device without
+plotting or `onnx` still has `splitbed device`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from splitbed import __version__, process
+from splitbed.errors import UsageError
+
+_COMMANDS: Final[dict[str, tuple[str, str]]] = {
+    "demo": ("experiments.commands.demo:main", "the three anchors and several cuts, and a report"),
+    "run": ("experiments.commands.run:main", "one configuration, measured from end to end"),
+    "report": ("experiments.commands.report:main", "figures and pictures of finished runs"),
+    "calibrate": ("experiments.commands.calibrate:main", "statistics that a codec needs"),
+    "model cuts": ("experiments.commands.cuts:main", "every place where a model can be cut"),
+    "codec list": ("experiments.commands.codecs:main", "the codec stages and what each loses"),
+    "edge": ("edge_node.__main__:serve", "serve models to devices"),
+    "device": ("device_node.__main__:measure", "measure frames against an edge"),
+    "link relay": ("netem.commands:relay", "forward connections through a shaped link"),
+    "link responder": ("netem.commands:responder", "answer the probe where there is no relay"),
+    "link certify": ("netem.commands:certify", "measure a link and compare it with a profile"),
+    "link profiles": ("netem.commands:list_profiles", "the link profiles"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of `splitbed`; an exit code (see splitbed.errors)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return process.guarded(lambda: _dispatch(arguments), "splitbed")
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if arguments[:1] in ([], ["-h"], ["--help"], ["help"]):
+        sys.stdout.write(_help())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        sys.stdout.write(f"splitbed {__version__}\n")
+        return 0
+    for length in (2, 1):
+        target = _COMMANDS.get(" ".join(arguments[:length]))
+        if target is not None:
+            return _load(target[0], " ".join(arguments[:length]))(arguments[length:])
+    group = [name for name in _COMMANDS if name.startswith(f"{arguments[0]} ")]
+    if group:
+        raise UsageError(f"'splitbed {arguments[0]}' is followed by one of: " + ", ".join(group))
+    raise UsageError(f"there is no command '{arguments[0]}'; see splitbed --help")
+
+
+def _load(target: str, command: str) -> Callable[[Sequence[str]], int]:
+    module, _, name = target.partition(":")
+    try:
+        found: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), name)
+        return found
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in ("splitbed", "device_node", "edge_node", "netem", "experiments"):
+            raise
+        extra = {"edge_node": "edge", "device_node": "device"}.get(module.partition(".")[0])
+        raise UsageError(
+            f"'splitbed {command}' needs the package {missing}: "
+            f"pip install 'splitbed[{extra or 'demo'}]'"
+        ) from error
+
+
+def _help() -> str:
+    lines = [
+        "splitbed: cut an ONNX model, code the cut, send it over a certified link, measure it.",
+        "",
+        "usage: splitbed COMMAND [--help]",
+        "",
+    ]
+    lines += [f"  {name:<16}{about}" for name, (_, about) in _COMMANDS.items()]
+    lines += [
+        "",
+        "exit codes: 0 done, 2 a mistake in what was asked, 3 running or coding a model failed,",
+        "4 link, 5 connection, 6 disk, 7 a run that is not complete, 130 interrupted",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""Coding the intermediate data: stages, one file each, combined into a codec per tensor.
+
+A codec is written `quantize:4+zstd:3`: one array stage, then any number of byte stages. `plan`
+turns that text, a boundary and its calibration into the specification that two nodes agree on;
+`build` turns the specification into something that encodes and decodes.
+"""
+
+from splitbed.codec.calibration import Calibration, TensorStatistics, read_calibration
+from splitbed.codec.pipeline import Codec, build, needs_calibration, parse, plan, written
+from splitbed.codec.raw import raw_array, raw_bytes
+
+__all__ = [
+    "Calibration",
+    "Codec",
+    "TensorStatistics",
+    "build",
+    "needs_calibration",
+    "parse",
+    "plan",
+    "raw_array",
+    "raw_bytes",
+    "read_calibration",
+    "written",
+]

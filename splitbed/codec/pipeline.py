@@ -1,0 +1,186 @@
+"""Stages in a row: the written form, the specification two nodes agree on, the working codec."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Final, TypeVar
+
+import msgspec
+
+from splitbed.codec.calibration import Calibration
+from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES
+from splitbed.codec.stage import ArrayStage, Binding, ByteStage, Stage
+from splitbed.errors import CodecError, CodecUnknown, PayloadInvalid, SplitbedError
+from splitbed.session import Buffer, StageSpec, TensorCodec
+from splitbed.tensor import Array, TensorSpec
+
+_MOST_STAGES: Final = 8
+
+
+class Written(msgspec.Struct, frozen=True):
+    """One stage as a person wrote it: its id and its arguments as text."""
+
+    id: str
+    arguments: dict[str, str]
+
+
+def parse(text: str) -> tuple[Written, ...]:
+    """`quantize:4+zstd:3` or `quantize:bits=4,clip=p99.9+zstd` in its parts.
+
+    A text that begins with a byte stage is coded `raw` before it. Raises CodecUnknown.
+    """
+    # A plus begins a stage where a name follows; in 1e+3 it does not.
+    stages = [_parse_stage(part.strip()) for part in re.split(r"\+(?!\d)", text)]
+    if stages[0].id in BYTE_STAGES:
+        stages.insert(0, Written("raw", {}))
+    for stage in stages[1:]:
+        if stage.id in ARRAY_STAGES:
+            raise CodecUnknown(
+                f"codec '{text}': '{stage.id}' codes a tensor, so it can only come first"
+            )
+    return tuple(stages)
+
+
+def _parse_stage(text: str) -> Written:
+    name, colon, tail = text.partition(":")
+    kind: type[Stage] | None = ARRAY_STAGES.get(name) or BYTE_STAGES.get(name)
+    known = [*ARRAY_STAGES, *BYTE_STAGES]
+    if kind is None:
+        close = difflib.get_close_matches(name, known, 1)
+        hint = f"; did you mean '{close[0]}'?" if close else ""
+        raise CodecUnknown(f"unknown codec stage '{name}' (known: {', '.join(known)}){hint}")
+    arguments: dict[str, str] = {}
+    for item in tail.split(",") if colon else ():
+        key, equals, value = item.partition("=")
+        if not equals:
+            if kind.positional is None or arguments:
+                raise CodecUnknown(f"codec stage '{text}': '{item}' should be written name=value")
+            key, value = kind.positional, item
+        if not value.strip() or key.strip() in arguments:
+            raise CodecUnknown(
+                f"codec stage '{name}': each parameter is given once and with a value, not '{tail}'"
+            )
+        arguments[key.strip()] = value.strip()
+    kind.check(arguments)
+    return Written(name, arguments)
+
+
+def needs_calibration(text: str) -> bool:
+    """Whether this codec looks at statistics of the tensor."""
+    first = parse(text)[0]
+    return ARRAY_STAGES[first.id].calibrated and not {"low", "high"} <= set(first.arguments)
+
+
+def plan(
+    text: str, boundary: Sequence[TensorSpec], calibration: Calibration | None
+) -> tuple[TensorCodec, ...]:
+    """One complete codec specification for each boundary tensor, in order.
+
+    A tensor that the array stage cannot code because it holds no floating-point numbers (indices,
+    masks) goes `raw` instead, followed by the same byte stages. Raises CodecUnknown and CodecError.
+    """
+    written = parse(text)
+    tail = written[1:]
+    codecs = []
+    for spec in boundary:
+        statistics = calibration.tensors.get(spec.name) if calibration else None
+        lossy_on_integers = not spec.is_float and written[0].id in ("cast", "quantize")
+        first = Written("raw", {}) if lossy_on_integers else written[0]
+        binding = Binding(spec=spec, statistics=statistics, last=not tail)
+        stages: list[Stage] = [ARRAY_STAGES[first.id].bind(first.arguments, binding)]
+        stages += [BYTE_STAGES[stage.id].bind(stage.arguments, binding) for stage in tail]
+        specs = tuple(StageSpec(s.id, msgspec.to_builtins(s)) for s in stages)
+        codec = TensorCodec(spec.name, specs)
+        build(codec, spec)
+        codecs.append(codec)
+    return tuple(codecs)
+
+
+def written(codec: TensorCodec) -> str:
+    """A specification in its short written form, without calibration."""
+    parts = []
+    for stage in codec.stages:
+        kind: type[Stage] = ARRAY_STAGES.get(stage.id) or BYTE_STAGES[stage.id]
+        value = stage.config.get(kind.positional) if kind.positional else None
+        parts.append(stage.id if value is None else f"{stage.id}:{value}")
+    return "+".join(parts)
+
+
+def build(codec: TensorCodec, spec: TensorSpec) -> Codec:
+    """The working codec for `spec`; CodecUnknown for a specification that none of ours can be."""
+    if codec.tensor != spec.name:
+        raise CodecUnknown(f"a codec for tensor '{codec.tensor}' came where '{spec.name}' is next")
+    if not codec.stages:
+        raise CodecUnknown(f"tensor '{spec.name}' has a codec without stages")
+    if len(codec.stages) > _MOST_STAGES:
+        raise CodecUnknown(f"tensor '{spec.name}' has a codec of more than {_MOST_STAGES} stages")
+    first, *rest = codec.stages
+    if first.id not in ARRAY_STAGES:
+        raise CodecUnknown(f"codec stage '{first.id}' is not known here as a first stage")
+    array_stage = _convert(first, ARRAY_STAGES[first.id])
+    byte_stages = []
+    for stage in rest:
+        if stage.id not in BYTE_STAGES:
+            raise CodecUnknown(f"codec stage '{stage.id}' is not known here as a later stage")
+        byte_stages.append(_convert(stage, BYTE_STAGES[stage.id]))
+    why_not = array_stage.refuses(spec)
+    if why_not is not None:
+        raise CodecError(why_not)
+    return Codec(spec, array_stage, tuple(byte_stages))
+
+
+S = TypeVar("S", bound=Stage)
+
+
+def _convert(stage: StageSpec, kind: type[S]) -> S:
+    try:
+        return msgspec.convert(stage.config, kind)
+    except (msgspec.ValidationError, SplitbedError) as error:
+        raise CodecUnknown(f"codec stage '{stage.id}' is configured wrongly: {error}") from error
+
+
+class Codec:
+    """Codes tensors of one specification. Not safe for use by two threads at once."""
+
+    def __init__(
+        self, spec: TensorSpec, array_stage: ArrayStage, byte_stages: tuple[ByteStage, ...]
+    ) -> None:
+        self.spec = spec
+        self.lossless = array_stage.lossless
+        self._array_stage = array_stage
+        self._byte_stages = byte_stages
+        # limits[i] bounds what goes into byte stage i when encoding, and so what may come out of
+        # it when decoding; the last bounds the payload.
+        self._limits = [array_stage.max_bytes(spec)]
+        for stage in byte_stages:
+            self._limits.append(stage.max_bytes(self._limits[-1]))
+
+    @property
+    def max_bytes(self) -> int:
+        """No payload of this codec is longer."""
+        return self._limits[-1]
+
+    def encode(self, array: Array) -> Buffer:
+        """The payload of one tensor; CodecError if it cannot be coded."""
+        if not self.spec.matches(array):
+            raise CodecError(
+                f"tensor '{self.spec.name}' should be {self.spec} in this machine's byte order, "
+                f"not {array.dtype.str}[{'x'.join(map(str, array.shape))}]"
+            )
+        payload = self._array_stage.encode(array)
+        for stage in self._byte_stages:
+            payload = stage.encode(payload)
+        return payload
+
+    def decode(self, payload: Buffer) -> Array:
+        """The tensor of one payload, always of the announced type and shape, or PayloadInvalid."""
+        if len(payload) > self.max_bytes:
+            raise PayloadInvalid(
+                f"tensor '{self.spec.name}' takes at most {self.max_bytes} coded bytes, the "
+                f"payload has {len(payload)}"
+            )
+        for index in range(len(self._byte_stages) - 1, -1, -1):
+            payload = self._byte_stages[index].decode(payload, self._limits[index])
+        return self._array_stage.decode(payload, self.spec)

@@ -1,0 +1,141 @@
+"""Every place where a canonical model can be cut, with its complete boundary."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import onnx
+
+from splitbed.errors import CutUnknown
+from splitbed.graph.canonical import CanonicalModel
+from splitbed.graph.reading import label, reads, writes
+from splitbed.tensor import Cut, TensorSpec
+
+INPUT_CUT: Final = "@input"
+"""Before the first node: the boundary is the graph's inputs, everything runs downstream."""
+
+OUTPUT_CUT: Final = "@output"
+"""After the last node: the boundary is the graph's outputs, everything runs upstream."""
+
+
+class CutPoint(msgspec.Struct, frozen=True):
+    """One position in the topological order of the canonical graph.
+
+    The head is the first `position` nodes. A cut is named after the tensor that the head's last
+    node makes, which crosses it by construction, so names are unique; the boundary holds that
+    tensor and every other one that crosses.
+    """
+
+    name: str
+    position: int
+    node: str
+    """The head's last node, "" where there is none."""
+    tensors: tuple[str, ...]
+    """What crosses, in the order in which it was made."""
+    cut: Cut | None
+    """None where the graph cannot be cut here."""
+    why_not: str
+    """Why it cannot be cut here; "" where it can."""
+    depth_pct: float
+    """Share of the nodes that is in the head."""
+
+
+def cut_points(model: CanonicalModel) -> list[CutPoint]:
+    """All positions in topological order, `@input` and `@output` included, by liveness.
+
+    One pass over the nodes. Values that depend on no input (they are computed from initialisers
+    alone) never cross: each part has its own. A finished graph output crosses every later cut,
+    because the second node hands out the complete result.
+    """
+    graph = model.proto.graph
+    order = cuttable_nodes(model)
+    last_use: dict[str, int] = {}
+    for index, node in enumerate(order):
+        for name in reads(node):
+            last_use[name] = index
+    for value in graph.output:
+        last_use[value.name] = len(order)
+    alive = {value.name: None for value in graph.input if last_use.get(value.name, -1) >= 0}
+    points = [_point(model, INPUT_CUT, 0, "", list(alive), len(order))]
+    for index, node in enumerate(order):
+        alive = {name: None for name in alive if last_use[name] > index}
+        made = [name for name in writes(node) if last_use.get(name, -1) > index]
+        alive |= dict.fromkeys(made)
+        position = index + 1
+        if position == len(order):
+            name = OUTPUT_CUT
+            crossing = [value.name for value in graph.output]
+        else:
+            # _drop_dead left only nodes with a live output; what is made and read nowhere else
+            # cannot be the name of a cut.
+            name = made[0] if made else label(node)
+            crossing = list(alive)
+        points.append(_point(model, name, position, label(node), crossing, len(order)))
+    return points
+
+
+def find_cut(points: Sequence[CutPoint], name: str, model: str = "the model") -> CutPoint:
+    """The legal cut of this name; CutUnknown with the nearest names, or the reason, otherwise.
+
+    Accepted are a cut's name (its newest tensor), the name of the head's last node, and a graph
+    input's or output's name for `@input` and `@output` where there is only one.
+    """
+    found = next((point for point in points if point.name == name), None)
+    if found is None:
+        found = next((point for point in points if point.node and point.node == name), None)
+    if found is None:
+        for end in (points[0], points[-1]):
+            if end.tensors == (name,):
+                found = end
+    if found is None:
+        names = [point.name for point in points if point.cut is not None]
+        close = difflib.get_close_matches(name, names, 3)
+        hint = f"; near it are {', '.join(close)}" if close else ""
+        raise CutUnknown(
+            f"{model} has no cut '{name}'{hint}: `splitbed model cuts` lists all {len(names)}"
+        )
+    if found.cut is None:
+        raise CutUnknown(f"{model} cannot be cut at '{name}': {found.why_not}")
+    return found
+
+
+def cuttable_nodes(model: CanonicalModel) -> list[onnx.NodeProto]:
+    """The nodes that depend on an input, in topological order: what positions count."""
+    constant = constant_values(model)
+    return [node for node in model.proto.graph.node if not constant.issuperset(writes(node))]
+
+
+def constant_values(model: CanonicalModel) -> frozenset[str]:
+    """Initialisers and every value computed from nothing else."""
+    graph = model.proto.graph
+    constant = {tensor.name for tensor in graph.initializer}
+    outputs = {value.name for value in graph.output}
+    for node in graph.node:
+        if constant.issuperset(reads(node)) and not outputs.intersection(node.output):
+            constant.update(writes(node))
+    return frozenset(constant)
+
+
+def _point(
+    model: CanonicalModel, name: str, position: int, node: str, tensors: list[str], nodes: int
+) -> CutPoint:
+    boundary: list[TensorSpec] = []
+    reasons: list[str] = []
+    for tensor in tensors:
+        if tensor in model.specs:
+            boundary.append(model.specs[tensor])
+        else:
+            reasons.append(model.unusable.get(tensor, f"the shape of '{tensor}' is not known"))
+    legal = not reasons
+    return CutPoint(
+        name=name,
+        position=position,
+        node=node,
+        tensors=tuple(tensors),
+        cut=Cut(name, tuple(boundary)) if legal else None,
+        why_not="" if legal else "; ".join(reasons),
+        depth_pct=100 * position / max(1, nodes),
+    )

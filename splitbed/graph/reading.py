@@ -1,0 +1,58 @@
+"""What an ONNX node reads and writes, subgraphs and their outer-scope captures included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import onnx
+
+
+def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs among a node's attributes (If, Loop, Scan)."""
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Every value that the node needs, in order, each once: inputs, then captured values."""
+    names = dict.fromkeys(name for name in node.input if name)
+    for graph in subgraphs(node):
+        names |= dict.fromkeys(captures(graph))
+    return list(names)
+
+
+def captures(graph: onnx.GraphProto) -> list[str]:
+    """Values that a subgraph reads from the graphs around it."""
+    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    found: dict[str, None] = {}
+    for node in graph.node:
+        found |= dict.fromkeys(name for name in reads(node) if name not in own)
+        own.update(node.output)
+    found |= dict.fromkeys(value.name for value in graph.output if value.name not in own)
+    return list(found)
+
+
+def writes(node: onnx.NodeProto) -> list[str]:
+    """The values that the node makes; optional outputs left out are not among them."""
+    return [name for name in node.output if name]
+
+
+def rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Let the node read other values, in its subgraphs as well."""
+    for index, name in enumerate(node.input):
+        if name in names:
+            node.input[index] = names[name]
+    for graph in subgraphs(node):
+        for inner in graph.node:
+            rename(inner, names)
+        for value in graph.output:
+            # A subgraph may hand out a captured value as it is.
+            if value.name in names and value.name not in {o for n in graph.node for o in n.output}:
+                value.name = names[value.name]
+
+
+def label(node: onnx.NodeProto) -> str:
+    """How a person would find the node: its name, else what it makes."""
+    return node.name or (writes(node) or [node.op_type])[0]

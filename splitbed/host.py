@@ -1,0 +1,55 @@
+"""What a run was made with: versions, and facts of the machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from splitbed import __version__
+from splitbed.engine import installed_distributions
+
+_LIBRARIES: Final = ("grpcio", "numpy", "onnx", "Pillow", "protobuf", "zstandard")
+
+
+def versions() -> dict[str, str]:
+    """Versions of splitbed, Python and every library that may change a figure."""
+    found = {"splitbed": __version__, "python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found | installed_distributions()
+
+
+def host_facts() -> dict[str, Any]:
+    """Processor, memory, operating system and what this process may use of them."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "machine": platform.machine(),
+        "processor": _processor(),
+        "cores": psutil.cpu_count(logical=True),
+        "cores_usable": len(affinity(0)) if affinity else psutil.cpu_count(logical=True),
+        "memory_bytes": psutil.virtual_memory().total,
+        "byte_order": sys.byteorder,
+    }
+
+
+def _processor() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    for key in ("model name", "Model", "Hardware"):
+        for line in lines:
+            if line.startswith(key):
+                return line.partition(":")[2].strip()
+    return platform.processor()

@@ -1,0 +1,189 @@
+"""What a link is: its profile, what was measured of it, and the face of every backend.
+
+Types only. `netem` holds the backends and the probe that measures.
+
+**Rate means bits of IP packets per second, in every backend.** A full TCP segment carries 1448
+bytes of payload in a packet of 1500 (20 bytes IPv4, 32 bytes TCP with time stamps), so a payload
+stream sees `PAYLOAD_SHARE` of the rate. Delay is one way.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Protocol
+
+import msgspec
+from msgspec import Meta
+
+PAYLOAD_SHARE: Final = 1448 / 1500
+"""Share of an IP packet that is TCP payload, for packets of 1500 bytes with time stamps."""
+
+LinkKind = Literal["direct", "relay", "kernel"]
+"""`direct`: nothing shapes; `relay`: the user-space relay, an ideal pipe; `kernel`: netem."""
+
+
+class Direction(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One direction of a link."""
+
+    rate_bps: Annotated[int, Meta(ge=1000)] | None = None
+    """Bits of IP packets per second; None leaves the rate alone."""
+    delay_ns: Annotated[int, Meta(ge=0)] = 0
+    jitter_ns: Annotated[int, Meta(ge=0)] = 0
+    """Standard deviation of the delay (normal, cut at zero, order kept)."""
+    loss_pct: Annotated[float, Meta(ge=0, le=100)] = 0.0
+
+    @property
+    def payload_bps(self) -> float | None:
+        """TCP payload bits per second that the rate leaves; None without a rate."""
+        return None if self.rate_bps is None else self.rate_bps * PAYLOAD_SHARE
+
+
+class LinkProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A named link: uplink (device to edge), downlink, and how exactly it must be met."""
+
+    name: str
+    up: Direction
+    down: Direction
+    source: str = ""
+    """Where the figures come from."""
+    rate_tolerance_pct: float = 3.0
+    rtt_tolerance_ns: int = 2_000_000
+
+    @property
+    def is_shaped(self) -> bool:
+        """Whether anything at all is asked of the link."""
+        return any(
+            d.rate_bps is not None or d.delay_ns or d.jitter_ns or d.loss_pct
+            for d in (self.up, self.down)
+        )
+
+    @property
+    def rtt_ns(self) -> int:
+        """Nominal round-trip time of a packet that takes no time to send."""
+        return self.up.delay_ns + self.down.delay_ns
+
+
+class LinkMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One measurement of a link by the probe, raw samples kept."""
+
+    rtt_ns: tuple[int, ...]
+    """Every round trip of a one-byte message, in order."""
+    up_goodput_bps: float
+    """TCP payload bits per second towards the edge, timed at the receiver."""
+    down_goodput_bps: float
+    up_probe_bytes: int
+    down_probe_bytes: int
+    seconds: float
+    """How long the measurement took."""
+
+    @property
+    def rtt_median_ns(self) -> int:
+        """Median round-trip time."""
+        return sorted(self.rtt_ns)[len(self.rtt_ns) // 2]
+
+    @property
+    def rtt_p95_ns(self) -> int:
+        """95th percentile of the round-trip time (nearest rank)."""
+        return sorted(self.rtt_ns)[max(0, -(-len(self.rtt_ns) * 95 // 100) - 1)]
+
+    def misses(self, profile: LinkProfile) -> list[str]:
+        """Each way in which this measurement misses a profile, as a clause; [] if none."""
+        misses: list[str] = []
+        for word, direction, goodput_bps in (
+            ("uplink", profile.up, self.up_goodput_bps),
+            ("downlink", profile.down, self.down_goodput_bps),
+        ):
+            wanted = direction.payload_bps
+            if wanted is None:
+                continue
+            off_pct = 100 * (goodput_bps / wanted - 1)
+            if abs(off_pct) > profile.rate_tolerance_pct:
+                misses.append(f"{word} goodput {goodput_bps / 1e6:.3g} Mbit/s ({off_pct:+.1f} %)")
+        # Two directions of jitter add in quadrature; the median of n round trips still strays by
+        # about 1.25 sigma / sqrt(n). Three of those are no fault of the link.
+        sigma_ns = (profile.up.jitter_ns**2 + profile.down.jitter_ns**2) ** 0.5
+        noise_ns = 1.25 * sigma_ns / len(self.rtt_ns) ** 0.5
+        allowed_ns = profile.rtt_tolerance_ns + 3 * noise_ns
+        off_ns = self.rtt_median_ns - profile.rtt_ns
+        if profile.is_shaped and abs(off_ns) > allowed_ns:
+            misses.append(f"round trip {self.rtt_median_ns / 1e6:.2f} ms ({off_ns / 1e6:+.2f})")
+        return misses
+
+
+class LinkCertificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a run is compared with: the link as measured, not as promised."""
+
+    kind: LinkKind
+    profile: LinkProfile
+    before: LinkMeasurement
+    after: LinkMeasurement | None = None
+    """None while the run is going on, or when it was cut short before the second measurement."""
+
+    def _mean(self, figure: str) -> float:
+        measured = [m for m in (self.before, self.after) if m is not None]
+        return sum(float(getattr(m, figure)) for m in measured) / len(measured)
+
+    @property
+    def up_goodput_bps(self) -> float:
+        """Certified uplink goodput: mean of before and after, payload bits per second."""
+        return self._mean("up_goodput_bps")
+
+    @property
+    def down_goodput_bps(self) -> float:
+        """Certified downlink goodput, as `up_goodput_bps`."""
+        return self._mean("down_goodput_bps")
+
+    @property
+    def rtt_ns(self) -> float:
+        """Certified round-trip time: mean of the medians before and after."""
+        return self._mean("rtt_median_ns")
+
+    def predicted_ns(self, request_bytes: int, reply_bytes: int) -> float:
+        """Arithmetic time of one exchange on this link: both messages and one round trip."""
+        return (
+            request_bytes * 8e9 / self.up_goodput_bps
+            + reply_bytes * 8e9 / self.down_goodput_bps
+            + self.rtt_ns
+        )
+
+    def violations(self) -> list[str]:
+        """Each way in which the measured link misses its profile, as a clause; [] if none."""
+        found: list[str] = []
+        if self.after is None:
+            found.append("not measured after the run")
+        for when, measured in (("before", self.before), ("after", self.after)):
+            if measured is not None:
+                found += [f"{text} {when} the run" for text in measured.misses(self.profile)]
+        return found
+
+
+class LinkCounters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Payload bytes that passed since the link was made."""
+
+    up_bytes: int
+    down_bytes: int
+    connections: int
+
+
+class Link(Protocol):
+    """A link between a device and an edge, made by one backend."""
+
+    @property
+    def kind(self) -> LinkKind:
+        """Which backend made it."""
+
+    @property
+    def profile(self) -> LinkProfile:
+        """What it was asked to be."""
+
+    @property
+    def address(self) -> str:
+        """`host:port` to which the device connects in order to reach the edge over this link."""
+
+    def counters(self) -> LinkCounters:
+        """What passed so far."""
+
+    def measure(self, seconds: float) -> LinkMeasurement:
+        """Probe it on the path of the frames, for about `seconds`."""
+
+    def close(self) -> None:
+        """Take it away. Calling it twice is fine."""

@@ -1,0 +1,61 @@
+"""One process of a run: ready line, signals, an end with its parent, exit codes."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from splitbed.errors import SplitbedError
+
+PARENT: Final = "SPLITBED_PARENT"
+"""Environment variable: process id of the parent with which this process must end."""
+
+_PR_SET_PDEATHSIG: Final = 1
+INTERRUPTED: Final = 130
+
+
+def guarded(main: Callable[[], int], program: str) -> int:
+    """Run `main`; turn what goes wrong into one sentence on standard error and an exit code."""
+    try:
+        return main()
+    except SplitbedError as error:
+        sys.stderr.write(f"{program}: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{program}: interrupted\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is wrong with us.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def announce(**facts: Any) -> None:
+    """Print the ready line: one JSON object on standard output, for whoever started us."""
+    sys.stdout.write(msgspec.json.encode(facts).decode() + "\n")
+    sys.stdout.flush()
+
+
+def end_with_parent() -> None:
+    """Ask Linux to end this process when the parent named by SPLITBED_PARENT is gone."""
+    parent = os.environ.get(PARENT)
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if str(os.getppid()) != parent:  # it went before we asked
+        sys.exit(0)
+
+
+def stop_event() -> threading.Event:
+    """An event that SIGTERM and SIGINT set: the process drains and ends."""
+    event = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: event.set())
+    return event

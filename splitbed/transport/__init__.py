@@ -1,0 +1,7 @@
+"""How frames reach the peer: one small face, in-process and over gRPC."""
+
+from splitbed.transport.face import Peer, Session, Transport
+from splitbed.transport.fetch import FetchReport, fetch_part
+from splitbed.transport.inprocess import InProcessTransport
+
+__all__ = ["FetchReport", "InProcessTransport", "Peer", "Session", "Transport", "fetch_part"]

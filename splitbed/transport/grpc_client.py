@@ -1,0 +1,266 @@
+"""The device's way to an edge over gRPC."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from splitbed.transport.grpc_settings import (
+    FAILURE_TRAILER,
+    MESSAGE_BYTES,
+    SERVICE,
+    TOKEN_HEADER,
+    WINDOW_HEADER,
+    options,
+)
+
+# isort: split
+import grpc
+import msgspec
+
+from splitbed.errors import (
+    EdgeUnreachable,
+    FrameTimeout,
+    Overloaded,
+    ProtocolViolation,
+    SplitbedError,
+    TransportError,
+    Unauthorised,
+    UsageError,
+)
+from splitbed.session import (
+    Buffer,
+    ClockExchange,
+    CutAnswer,
+    CutQuestion,
+    Frame,
+    Reply,
+    SessionAgreed,
+    SessionSpec,
+)
+from splitbed.transport.face import Session
+from splitbed.wire import conversion
+from splitbed.wire import split_pb2 as pb
+from splitbed.wire.framing import decode_reply, encode_frame
+
+M = TypeVar("M")
+
+_CALL_TIMEOUT_S: Final = 120.0
+"""For calls other than frames: opening a session may cut a model and warm a GPU."""
+
+
+class GrpcTransport:
+    """One channel to one edge.
+
+    `tls_ca` is a file with the certificate that the edge's certificate must be signed by; without
+    it the connection is not encrypted. `token` is sent with every call.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        tls_ca: Path | None = None,
+        token: str = "",
+        connect_timeout_s: float = 5.0,
+        message_bytes: int = MESSAGE_BYTES,
+    ) -> None:
+        self._address = address
+        self._metadata = ((TOKEN_HEADER, f"Bearer {token}"),) if token else ()
+        if tls_ca is None:
+            self._channel = grpc.insecure_channel(address, options(message_bytes))
+        else:
+            try:
+                roots = tls_ca.read_bytes()
+            except OSError as error:
+                raise UsageError(f"cannot read --tls-ca {tls_ca}: {error.strerror}") from error
+            credentials = grpc.ssl_channel_credentials(roots)
+            self._channel = grpc.secure_channel(address, credentials, options(message_bytes))
+        try:
+            grpc.channel_ready_future(self._channel).result(timeout=connect_timeout_s)
+        except grpc.FutureTimeoutError as error:
+            self._channel.close()
+            tls = " with TLS" if tls_ca else ""
+            raise EdgeUnreachable(
+                f"no edge answers{tls} at {address} within {connect_timeout_s:g} s: start one with "
+                "`python -m edge_node`, or check the address and the firewall"
+            ) from error
+
+    def describe_cut(self, question: CutQuestion) -> CutAnswer:
+        """See Transport."""
+        message = conversion.question_message(question)
+        return conversion.answer_of(self._call("DescribeCut", message, pb.CutAnswer))
+
+    def part_chunks(self, sha256: str, offset: int) -> Iterator[bytes]:
+        """See Transport."""
+        method = self._channel.unary_stream(
+            f"/{SERVICE}/FetchPart", pb.PartRequest.SerializeToString, _plain
+        )
+        request = pb.PartRequest(sha256=sha256, offset=offset)
+        try:
+            for data in method(request, metadata=self._metadata):
+                chunk = conversion.parse(pb.PartChunk, data)
+                if chunk.offset != offset:
+                    raise ProtocolViolation(
+                        f"the edge sent the part from byte {chunk.offset}, not from {offset}"
+                    )
+                offset += len(chunk.content)
+                yield chunk.content
+        except grpc.RpcError as error:
+            raise translated(error, self._address) from error
+
+    def open(self, spec: SessionSpec) -> Session:
+        """See Transport."""
+        message = conversion.spec_message(spec)
+        agreed = conversion.agreed_of(self._call("OpenSession", message, pb.SessionAgreed))
+        return _GrpcSession(self, agreed, spec.window)
+
+    def probe(self) -> ClockExchange:
+        """See Transport."""
+        sent_ns = time.perf_counter_ns()
+        reply = self._call("Probe", pb.ProbeRequest(sent_ns=sent_ns), pb.ProbeReply)
+        return conversion.exchange_of(sent_ns, reply, time.perf_counter_ns())
+
+    def close(self) -> None:
+        """See Transport."""
+        self._channel.close()
+
+    def close_session(self, session_id: int) -> None:
+        """Let the edge free a session."""
+        self._call("CloseSession", pb.SessionClosed(session_id=session_id), pb.SessionClosed)
+
+    def frames(self, requests: Iterator[bytes], window: int) -> Any:
+        """The bidirectional stream of encoded frames."""
+        method = self._channel.stream_stream(f"/{SERVICE}/Frames", _plain, _plain)
+        return method(requests, metadata=(*self._metadata, (WINDOW_HEADER, str(window))))
+
+    def translated(self, error: grpc.RpcError) -> SplitbedError:
+        """A gRPC error as one of ours."""
+        return translated(error, self._address)
+
+    def _call(self, name: str, message: Any, answer: type[M]) -> M:
+        method = self._channel.unary_unary(
+            f"/{SERVICE}/{name}", type(message).SerializeToString, _plain
+        )
+        try:
+            data = method(message, timeout=_CALL_TIMEOUT_S, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise translated(error, self._address) from error
+        return conversion.parse(answer, data)  # type: ignore[type-var]
+
+
+class _GrpcSession:
+    """Frames go out through a queue; a thread takes replies in and completes the futures."""
+
+    def __init__(self, transport: GrpcTransport, agreed: SessionAgreed, window: int) -> None:
+        self.agreed = agreed
+        self._transport = transport
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._pending: collections.deque[tuple[int, int, int, Future[Reply]]] = collections.deque()
+        self._failure: SplitbedError | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+        requests: Callable[[], bytes | None] = self._requests.get
+        self._call = transport.frames(iter(requests, None), window)
+        self._thread = threading.Thread(target=self._receive, name="replies", daemon=True)
+        self._thread.start()
+
+    def submit(self, frame_id: int, payloads: tuple[Buffer, ...]) -> Future[Reply]:
+        future: Future[Reply] = Future()
+        submitted_ns = time.perf_counter_ns()
+        message = encode_frame(Frame(self.agreed.session_id, frame_id, payloads))
+        with self._lock:
+            if self._failure is not None:
+                future.set_exception(self._failure)
+                return future
+            self._pending.append((frame_id, submitted_ns, len(message), future))
+        self._requests.put(message)
+        return future
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._requests.put(None)
+        self._thread.join(timeout=5)
+        self._call.cancel()
+        if self._failure is None:
+            with contextlib.suppress(TransportError):  # the edge gone, the session is too
+                self._transport.close_session(self.agreed.session_id)
+
+    def _receive(self) -> None:
+        try:
+            for message in self._call:
+                complete_ns = time.perf_counter_ns()
+                reply = decode_reply(message)
+                with self._lock:
+                    if not self._pending:
+                        raise ProtocolViolation("the edge sent a reply that nobody waits for")
+                    frame_id, submitted_ns, size, future = self._pending.popleft()
+                if reply.frame_id != frame_id:
+                    future.set_exception(_out_of_order(frame_id, reply))
+                    raise _out_of_order(frame_id, reply)
+                reply = msgspec.structs.replace(
+                    reply,
+                    request_bytes=size,
+                    reply_bytes=len(message),
+                    submitted_ns=submitted_ns,
+                    complete_ns=complete_ns,
+                )
+                if not future.cancelled():
+                    future.set_result(reply)
+            if not self._closed:
+                self._fail(EdgeUnreachable("the edge ended the stream of frames"))
+        except grpc.RpcError as error:
+            self._fail(self._transport.translated(error))
+        except SplitbedError as error:
+            self._fail(error)
+
+    def _fail(self, error: SplitbedError) -> None:
+        with self._lock:
+            self._failure = error
+            pending = list(self._pending)
+            self._pending.clear()
+        for *_, future in pending:
+            if not future.cancelled():
+                future.set_exception(error)
+
+
+def _out_of_order(frame_id: int, reply: Reply) -> ProtocolViolation:
+    return ProtocolViolation(f"the reply to frame {reply.frame_id} came where {frame_id} was due")
+
+
+def _plain(data: bytes) -> bytes:
+    return data
+
+
+def translated(error: grpc.RpcError, address: str) -> SplitbedError:
+    """A gRPC failure as one of ours: the edge's own words where it sent some."""
+    for item in error.trailing_metadata() or ():
+        if item.key == FAILURE_TRAILER and isinstance(item.value, bytes):
+            return conversion.failure_of(item.value)
+    code, details = error.code(), error.details() or ""
+    if code == grpc.StatusCode.UNAVAILABLE:
+        return EdgeUnreachable(
+            f"the connection to the edge at {address} was lost: is it still running? ({details})"
+        )
+    if code == grpc.StatusCode.DEADLINE_EXCEEDED:
+        return FrameTimeout(f"the edge at {address} did not answer in time")
+    if code == grpc.StatusCode.UNAUTHENTICATED:
+        return Unauthorised(details)
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return Overloaded(
+            f"a message is larger than a node allows: raise --message-mib on both ({details})"
+        )
+    if code == grpc.StatusCode.UNIMPLEMENTED:
+        return ProtocolViolation(f"what answers at {address} is no splitbed edge ({details})")
+    if code == grpc.StatusCode.CANCELLED:
+        return EdgeUnreachable(f"the stream to the edge at {address} was cancelled")
+    return TransportError(f"gRPC failed with {code.name} at {address}: {details}")

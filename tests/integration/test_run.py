@@ -1,0 +1,271 @@
+"""`splitbed run` as a user would type it, on the embedded model."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from splitbed.record import (
+    EdgeFrameRecord,
+    FrameRecord,
+    ResourceSample,
+    RunFolder,
+    read_manifest,
+    read_rows,
+)
+from tests.integration.nodes import (
+    GESTURE,
+    child_of,
+    finish,
+    one_sentence,
+    ready,
+    splitbed,
+    start,
+    stop,
+    wait_for_rows,
+)
+
+QUICK = ("--certify-s", "0.6", "--warmup", "2")
+
+
+def run_json(*arguments: object) -> dict[str, Any]:
+    done = splitbed("run", GESTURE, *QUICK, "--json", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_three_processes_over_a_shaped_link(pictures: Path, tmp_path: Path) -> None:
+    found = run_json(
+        *("--cut", "layer3", "--images", pictures, "--frames", 12, "--out", tmp_path),
+        *("--link", "rate=20mbit,delay=5ms"),
+    )
+    folder = Path(found["folder"])
+    assert found["complete"]
+    assert found["violations"] == []
+    assert found["link_kind"] == "relay"
+    assert found["frames_ok"] == 12
+    assert found["agreement"]["successes"] == 12  # raw changes nothing
+    assert found["accuracy"] == found["anchor_accuracy"]
+    assert found["total_ms"]["p50"]["value"] > 10  # twice 5 ms, at least
+    assert found["rest_pct"] < 5
+
+    rows = list(read_rows(RunFolder(folder).frames("device"), FrameRecord))
+    audit = list(read_rows(RunFolder(folder).frames("edge"), EdgeFrameRecord))
+    assert [row.frame_id for row in rows] == list(range(14))
+    assert [row.warmup for row in rows] == [True] * 2 + [False] * 12
+    assert {row.raw_bytes for row in rows} == {found["raw_bytes"]}
+    by_key = {(a.run_id, a.session_id, a.frame_id): a for a in audit}
+    for row in rows:
+        joined = by_key[row.run_id, row.session_id, row.frame_id]
+        assert joined.edge_ns == row.edge_ns
+        assert joined.request_bytes == row.request_bytes
+        assert row.rtt_ns >= row.edge_ns >= row.edge_decode_ns + row.edge_tail_ns
+        assert row.total_ns >= row.stages_ns
+    for node in ("device", "edge"):
+        samples = list(read_rows(RunFolder(folder).resources(node), ResourceSample))
+        assert samples
+        assert all(sample.rss_bytes > 1e6 and "psutil" in sample.source for sample in samples)
+
+    manifest = read_manifest(folder)
+    assert manifest.outcome == "complete"
+    assert manifest.certificate is not None
+    assert manifest.certificate.after is not None
+    assert len(manifest.models[0].md5) == 32
+    assert len(manifest.models[0].sha256) == 64
+    assert manifest.versions["onnxruntime"]
+    assert manifest.host["processor"]
+    assert manifest.verification is not None
+    assert manifest.verification["max_rel"] <= 1e-4
+    assert manifest.head is not None
+    assert manifest.head["fetched_bytes"] == manifest.head["file_bytes"] > 0
+    assert manifest.config["link"] == "rate=20mbit,delay=5ms"
+
+
+@pytest.mark.parametrize(
+    ("cut", "codec", "reply"),
+    [
+        ("@result", "raw", "auto"),
+        ("@output", "raw", "result"),
+        ("@picture", "jpeg:95", "auto"),
+        ("@picture", "png", "full"),
+        ("@input", "zstd:3", "auto"),
+        ("layer2", "quantize:6+zstd:3", "auto"),
+        ("layer2", "cast", "full"),
+    ],
+)
+def test_every_placement(pictures: Path, tmp_path: Path, cut: str, codec: str, reply: str) -> None:
+    found = run_json(
+        *("--cut", cut, "--codec", codec, "--reply", reply, "--images", pictures),
+        *("--frames", 10, "--out", tmp_path),
+    )
+    assert found["frames_ok"] == 10
+    assert found["agreement"]["successes"] >= 9
+    if codec in ("raw", "png", "zstd:3"):
+        assert found["agreement"]["successes"] == 10
+    if reply == "full":
+        assert found["max_difference"] is not None
+
+
+def test_several_frames_in_flight(pictures: Path, tmp_path: Path) -> None:
+    found = run_json(
+        *("--cut", "layer3", "--images", pictures, "--frames", 40, "--window", 4),
+        *("--out", tmp_path, "--link", "rate=100mbit,delay=10ms"),
+    )
+    assert found["frames_ok"] == 40
+    assert found["agreement"]["successes"] == 40
+    rows = list(read_rows(RunFolder(Path(found["folder"])).frames("device"), FrameRecord))
+    # In series, 40 frames with a round trip of 20 ms would take 0.8 s.
+    measured = [row for row in rows if not row.warmup]
+    took_ns = measured[-1].intended_ns - measured[0].intended_ns
+    assert took_ns < 40 * 20e6
+    assert sorted(row.frame_id for row in rows) == list(range(42))
+
+
+def test_kept_pictures_are_not_measured(pictures: Path, tmp_path: Path) -> None:
+    found = run_json(
+        *("--cut", "layer4", "--codec", "quantize:4", "--images", pictures, "--out", tmp_path)
+    )
+    folder = Path(found["folder"])
+    assert found["frames_ok"] == 60 - 16
+    assert "16 of the pictures" in read_manifest(folder).notes[0]
+
+
+@pytest.mark.parametrize("victim", ["device_node", "edge_node", "netem"])
+def test_kill_in_the_middle(pictures: Path, tmp_path: Path, victim: str) -> None:
+    """Whoever is killed: every row is whole, the summary true, nothing left behind."""
+    process = start(
+        "splitbed.cli",
+        *("run", GESTURE, "--cut", "layer3", "--images", pictures, "--frames", 2000),
+        *("--out", tmp_path, "--link", "rate=50mbit,delay=5ms", *QUICK),
+    )
+    folder = wait_for_rows(tmp_path, 30)
+    nodes = psutil.Process(process.pid).children(recursive=True)
+    child_of(process, victim).send_signal(signal.SIGKILL)
+    code, out, err = finish(process)
+    assert code == 7, err
+    sentence = one_sentence(err)
+    rows = list(read_rows(RunFolder(folder).frames("device"), FrameRecord))
+    ok = [row for row in rows if row.status == "ok" and not row.warmup]
+    assert len(ok) >= 28
+    assert f"{len(ok)} of 2000 frames" in sentence
+    assert "INCOMPLETE" in out
+    outcome = read_manifest(folder).outcome
+    name = {"device_node": "device", "edge_node": "edge", "netem": "relay"}[victim]
+    assert f"the {name} was killed by SIGKILL" in outcome
+    _, alive = psutil.wait_procs(nodes, timeout=10)
+    assert not alive
+    # The report can be made later, and says what it shows.
+    page = tmp_path / "page.html"
+    done = splitbed("report", folder, "--out", page, "--accept-uncertified")
+    assert done.returncode == 0, done.stderr
+    assert "is incomplete" in page.read_text()
+
+
+def test_nothing_survives_a_killed_orchestrator(pictures: Path, tmp_path: Path) -> None:
+    process = start(
+        "splitbed.cli",
+        *("run", GESTURE, "--cut", "layer3", "--images", pictures, "--frames", 5000),
+        *("--out", tmp_path, "--link", "rate=50mbit,delay=5ms", *QUICK),
+    )
+    folder = wait_for_rows(tmp_path, 10)
+    nodes = psutil.Process(process.pid).children(recursive=True)
+    assert len(nodes) >= 3
+    process.kill()
+    process.communicate(timeout=10)
+    _, alive = psutil.wait_procs(nodes, timeout=15)
+    assert not alive
+    assert read_manifest(folder).outcome == "running"
+    done = splitbed("report", folder, "--out", tmp_path / "x.html")
+    assert done.returncode == 4  # its link was not measured again
+    done = splitbed("report", folder, "--out", tmp_path / "x.html", "--accept-uncertified")
+    assert done.returncode == 0
+    assert "ended without a word" in done.stdout
+
+
+def test_control_c_drains(pictures: Path, tmp_path: Path) -> None:
+    process = start(
+        "splitbed.cli",
+        *("run", GESTURE, "--cut", "layer3", "--images", pictures, "--frames", 5000),
+        *("--out", tmp_path, *QUICK),
+    )
+    folder = wait_for_rows(tmp_path, 10)
+    process.send_signal(signal.SIGINT)
+    code, _, err = finish(process)
+    assert code == 7
+    assert "stopped after" in one_sentence(err)
+    rows = list(read_rows(RunFolder(folder).frames("device"), FrameRecord))
+    assert all(row.status == "ok" for row in rows)
+
+
+def test_an_unreadable_picture_costs_one_frame(pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for path in sorted(pictures.glob("*.png"))[:6]:
+        (folder / path.name).write_bytes(path.read_bytes())
+    bad = sorted(folder.glob("*.png"))[3]
+    bad.write_bytes(bad.read_bytes()[:200])
+    done = splitbed(
+        *("run", GESTURE, "--cut", "layer3", "--images", folder, "--out", tmp_path / "runs"),
+        *QUICK,
+    )
+    assert done.returncode == 7
+    sentence = one_sentence(done.stderr)
+    assert bad.name in sentence
+    rows = list(read_rows(next((tmp_path / "runs").glob("*/device.frames.jsonl")), FrameRecord))
+    failed = [row for row in rows if row.status == "failed:picture"]
+    assert {row.source for row in failed} == {bad.name}
+    assert sum(row.status == "ok" and not row.warmup for row in rows) == 5
+
+
+def test_an_edge_that_runs_already(pictures: Path, tmp_path: Path) -> None:
+    """The two-machine way: edge and relay on one side, the run on the other."""
+    edge = start("edge_node", "--models", GESTURE.parent, "--listen", "127.0.0.1:0", "--status", "")
+    relay = start(
+        "netem",
+        *("relay", "--target", ready(edge)["address"], "--listen", "127.0.0.1:0"),
+        *("--profile", "rate=40mbit,delay=4ms"),
+    )
+    try:
+        found = run_json(
+            *("--cut", "layer3", "--images", pictures, "--frames", 10, "--out", tmp_path),
+            *("--link", "rate=40mbit,delay=4ms", "--edge", ready(relay)["address"]),
+        )
+        assert found["frames_ok"] == 10
+        assert found["total_ms"]["p50"]["value"] > 8
+    finally:
+        assert stop(relay) == 0
+        assert stop(edge) == 0
+
+
+def test_a_link_that_is_not_what_it_should_be(pictures: Path, tmp_path: Path) -> None:
+    """A run on a link outside its tolerance is shown, marked, and refused by its exit code."""
+    edge = start("edge_node", "--models", GESTURE, "--listen", "127.0.0.1:0", "--status", "")
+    relay = start(
+        "netem",
+        *("relay", "--target", ready(edge)["address"], "--listen", "127.0.0.1:0"),
+        *("--profile", "rate=40mbit,delay=4ms"),
+    )
+    try:
+        arguments = (
+            *("run", GESTURE, "--cut", "layer3", "--images", pictures, "--frames", 5),
+            *("--out", tmp_path, "--link", "rate=10mbit,delay=9ms"),
+            *("--edge", ready(relay)["address"], *QUICK),
+        )
+        done = splitbed(*arguments)
+        assert done.returncode == 4
+        assert "was not what" in one_sentence(done.stderr)
+        assert splitbed(*arguments, "--accept-uncertified").returncode == 0
+    finally:
+        stop(relay)
+        stop(edge)
+    runs = [path.parent for path in tmp_path.glob("*/manifest.json")]
+    done = splitbed("report", runs[0], "--out", tmp_path / "r.html")
+    assert done.returncode == 4
+    assert not (tmp_path / "r.html").exists()

@@ -1,0 +1,76 @@
+"""Cuts of real models on real photos: head then tail gives what the uncut model gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiments.pictures import read_pictures
+from experiments.preparation import PreparedModel, prepare_cut, prepare_model, verify_cut
+from splitbed.errors import VerificationError
+from splitbed.graph import verify
+from splitbed.tensor import Cut
+
+MODELS = {
+    "mobilenet_v1_0.25_128": "imagenet",
+    "mobilenet_v1_0.5_160": "imagenet",
+    "mobilenet_v2_1.0_224": "imagenet",
+    "nanodet_m_416": "coco_val2017_128/images",
+    "posenet_mobilenet_v1_0.75_353x481": "sa4_posenet_24",
+    "resnet20_cifar10": "cifar10_test_1000",
+    "resnet56_cifar10": "cifar10_test_1000",
+    "resnet8_cifar10": "cifar10_test_1000",
+    "super_resolution_x3": "coco_val2017_128/images",
+    "vww_mobilenet_v1_0.25_96": "coco_val2017_128/images",
+}
+AT_MOST = 12
+"""Cuts tried of each model, evenly spaced, both ends included."""
+
+
+@pytest.mark.parametrize(("name", "images"), MODELS.items())
+def test_cuts_are_equal_to_the_uncut_model(data: Path, name: str, images: str) -> None:
+    model = prepare_model(data / "models" / f"{name}.onnx")
+    photos = read_pictures(data / "images" / images, None).spread(1)
+    legal = [point for point in model.points if point.cut is not None]
+    assert len(legal) == len(model.points)
+    step = max(1, (len(legal) - 1) // AT_MOST)
+    chosen = [*legal[::step], legal[-1]]
+    for point in chosen:
+        found = verify_cut(model, prepare_cut(model, point.name), photos, 1)
+        assert found.same_top1 == 1
+        assert found.max_rel <= 1e-4
+
+
+def test_a_wrong_tail_is_found(data: Path) -> None:
+    """Two tensors of equal shape swapped at the boundary must not pass."""
+    model: PreparedModel = prepare_model(data / "models" / "resnet20_cifar10.onnx")
+    swapped = next(
+        point
+        for point in model.points
+        if point.cut is not None
+        and len(point.cut.boundary) == 2
+        and point.cut.boundary[0].shape == point.cut.boundary[1].shape
+    )
+    prepared = prepare_cut(model, swapped.name)
+    photos = read_pictures(data / "images" / "cifar10_test_1000", None).spread(1)
+    a, b = prepared.parts.cut.boundary
+    assert isinstance(prepared.parts.cut, Cut)
+
+    class Swapped:
+        """The tail, fed with its two inputs the wrong way round."""
+
+        def __init__(self, content: bytes) -> None:
+            from splitbed.engine import Engine
+
+            self._engine = Engine(content)
+            self.inputs, self.outputs = self._engine.inputs, self._engine.outputs
+
+        def run(self, feeds):  # type: ignore[no-untyped-def]
+            if a.name in feeds and b.name in feeds:
+                feeds = {**feeds, a.name: feeds[b.name], b.name: feeds[a.name]}
+            return self._engine.run(feeds)
+
+    feeds = [model.feeds(path) for path in photos]
+    with pytest.raises(VerificationError, match="differs from the uncut model"):
+        verify(model.canonical, prepared.parts, feeds, Swapped)

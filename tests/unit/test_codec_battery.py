@@ -1,0 +1,415 @@
+"""What every codec must do, whatever its stages: one battery, over all stages there are.
+
+A codec comes back within its bound, in the tensor's own type and shape, in no more bytes than it
+says; what it cannot code it refuses with a CodecError.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, get_args
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from splitbed.codec import Codec, build, plan, raw_array
+from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES
+from splitbed.errors import CodecError, PayloadInvalid
+from splitbed.tensor import FLOAT_DTYPES, Array, DType, TensorSpec
+
+LOW, HIGH = -2.0, 5.0
+ARRAY_CODECS: Final[dict[str, list[str]]] = {
+    "raw": ["raw"],
+    "cast": ["cast"],
+    "quantize": [
+        *(f"quantize:bits={bits},low={LOW},high={HIGH}" for bits in range(2, 9)),
+        *(f"quantize:bits={b},low=0,high={HIGH},packing=bytes" for b in (2, 5, 8)),
+    ],
+    "jpeg": ["jpeg", "jpeg:30", "jpeg:100"],
+    "png": ["png"],
+}
+BYTE_CODECS: Final[dict[str, list[str]]] = {"zstd": ["+zstd", "+zstd:19", "+zstd:1+zstd:7"]}
+TAILS: Final = ["", *(tail for tails in BYTE_CODECS.values() for tail in tails)]
+
+TENSOR_CODECS: Final = [
+    text + tail
+    for stage in ("raw", "cast", "quantize")
+    for text in ARRAY_CODECS[stage]
+    for tail in TAILS
+]
+RAW_CODECS: Final = ["raw" + tail for tail in TAILS]
+PICTURE_CODECS: Final = [
+    text + tail for stage in ("jpeg", "png") for text in ARRAY_CODECS[stage] for tail in TAILS
+]
+SHAPES: Final = [(), (1,), (7,), (1, 3, 5, 7), (2, 0, 3), (0,), (1,) * 8, (1000,)]
+INTEGERS: Final = [dtype for dtype in get_args(DType) if dtype not in FLOAT_DTYPES]
+PICTURES: Final = [(1, 1, 3), (16, 24, 3), (17, 5, 3), (1, 300, 3)]
+
+
+def test_every_stage_is_in_the_battery() -> None:
+    assert set(ARRAY_CODECS) == set(ARRAY_STAGES)
+    assert set(BYTE_CODECS) == set(BYTE_STAGES)
+    assert {text.partition(":")[0] for text in TENSOR_CODECS + PICTURE_CODECS} >= set(ARRAY_STAGES)
+
+
+def sample(dtype: DType, shape: tuple[int, ...]) -> Array:
+    """Values of that type, for floats mostly within LOW..HIGH."""
+    rng = np.random.default_rng(len(shape) + 1)
+    if dtype in FLOAT_DTYPES:
+        return np.asarray(rng.normal(1.0, 2.0, shape)).astype(dtype)
+    values = rng.integers(0, 2 if dtype == "bool" else 256, (*shape, np.dtype(dtype).itemsize))
+    return np.frombuffer(values.astype(np.uint8).tobytes(), dtype).reshape(shape)
+
+
+def picture(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    y, x, c = np.indices(shape)
+    pixels: NDArray[np.uint8] = (90 + 5 * y % 90 + x % 60 + 15 * c).astype(np.uint8)
+    return pixels
+
+
+def same_bits(one: Array, other: Array) -> bool:
+    """Equal to the last bit, NaN included."""
+    return (
+        one.shape == other.shape and one.dtype == other.dtype and one.tobytes() == other.tobytes()
+    )
+
+
+def allowed_error(text: str, array: Any) -> Any:
+    """Largest error of each element by the stage's docstring, None where it promises nothing."""
+    stage = text.partition("+")[0].partition(":")[0]
+    if ARRAY_STAGES[stage].lossless:
+        return 0.0
+    magnitude = np.abs(array.astype(np.float64))
+    if stage == "cast":
+        return np.maximum(2.0**-11 * magnitude, 2.0**-25)
+    if stage == "quantize":
+        arguments = dict(item.split("=") for item in text.partition("+")[0][9:].split(","))
+        low, high = float(arguments["low"]), float(arguments["high"])
+        levels = 2 ** int(arguments["bits"]) - 1
+        step = (high - low) / levels
+        outside = np.maximum(0, np.maximum(array - high, low - array))
+        # Half a step; the arithmetic is in single precision, the result in the tensor's own type.
+        rounding = 4 * levels * 2.0**-24 * step
+        own = float(np.finfo(array.dtype).eps) * max(abs(low), abs(high))
+        return step / 2 + rounding + own + outside.astype(np.float64)
+    return None
+
+
+def codec_of(text: str, array: Array) -> Codec:
+    """A codec for tensors such as `array`."""
+    spec = msgspec.convert(
+        {"name": "x", "dtype": array.dtype.name, "shape": array.shape}, TensorSpec
+    )
+    return build(plan(text, [spec], None)[0], spec)
+
+
+def check(text: str, array: Array) -> Any:
+    """One array there and back, with all that holds for every codec; gives the decoded one."""
+    codec = codec_of(text, array)
+    before = array.tobytes()
+    payload = bytes(codec.encode(array))
+    assert array.tobytes() == before
+    assert len(payload) <= codec.max_bytes
+    decoded = codec.decode(payload)
+    assert decoded.shape == array.shape
+    assert decoded.dtype == array.dtype
+    assert codec.spec.matches(decoded)
+    assert decoded.flags.aligned
+    assert same_bits(codec.decode(payload), decoded)  # a codec has no memory
+    assert bytes(codec.encode(array)) == payload
+    if codec.lossless:
+        assert same_bits(decoded, array)
+    else:
+        error = np.abs(decoded.astype(np.float64) - array.astype(np.float64))
+        allowed = allowed_error(text, array)
+        assert allowed is None or (error <= allowed).all(), float(np.max(error - allowed))
+    return decoded
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
+@pytest.mark.parametrize("text", TENSOR_CODECS)
+def test_float_tensors(text: str, dtype: DType) -> None:
+    for shape in SHAPES:
+        check(text, sample(dtype, shape))
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+@pytest.mark.parametrize("text", RAW_CODECS)
+def test_integer_tensors(text: str, dtype: DType) -> None:
+    for shape in SHAPES:
+        check(text, sample(dtype, shape))
+
+
+@pytest.mark.parametrize("text", PICTURE_CODECS)
+def test_pictures(text: str) -> None:
+    for shape in PICTURES:
+        source = picture(shape)
+        decoded = check(text, source)
+        # JPEG promises no bound, but the picture is still the same picture.
+        assert np.abs(decoded.astype(int) - source).mean() < 12
+
+
+@pytest.mark.parametrize("text", PICTURE_CODECS)
+def test_noise_is_the_longest_picture(text: str) -> None:
+    noise = np.random.default_rng(3).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    check(text, noise)
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 17, (1 << 18) + 1])
+@pytest.mark.parametrize("text", RAW_CODECS)
+def test_noise_is_the_longest_tensor(text: str, size: int) -> None:
+    check(text, np.random.default_rng(size).integers(0, 256, size, dtype=np.uint8))
+
+
+def test_lossless_says_what_is_true() -> None:
+    for text in TENSOR_CODECS:
+        assert codec_of(text, np.zeros(2, np.float32)).lossless == text.startswith("raw"), text
+    for text in PICTURE_CODECS:
+        assert codec_of(text, picture((2, 2, 3))).lossless == text.startswith("png"), text
+
+
+def floats(width: int) -> st.SearchStrategy[Array]:
+    return hnp.arrays(
+        np.dtype(f"float{width}"),
+        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),
+        elements={"allow_nan": False, "allow_infinity": False, "min_value": -100, "max_value": 100},
+    )
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([16, 32, 64]).flatmap(floats), st.sampled_from(TENSOR_CODECS))
+def test_any_moderate_floats(array: Array, text: str) -> None:
+    check(text, array)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    hnp.arrays(
+        st.sampled_from([np.dtype(dtype) for dtype in get_args(DType)]),
+        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5),
+    ),
+    st.sampled_from(RAW_CODECS),
+)
+def test_anything_at_all_without_loss(array: Array, text: str) -> None:
+    check(text, array)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    hnp.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20), st.just(3))),
+    st.sampled_from(PICTURE_CODECS),
+)
+def test_any_picture(array: Array, text: str) -> None:
+    check(text, array)
+
+
+@settings(max_examples=100, deadline=None)
+@given(hnp.arrays(np.float32, hnp.array_shapes(max_side=8), elements=st.floats(width=16)))
+def test_cast_keeps_what_float16_holds(array: Array) -> None:
+    codec = codec_of("cast", array)
+    np.testing.assert_array_equal(codec.decode(codec.encode(array)), array)
+
+
+# NaN, infinities, values out of range.
+
+SPECIAL: Final = [np.nan, np.inf, -np.inf, -0.0, 0.0, 1.5]
+
+
+@pytest.mark.parametrize("dtype", FLOAT_DTYPES)
+@pytest.mark.parametrize("text", TENSOR_CODECS)
+def test_special_values(text: str, dtype: DType) -> None:
+    array = np.array(SPECIAL, dtype)
+    codec = codec_of(text, array)
+    if text.startswith("quantize"):
+        with pytest.raises(CodecError, match="NaN cannot be quantised: use raw or cast"):
+            codec.encode(array)
+        check(text, array[[4, 5]])
+        ends = codec_of(text, array[[1, 2]])
+        highest, lowest = np.asarray(ends.decode(ends.encode(array[[1, 2]]))).tolist()
+        assert highest == HIGH
+        assert lowest == (0 if "low=0" in text else LOW)
+        return
+    decoded: Any = codec.decode(codec.encode(array))
+    np.testing.assert_array_equal(decoded, array)
+    assert np.signbit(decoded[3])
+    if text.startswith("raw"):
+        assert same_bits(decoded, array)
+
+
+@pytest.mark.parametrize("at", [0, 500, 999])
+@pytest.mark.parametrize("text", ARRAY_CODECS["quantize"])
+def test_a_single_nan_anywhere_is_refused(text: str, at: int) -> None:
+    array = np.ones(1000, np.float32)
+    array[at] = np.nan
+    with pytest.raises(CodecError, match="NaN"):
+        codec_of(text, array).encode(array)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("value", [65520.0, -65536.0, 1e30])
+def test_cast_refuses_what_would_become_infinite(dtype: DType, value: float) -> None:
+    array = np.array([1.0, value, np.nan], dtype)
+    with pytest.raises(CodecError, match=r"does not fit float16.*use raw or quantize"):
+        codec_of("cast", array).encode(array)
+
+
+def test_cast_keeps_the_largest_float16() -> None:
+    array = np.array([65504.0, -65504.0, 2.0**-24, 2.0**-26, 6.1e-5], np.float32)
+    decoded = check("cast", array)
+    assert decoded.tolist()[:4] == [65504.0, -65504.0, 2.0**-24, 0.0]
+
+
+# Arrays in other layouts.
+
+LAYOUTS: Final[dict[str, Any]] = {
+    "transposed": lambda a: a.transpose(2, 1, 0),
+    "every other": lambda a: a[::2, 1:, ::3],
+    "backwards": lambda a: a[::-1, :, ::-1],
+    "Fortran order": np.asfortranarray,
+    "broadcast": lambda a: np.broadcast_to(a[:1], (4, *a.shape[1:])),
+    "read-only": lambda a: np.frombuffer(a.tobytes(), a.dtype).reshape(a.shape),
+    "unaligned": lambda a: np.frombuffer(b"?" + a.tobytes(), np.uint8)[1:].view(a.dtype).reshape(
+        a.shape
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TENSOR_CODECS)
+def test_other_layouts(text: str) -> None:
+    for name, layout in LAYOUTS.items():
+        array = layout(sample("float32", (4, 5, 6)))
+        plain = np.array(array, order="C", copy=True)
+        assert same_bits(check(text, array), check(text, plain)), name
+
+
+@pytest.mark.parametrize("text", PICTURE_CODECS)
+def test_pictures_in_other_layouts(text: str) -> None:
+    source = picture((20, 20, 3))
+    for array in (source[::2, ::3], source.transpose(1, 0, 2), source[::-1], source[:, :, ::-1]):
+        assert same_bits(check(text, array), check(text, array.copy()))
+
+
+@pytest.mark.parametrize("text", TENSOR_CODECS)
+def test_other_byte_order_is_coded_or_refused(text: str) -> None:
+    array = np.array([1.0, 2.0, 3.0], ">f4")
+    codec = codec_of(text, np.zeros(3, np.float32))
+    try:
+        payload = codec.encode(array)
+    except CodecError:
+        return
+    assert bytes(payload) == bytes(codec.encode(array.astype("<f4")))
+
+
+def array_for(text: str) -> Array:
+    """Something that this codec takes."""
+    return picture((9, 7, 3)) if text in PICTURE_CODECS else sample("float32", (9, 7))
+
+
+@pytest.mark.parametrize("text", [*TENSOR_CODECS, *PICTURE_CODECS])
+def test_another_tensor_than_announced_is_refused(text: str) -> None:
+    array = array_for(text)
+    codec, shape, dtype = codec_of(text, array), array.shape, array.dtype.name
+    for other in (
+        np.zeros(shape, np.int16),
+        np.zeros(shape, np.float16),
+        np.zeros((*shape, 1), dtype),
+        np.zeros(shape[::-1], dtype),
+        np.zeros((), dtype),
+    ):
+        with pytest.raises(CodecError, match=f"tensor 'x' should be x {dtype}"):
+            codec.encode(other)
+
+
+# Payloads in other buffers, and such as no encoder makes.
+
+
+@pytest.mark.parametrize("text", [*TENSOR_CODECS, *PICTURE_CODECS])
+def test_every_buffer_decodes_alike(text: str) -> None:
+    array = array_for(text)
+    codec = codec_of(text, array)
+    payload = bytes(codec.encode(array))
+    wanted = codec.decode(payload)
+    for buffer in (
+        bytearray(payload),
+        memoryview(payload),
+        memoryview(b"???" + payload + b"?")[3:-1],  # at an odd address
+    ):
+        decoded = codec.decode(buffer)
+        assert decoded.flags.aligned
+        assert same_bits(decoded, wanted)
+
+
+@pytest.mark.parametrize("text", [*TENSOR_CODECS, *PICTURE_CODECS])
+def test_a_payload_of_another_length_is_refused(text: str) -> None:
+    array = array_for(text)
+    codec = codec_of(text, array)
+    payload = bytes(codec.encode(array))
+    # The last bytes of a picture file hold no pixels, and Pillow does not ask for them.
+    short = payload[: len(payload) // 2] if text in PICTURE_CODECS else payload[:-1]
+    for wrong in (b"", short, payload[1:], bytes(codec.max_bytes + 1)):
+        with pytest.raises(PayloadInvalid):
+            codec.decode(wrong)
+
+
+def test_an_uncoded_reply_of_another_length_is_refused() -> None:
+    # `raw_array` reads the outputs of a full reply, where no codec bounds the length before.
+    spec = TensorSpec("y", "float32", (2, 3))
+    assert raw_array(bytes(24), spec).shape == (2, 3)
+    for size in (0, 20, 23, 25, 28, 48):
+        with pytest.raises(PayloadInvalid, match=rf"takes 24 bytes as float32.* has {size}:"):
+            raw_array(bytes(size), spec)
+
+
+def test_raw_copies_nothing() -> None:
+    array = sample("float32", (3, 5))
+    codec = codec_of("raw", array)
+    payload = codec.encode(array)
+    assert np.shares_memory(np.frombuffer(payload, np.uint8), array)
+    received = bytes(payload)
+    decoded = codec.decode(received)
+    assert np.shares_memory(np.frombuffer(received, np.uint8), decoded)
+    assert not decoded.flags.writeable
+
+
+# Known defects.
+
+
+def test_the_refusal_of_another_byte_order_says_so() -> None:
+    with pytest.raises(CodecError, match=r"byte order|endian"):
+        codec_of("raw", np.zeros(2, np.float32)).encode(np.array([1.0, 2.0], ">f4"))
+
+
+def test_cast_rounds_down_what_is_nearer_to_the_largest_float16() -> None:
+    near = np.array([65519.0], np.float32)
+    assert bytes(codec_of("cast", near).encode(near)) == np.float16(65504).tobytes()
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 3), (5, 0, 3), (0, 0, 3)])
+@pytest.mark.parametrize("text", ["png", "jpeg"])
+def test_an_empty_picture_is_coded_or_refused(text: str, shape: tuple[int, ...]) -> None:
+    try:
+        check(text, np.zeros(shape, np.uint8))
+    except CodecError:
+        return
+
+
+def test_a_picture_too_wide_for_jpeg_is_refused() -> None:
+    array = np.zeros((1, 70_000, 3), np.uint8)
+    with pytest.raises(CodecError):
+        codec_of("jpeg", array).encode(array)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 3e38), ("float64", 1e300)])
+def test_quantize_clips_any_outlier(dtype: DType, value: float) -> None:
+    array = np.array([value, -value], dtype)
+    codec = codec_of("quantize:bits=8,low=0,high=1", array)
+    decoded = codec.decode(codec.encode(array))
+    assert decoded.tolist() == [1, 0]
+
+
+def test_quantize_keeps_its_bound_far_from_zero() -> None:
+    check("quantize:bits=8,low=1000000,high=1000001", np.linspace(1e6, 1e6 + 1, 1001))

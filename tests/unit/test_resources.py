@@ -1,0 +1,96 @@
+"""The resource sampler: what it measures, and that it ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import psutil
+import pytest
+
+from splitbed.errors import RecordError, StorageFull
+from splitbed.record import ResourceSample
+from splitbed.resources import SOURCE, ResourceSampler
+
+
+def busy(seconds: float) -> None:
+    """Use one core."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
+
+
+def sampled(interval_s: float, work_s: float) -> list[ResourceSample]:
+    found: list[ResourceSample] = []
+    sampler = ResourceSampler("device", "run-1", found.append, interval_s)
+    sampler.start()
+    busy(work_s)
+    sampler.stop()
+    return found
+
+
+def test_samples_cover_the_time_without_gaps() -> None:
+    found = sampled(0.05, 0.3)
+    assert len(found) >= 4
+    passed = 0
+    for sample in found:
+        passed += sample.interval_ns
+        assert sample.t_ns == passed
+        assert (sample.run_id, sample.node, sample.source) == ("run-1", "device", SOURCE)
+
+
+def test_cpu_time_is_that_of_this_process() -> None:
+    before = time.process_time_ns()
+    found = sampled(0.05, 0.4)
+    spent = time.process_time_ns() - before
+    seen = sum(sample.process_cpu_ns for sample in found)
+    assert 0.35e9 <= seen <= spent
+    for sample in found:
+        assert sample.process_cpu_pct == pytest.approx(
+            100 * sample.process_cpu_ns / sample.interval_ns
+        )
+        assert 0 <= sample.system_cpu_pct <= 100
+    assert max(sample.system_cpu_pct for sample in found) > 5
+
+
+def test_memory_and_threads_are_those_of_this_process() -> None:
+    block = bytearray(b"x") * 60_000_000
+    (sample, *_) = sampled(0.02, 0.1)
+    assert len(block) < sample.rss_bytes < psutil.virtual_memory().total
+    assert 2 <= sample.threads <= 1000
+
+
+def test_stopping_takes_a_last_sample_at_once() -> None:
+    found: list[ResourceSample] = []
+    sampler = ResourceSampler("edge", "run-1", found.append, 60)
+    sampler.start()
+    busy(0.05)
+    start = time.monotonic()
+    sampler.stop()
+    assert time.monotonic() - start < 3
+    assert len(found) == 1
+    assert found[0].node == "edge"
+    sampler.stop()
+    assert len(found) == 1
+
+
+def test_stopping_before_the_start_is_fine() -> None:
+    ResourceSampler("edge", "run-1", lambda sample: None, 1).stop()
+
+
+@pytest.mark.parametrize("error", [StorageFull("no space"), RecordError("broken")])
+def test_a_sink_that_fails_ends_the_sampling_only(error: RecordError) -> None:
+    calls: list[int] = []
+
+    def sink(sample: ResourceSample) -> None:
+        calls.append(sample.t_ns)
+        raise error
+
+    threads = threading.active_count()
+    sampler = ResourceSampler("device", "run-1", sink, 0.01)
+    sampler.start()
+    busy(0.1)
+    sampler.stop()
+    assert sampler.error is error
+    assert len(calls) == 1
+    assert threading.active_count() == threads

@@ -1,0 +1,237 @@
+"""Which configuration wins: clear wins, draws, and who may not take part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from experiments.evaluation import Evaluation
+from experiments.statistics import PairedLoss, Percentile, share
+from experiments.summary import SHARES, STAGES, Summary
+from experiments.verdict import decide, decide_by_link
+from splitbed.graph import INPUT_CUT, OUTPUT_CUT
+from splitbed.task import PICTURE_CUT, RESULT_CUT
+
+
+def loss(points: float) -> PairedLoss:
+    return PairedLoss(points, points - 1, points + 1, 0, 0)
+
+
+def evaluation(points: float) -> Evaluation:
+    half = share(5, 10)
+    return Evaluation(10, 100.0, half, half, loss(points), half)
+
+
+def summary(
+    cut: str, ms: float, width_ms: float | None = 1.0, device_ms: float = 1.0, **fields: Any
+) -> Summary:
+    """A run with this median, its interval that wide either way, and this time on the device."""
+    ends = (None, None) if width_ms is None else (ms - width_ms, ms + width_ms)
+    stages = {stage: dict.fromkeys(SHARES, 0.0) for stage in STAGES}
+    stages["head"] = dict.fromkeys(SHARES, device_ms)
+    figures: dict[str, Any] = {
+        "run_id": f"run of {cut}",
+        "folder": "",
+        "model": "net",
+        "cut": cut,
+        "codec": "raw",
+        "link": "slow",
+        "link_kind": "relay",
+        "outcome": "complete",
+        "complete": True,
+        "violations": (),
+        "frames_wanted": 10,
+        "frames_ok": 10,
+        "frames_failed": 0,
+        "warmup_frames": 0,
+        "total_ms": dict.fromkeys(SHARES, Percentile(ms, *ends)),
+        "stages_ms": stages,
+        "raw_bytes": 0,
+        "payload_bytes": 0.0,
+        "request_bytes": 0.0,
+        "reply_bytes": 0.0,
+        "head_bytes": 0,
+        "head_fetch_ms": 0.0,
+        "tail_bytes": 0,
+        "rest_pct": 0.0,
+        "arithmetic_ms": None,
+        "transport_excess_ms": None,
+        "accuracy": None,
+        "anchor_accuracy": None,
+        "loss": None,
+        "agreement": None,
+        "max_difference": None,
+        "use": {},
+        "evaluation": None,
+    }
+    return Summary(**(figures | fields))
+
+
+# ------------------------------------------------------------------------------------------ winners
+
+
+def test_split_wins_where_the_intervals_are_apart() -> None:
+    found = decide([summary("relu3", 20), summary(PICTURE_CUT, 30), summary(RESULT_CUT, 40)])
+    assert found.splitting_helps is True
+    assert found.winner == "run of relu3"
+    assert found.outlook == ""
+    assert found.sentence == (
+        "On slow splitting helps: the cut at relu3 coded raw wins with 20.0 ms end to end, against "
+        "30.0 ms for the best anchor, all on the edge, fed with raw."
+    )
+
+
+@pytest.mark.parametrize(
+    ("anchor", "words"),
+    [
+        (PICTURE_CUT, "all on the edge, fed with raw wins"),
+        (INPUT_CUT, "all on the edge wins"),
+        (RESULT_CUT, "all on the device wins"),
+        (OUTPUT_CUT, "all on the device wins"),
+    ],
+)
+def test_anchor_wins_where_the_intervals_are_apart(anchor: str, words: str) -> None:
+    found = decide([summary("relu3", 40), summary("relu5", 50), summary(anchor, 20)])
+    assert found.splitting_helps is False
+    assert found.winner == f"run of {anchor}"
+    assert found.sentence.startswith("On slow splitting does not help: ")
+    assert words in found.sentence
+    assert "the best split, the cut at relu3 coded raw, takes 40.0 ms" in found.sentence
+    assert found.outlook
+
+
+@pytest.mark.parametrize("width_ms", [3.0, None], ids=["overlap", "too few frames"])
+@pytest.mark.parametrize(("split_ms", "anchor_ms"), [(20, 25), (25, 20)])
+def test_nobody_wins_where_the_intervals_overlap(
+    split_ms: float, anchor_ms: float, width_ms: float | None
+) -> None:
+    found = decide([summary("relu3", split_ms, width_ms), summary(RESULT_CUT, anchor_ms, width_ms)])
+    assert found.splitting_helps is None
+    assert found.winner == ("run of relu3" if split_ms < anchor_ms else f"run of {RESULT_CUT}")
+    assert "cannot tell whether splitting helps" in found.sentence
+    assert "measure more frames" in found.sentence
+
+
+def test_one_interval_without_its_end_cannot_tell() -> None:
+    assert decide([summary("relu3", 20, None), summary(RESULT_CUT, 90)]).splitting_helps is None
+    assert decide([summary("relu3", 20), summary(RESULT_CUT, 90, None)]).splitting_helps is None
+
+
+def test_intervals_that_touch_are_not_apart() -> None:
+    assert decide([summary("r", 20, 5), summary(RESULT_CUT, 30, 5)]).splitting_helps is None
+    assert decide([summary("r", 20, 5), summary(RESULT_CUT, 30, 4.9)]).splitting_helps is True
+
+
+def test_order_of_the_runs_is_nothing() -> None:
+    runs = [summary("relu3", 40), summary("relu5", 50), summary(RESULT_CUT, 20)]
+    assert decide(runs) == decide(runs[::-1])
+
+
+# ----------------------------------------------------------------------------------- who takes part
+
+
+@pytest.mark.parametrize("where", ["loss", "evaluation"])
+def test_split_that_loses_accuracy_cannot_win(where: str) -> None:
+    def fast(points: float) -> Summary:
+        lost: dict[str, Any] = {
+            where: loss(points) if where == "loss" else evaluation(points),
+        }
+        return summary("fast", 10, **lost)
+
+    others = [summary("exact", 20, loss=loss(0.0)), summary(RESULT_CUT, 30)]
+    assert decide([fast(1.0), *others]).winner == "run of fast"
+    assert decide([fast(1.1), *others]).winner == "run of exact"
+
+
+def test_more_pictures_decide_over_fewer() -> None:
+    fast = summary("fast", 10, loss=loss(5.0), evaluation=evaluation(0.2))
+    assert decide([fast, summary(RESULT_CUT, 30)]).winner == "run of fast"
+    fast = msgspec.structs.replace(fast, loss=loss(0.0), evaluation=evaluation(5.0))
+    assert decide([fast, summary("exact", 20), summary(RESULT_CUT, 30)]).winner == "run of exact"
+
+
+def test_incomplete_run_cannot_win() -> None:
+    runs = [summary("fast", 10, complete=False), summary("r", 20), summary(RESULT_CUT, 30)]
+    assert decide(runs).winner == "run of r"
+
+
+def test_nothing_complete() -> None:
+    found = decide([summary("fast", 10, complete=False)])
+    assert (found.winner, found.splitting_helps) == ("", None)
+    assert "No configuration was measured completely" in found.sentence
+
+
+def test_nothing_keeps_its_accuracy() -> None:
+    found = decide([summary("fast", 10, loss=loss(9.0)), summary("other", 20, loss=loss(8.0))])
+    assert (found.winner, found.splitting_helps) == ("", None)
+    assert "measured completely" not in found.sentence
+    assert "accuracy" in found.sentence
+
+
+def test_single_run_has_nothing_to_compare_with() -> None:
+    found = decide([summary("relu3", 20)])
+    assert (found.winner, found.splitting_helps) == ("run of relu3", None)
+    assert "measure other cuts and the anchors" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("cuts", "missing"), [(("a", "b"), "anchor"), ((RESULT_CUT, PICTURE_CUT), "split")]
+)
+def test_only_splits_or_only_anchors(cuts: tuple[str, str], missing: str) -> None:
+    found = decide([summary(cuts[0], 30), summary(cuts[1], 20)])
+    assert (found.winner, found.splitting_helps) == (f"run of {cuts[1]}", None)
+    assert f"there is no {missing} to compare it with" in found.sentence
+
+
+# ------------------------------------------------------------------------------------------ outlook
+
+
+def test_outlook_names_the_slowdown_from_which_on_a_split_wins() -> None:
+    # Times at factor f: split 30 + 5 (f - 1), device 20 + 15 (f - 1): the split wins from f = 2.
+    found = decide([summary("relu3", 30, device_ms=5), summary(RESULT_CUT, 20, device_ms=15)])
+    assert "on a device 2.0 times slower than this one" in found.outlook
+    assert "the cut at relu3 coded raw would win" in found.outlook
+    assert found.outlook.startswith("By arithmetic, not by measurement")
+
+
+def test_outlook_looks_at_every_split_and_every_anchor() -> None:
+    runs = [
+        summary("early", 40, device_ms=1),
+        summary("late", 30, device_ms=18),
+        summary(RESULT_CUT, 20, device_ms=20),  # `late` never overtakes it: 10 ms behind, 2 ms / f
+        summary(PICTURE_CUT, 90, device_ms=0.5),
+    ]
+    # early overtakes the device from f - 1 = 20 / 19 on, and the edge is far behind until f = 101.
+    assert "2.1 times slower" in decide(runs).outlook
+    assert "the cut at early" in decide(runs).outlook
+
+
+def test_outlook_without_hope() -> None:
+    found = decide([summary("relu3", 30, device_ms=15), summary(RESULT_CUT, 20, device_ms=15)])
+    assert "up to 100 times slower" in found.outlook
+    assert "would not gain" in found.outlook
+
+
+def test_outlook_does_not_promise_a_win_on_this_very_device() -> None:
+    found = decide([summary("relu3", 20, 9), summary(RESULT_CUT, 25, 9)])
+    assert found.splitting_helps is None
+    assert "1.0 times slower" not in found.outlook
+
+
+# ------------------------------------------------------------------------------------------- groups
+
+
+def test_one_verdict_for_each_link_and_model() -> None:
+    runs = [
+        summary("a", 20, link="slow"),
+        summary("a", 20, link="fast"),
+        summary(RESULT_CUT, 30, link="slow"),
+        summary(RESULT_CUT, 10, link="fast"),
+        summary("a", 5, link="fast", model="other"),
+    ]
+    found = decide_by_link(runs)
+    assert [verdict.splitting_helps for verdict in found] == [True, False, None]
+    assert [verdict.sentence.split()[1] for verdict in found] == ["slow", "fast", "fast"]
+    assert decide_by_link([]) == []
