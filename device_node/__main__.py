@@ -23,17 +23,9 @@ from splitbed.engine import distribution_conflict
 from splitbed.errors import RunIncomplete, SplitbedError
 from splitbed.host import host_facts, versions
 from splitbed.progress import Progress
-from splitbed.record import (
-    FrameRecord,
-    ResourceSample,
-    RowWriter,
-    RunFolder,
-    RunManifest,
-    config_id,
-    read_rows,
-    write_manifest,
-)
+from splitbed.record import FrameRecord, ResourceSample, RunManifest, config_id
 from splitbed.resources import ResourceSampler
+from splitbed.run_folder import RowWriter, RunFolder, read_rows, write_manifest
 from splitbed.session import SessionSpec
 from splitbed.transport import Session, Transport
 from splitbed.transport.grpc_client import GrpcTransport

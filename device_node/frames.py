@@ -24,7 +24,8 @@ from splitbed.errors import (
     SplitbedError,
     TransportError,
 )
-from splitbed.record import FrameRecord, RowWriter
+from splitbed.record import FrameRecord
+from splitbed.run_folder import RowWriter
 from splitbed.runnable import carry
 from splitbed.session import Buffer, Reply, SessionSpec
 from splitbed.task import PICTURE_CUT, RESULT_CUT, Answerer, Preprocessor, agreement, read_picture

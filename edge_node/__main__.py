@@ -16,6 +16,7 @@ from edge_node.service import EdgeService
 from edge_node.status import StatusServer, status_app
 from edge_node.store import ModelStore
 from splitbed import config, process
+from splitbed.address import host_and_port
 from splitbed.engine import distribution_conflict, working_provider
 from splitbed.errors import UsageError
 from splitbed.session import ProviderChoice
@@ -105,7 +106,7 @@ def serve(argv: Sequence[str]) -> int:
     status = None
     if options.status:
         app = status_app(service, store, partitions, metrics, server.address)
-        status = StatusServer(app, config.host_and_port(options.status))
+        status = StatusServer(app, host_and_port(options.status))
     process.announce(
         address=server.address,
         status=status.address if status else "",

@@ -69,7 +69,10 @@ class Partitions:
         stored = self._store.get(question.model, question.input_shapes)
         with self._lock:
             kept = self._answers.get(question)
-            if kept is not None and kept.model_digest == stored.canonical.id.digest:
+            if kept is not None and (kept.model_digest, kept.task_json) == (
+                stored.canonical.id.digest,
+                _json_of(stored.task),
+            ):
                 self._answers.move_to_end(question)
                 return kept
             answer = self._answers[question] = self._cut(question, stored)
@@ -123,7 +126,7 @@ class Partitions:
             model_digest=model.id.digest,
             inputs=model.inputs,
             outputs=model.outputs,
-            task_json="" if task is None else task_json(task),
+            task_json=_json_of(task),
         )
 
     def _keep(self, question: CutQuestion, parts: Parts) -> None:
@@ -150,6 +153,10 @@ class Partitions:
                 )
             self._files.move_to_end(sha256)
             return self._files[sha256]
+
+
+def _json_of(task: TaskSpec | None) -> str:
+    return "" if task is None else task_json(task)
 
 
 def _described(task: TaskSpec | None, question: CutQuestion) -> TaskSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import sys
 import threading
@@ -24,8 +25,9 @@ from splitbed.errors import (
     TaskError,
     UsageError,
 )
-from splitbed.record import EdgeFrameRecord, ResourceSample, RowWriter, RunFolder
+from splitbed.record import EdgeFrameRecord, ResourceSample
 from splitbed.resources import ResourceSampler
+from splitbed.run_folder import RowWriter, RunFolder
 from splitbed.session import (
     LOCAL,
     REMOTE,
@@ -75,7 +77,8 @@ class EdgeService:
         self._message_bytes = message_bytes
         self._sample_interval_s = sample_interval_s
         self._open: dict[int, _Open] = {}
-        self._lock = threading.Lock()
+        self._opening = 0
+        self._lock = threading.RLock()
 
     def describe_cut(self, question: CutQuestion) -> CutAnswer:
         """See Peer."""
@@ -149,13 +152,29 @@ class EdgeService:
                 f"{len(spec.codecs)} codecs came for {len(spec.cut.boundary)} boundary tensors"
             )
         _check_placement(spec, answer)
-        if len(self._open) >= self._most_sessions:
-            self._close_stale()
-        if len(self._open) >= self._most_sessions:
-            raise Overloaded(
-                f"this edge has {len(self._open)} sessions open, as many as it may: close one, or "
-                "start it with a larger --sessions"
-            )
+        with self._room():
+            return self._prepared(spec, answer)
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        """Count a session while it is prepared, so that two cannot take the last place."""
+        with self._lock:
+            if len(self._open) + self._opening >= self._most_sessions:
+                self._close_stale()
+            count = len(self._open) + self._opening
+            if count >= self._most_sessions:
+                raise Overloaded(
+                    f"this edge has {count} sessions open, as many as it may: close one, or start "
+                    "it with a larger --sessions"
+                )
+            self._opening += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._opening -= 1
+
+    def _prepared(self, spec: SessionSpec, answer: CutAnswer) -> SessionAgreed:
         task = _task(spec, answer)
         engine, init_ns, first_ns, provider = None, 0, 0, ""
         if answer.second is not None:
@@ -192,8 +211,15 @@ class EdgeService:
             return _Open(session, time.monotonic(), None, None, None)
         run_id = session.spec.run_id
         folder = RunFolder(self._records / run_id)
-        frames = RowWriter(folder.frames("edge"))
-        resources = RowWriter(folder.resources("edge"))
+        frames = None
+        try:
+            frames = RowWriter(folder.frames("edge"))
+            resources = RowWriter(folder.resources("edge"))
+        except RecordError as error:
+            if frames is not None:
+                frames.close()
+            self._lost(error)
+            return _Open(session, time.monotonic(), None, None, None)
 
         def sink(sample: ResourceSample) -> None:
             resources.write(sample)
@@ -207,8 +233,11 @@ class EdgeService:
         try:
             writer.write(row)
         except RecordError as error:
-            if self._metrics.lost_row() == 1:
-                sys.stderr.write(f"edge: {error}; frames go on without audit rows\n")
+            self._lost(error)
+
+    def _lost(self, error: RecordError) -> None:
+        if self._metrics.lost_row() == 1:
+            sys.stderr.write(f"edge: {error}; frames go on without audit rows\n")
 
 
 def _check_placement(spec: SessionSpec, answer: CutAnswer) -> None:

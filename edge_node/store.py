@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -11,9 +12,10 @@ import msgspec
 
 from splitbed.errors import ModelUnknown, UsageError
 from splitbed.graph import CanonicalModel, CutPoint, canonicalise, cut_points, load
-from splitbed.task import TaskSpec, shapes_to_bind, written_task
+from splitbed.task import TaskSpec, description_file, shapes_to_bind, written_task
 
 InputShapes = tuple[tuple[str, tuple[int, ...]], ...]
+_Stamps = dict[Path, tuple[int, int] | None]
 
 _MODELS_KEPT: Final = 8
 """Canonical models in memory at once; others are read again when they are asked for."""
@@ -28,6 +30,12 @@ class StoredModel(msgspec.Struct, frozen=True):
     """Fitted to the model; None where nothing describes it."""
 
 
+class _Kept(msgspec.Struct, frozen=True):
+    model: StoredModel
+    stamps: _Stamps
+    """Of every file that it was made of: one that was replaced makes it another model."""
+
+
 class ModelStore:
     """Finds models by name: the path below the folder, without `.onnx`.
 
@@ -39,7 +47,7 @@ class ModelStore:
             raise UsageError(f"{place} is not there: give a model folder or file with --models")
         self._only = place.stem if place.is_file() else None
         self._folder = (place.parent if place.is_file() else place).resolve()
-        self._kept: OrderedDict[tuple[str, InputShapes, int], StoredModel] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, InputShapes], _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -53,22 +61,24 @@ class ModelStore:
         """The model of this name; ModelUnknown, ModelError or TaskError where there is none."""
         path = self._path(name)
         with self._lock:
-            # A file that was replaced is another model, and is read again.
-            key = (name, input_shapes, path.stat().st_mtime_ns)
-            stored = self._kept.get(key)
-            if stored is None:
-                stored = _prepare(path, input_shapes)
-                self._kept[key] = stored
+            key = (name, input_shapes)
+            kept = self._kept.get(key)
+            if kept is None or kept.stamps != _stamps(kept.stamps):
+                kept = self._kept[key] = _prepare(path, input_shapes)
                 while len(self._kept) > _MODELS_KEPT:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
-            return stored
+            return kept.model
 
     def _path(self, name: str) -> Path:
-        path = (self._folder / f"{name}.onnx".replace("\0", "")).resolve()
         # A name comes from the network: it must never lead out of the folder.
         hidden = self._only is not None and name != self._only
-        if hidden or self._folder not in path.parents or not path.is_file():
+        try:
+            path = (self._folder / f"{name}.onnx").resolve()
+            found = not hidden and self._folder in path.parents and path.is_file()
+        except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, links in a circle
+            found = False
+        if not found:
             names = self.names()
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise ModelUnknown(
@@ -78,8 +88,23 @@ class ModelStore:
         return path
 
 
-def _prepare(path: Path, input_shapes: InputShapes) -> StoredModel:
+def _prepare(path: Path, input_shapes: InputShapes) -> _Kept:
+    stamps = _stamps((path, description_file(path)))
     task = written_task(path)
-    canonical = canonicalise(load(path), shapes_to_bind(task, dict(input_shapes)))
+    source = load(path)
+    stamps |= _stamps(source.data_files)
+    canonical = canonicalise(source, shapes_to_bind(task, dict(input_shapes)))
     fitted = None if task is None else task.fitted(canonical.inputs)
-    return StoredModel(canonical, cut_points(canonical), fitted)
+    return _Kept(StoredModel(canonical, cut_points(canonical), fitted), stamps)
+
+
+def _stamps(paths: Iterable[Path]) -> _Stamps:
+    """Time of change and size of each file; None where there is none."""
+    found: _Stamps = {}
+    for path in paths:
+        try:
+            stat = path.stat()
+            found[path] = (stat.st_mtime_ns, stat.st_size)
+        except OSError:
+            found[path] = None
+    return found

@@ -19,7 +19,8 @@ from experiments.preparation import PreparedModel
 from experiments.testbed import Testbed
 from splitbed.graph import Verification
 from splitbed.host import host_facts, versions
-from splitbed.record import RunFolder, RunManifest, config_id, write_manifest
+from splitbed.record import RunManifest, config_id
+from splitbed.run_folder import RunFolder, write_manifest
 
 _POLL_S: Final = 0.1
 

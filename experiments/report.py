@@ -17,7 +17,8 @@ from experiments.verdict import Verdict, decide_by_link
 from splitbed import __version__
 from splitbed.errors import LinkUncertified, RecordError
 from splitbed.link import LinkCertificate
-from splitbed.record import RunFolder, RunManifest, read_manifest
+from splitbed.record import RunManifest
+from splitbed.run_folder import RunFolder, read_manifest
 
 
 class ReportedRun(msgspec.Struct, frozen=True):
@@ -34,16 +35,32 @@ class ReportedRun(msgspec.Struct, frozen=True):
     environment: str
 
 
-def gather(folders: Sequence[Path], accept_uncertified: bool) -> list[Summary]:
-    """Summaries of run folders; LinkUncertified for a run outside its link's tolerance."""
-    summaries = [summarise(folder) for folder in folders]
-    bad = [s for s in summaries if s.violations]
-    if bad and not accept_uncertified:
-        raise LinkUncertified(
-            f"{len(bad)} of {len(summaries)} runs were made on a link outside its tolerance "
-            f"({bad[0].name}: {bad[0].violations[0]}): repeat them, or use --accept-uncertified"
-        )
-    return summaries
+class Gathered(msgspec.Struct, frozen=True):
+    """Finished runs: those that may be compared, and those refused for their link."""
+
+    shown: list[Summary]
+    refused: list[Summary]
+
+    def check(self) -> None:
+        """Raise LinkUncertified where a run was refused."""
+        if self.refused:
+            bad = self.refused[0]
+            raise LinkUncertified(
+                f"{len(self.refused)} of {len(self.refused) + len(self.shown)} runs are left out: "
+                f"their link was outside its tolerance ({bad.name}: {bad.violations[0]}); repeat "
+                "them on a quieter machine, or use --accept-uncertified"
+            )
+
+
+def gather(folders: Sequence[Path], accept_uncertified: bool) -> Gathered:
+    """Summaries of run folders. LinkUncertified where no run at all may be shown."""
+    found = Gathered([], [])
+    for summary in map(summarise, folders):
+        refused = summary.violations and not accept_uncertified
+        (found.refused if refused else found.shown).append(summary)
+    if not found.shown:
+        found.check()
+    return found
 
 
 def write_report(summaries: Sequence[Summary], path: Path) -> list[Verdict]:

@@ -16,14 +16,8 @@ from splitbed import codec
 from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
 from splitbed.link import LinkCertificate
-from splitbed.record import (
-    FrameRecord,
-    ResourceSample,
-    RunFolder,
-    RunManifest,
-    read_manifest,
-    read_rows,
-)
+from splitbed.record import FrameRecord, ResourceSample, RunManifest
+from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.session import TensorCodec
 from splitbed.task import PICTURE_CUT, RESULT_CUT
 
@@ -76,6 +70,8 @@ class Summary(msgspec.Struct, frozen=True):
     outcome: str
     complete: bool
     violations: tuple[str, ...]
+    link_attempts: int
+    """Measurements of the link before the run, until one met the profile; 0: not certified."""
     frames_wanted: int
     frames_ok: int
     frames_failed: int
@@ -158,6 +154,7 @@ def summarise(folder: Path) -> Summary:
         outcome=outcome,
         complete=complete,
         violations=_violations(certificate),
+        link_attempts=certificate.before_attempts if certificate else 0,
         frames_wanted=manifest.frames_wanted,
         frames_ok=len(ok),
         frames_failed=sum(row.status != "ok" and not row.warmup for row in rows),

@@ -101,7 +101,9 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
                 "at most",
             )
         )
-    verdict = "; ".join(summary.violations) if summary.violations else "certified before and after"
+    verdict = "; ".join(summary.violations) or "certified before and after"
+    if summary.link_attempts > 1:
+        verdict += f" (before: at measurement {summary.link_attempts})"
     found.append(("link", verdict))
     if not summary.complete:
         found.append(("INCOMPLETE", summary.outcome))

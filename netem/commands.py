@@ -17,7 +17,7 @@ from netem.profiles import WRITTEN_FORM, describe, find_profile, profiles
 from netem.relay import Relay
 from netem.responder import Responder
 from splitbed import config, process
-from splitbed.config import host_and_port
+from splitbed.address import host_and_port
 from splitbed.errors import UsageError
 from splitbed.link import LinkCertificate, LinkKind, LinkMeasurement, LinkProfile
 

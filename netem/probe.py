@@ -18,11 +18,11 @@ import contextlib
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from splitbed.errors import LinkError
-from splitbed.link import LinkCounters, LinkMeasurement, LinkProfile
+from splitbed.link import Direction, LinkCounters, LinkMeasurement, LinkProfile
 
 MAGIC: Final = b"\x01splitbed-probe1"
 """Begins with a byte that begins neither HTTP/2 nor TLS."""
@@ -88,7 +88,7 @@ class ProbeClient:
         while len(found) < count and (len(found) < 3 or time.perf_counter() < deadline):
             request = _REQUEST.pack(b"P", len(found))
             start_ns = time.perf_counter_ns()
-            self._sock.sendall(request)
+            self._give(request)
             if self._take(_REQUEST.size) != request:
                 raise LinkError(f"what answers at {self._where} is no probe of splitbed")
             found.append(time.perf_counter_ns() - start_ns)
@@ -96,30 +96,38 @@ class ProbeClient:
 
     def upload_bps(self, size: int) -> float:
         """Payload bits per second of `size` bytes sent, timed at the receiver."""
-        self._sock.sendall(_REQUEST.pack(b"U", size))
-        _pour(self._sock, size)
+        with self._named():
+            self._sock.sendall(_REQUEST.pack(b"U", size))
+            _pour(self._sock, size)
         timed_bytes = _NUMBER.unpack(self._take(_NUMBER.size))[0]
         timed_ns = _NUMBER.unpack(self._take(_NUMBER.size))[0]
         return float(timed_bytes * 8e9 / max(1, timed_ns))
 
     def download_bps(self, size: int) -> float:
         """Payload bits per second of `size` bytes received."""
-        self._sock.sendall(_REQUEST.pack(b"D", size))
-        try:
+        with self._named():
+            self._sock.sendall(_REQUEST.pack(b"D", size))
             timed_bytes, timed_ns = _drain(self._sock, size)
-        except (EOFError, OSError) as error:
-            raise LinkError(f"the probe at {self._where} went away: {error}") from error
         return timed_bytes * 8e9 / max(1, timed_ns)
 
     def counters(self) -> LinkCounters:
         """What the relay forwarded so far."""
-        self._sock.sendall(_REQUEST.pack(b"C", 0))
+        self._give(_REQUEST.pack(b"C", 0))
         up, down, connections = (_NUMBER.unpack(self._take(8))[0] for _ in range(3))
         return LinkCounters(up, down, connections)
 
+    def _give(self, data: bytes) -> None:
+        with self._named():
+            self._sock.sendall(data)
+
     def _take(self, size: int) -> bytes:
-        try:
+        with self._named():
             return _receive(self._sock, size)
+
+    @contextlib.contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
         except (EOFError, OSError) as error:
             raise LinkError(f"the probe at {self._where} went away: {error}") from error
 
@@ -129,20 +137,35 @@ def measure(address: tuple[str, int], profile: LinkProfile, seconds: float) -> L
     start = time.perf_counter()
     with ProbeClient(address) as client:
         round_trips = client.round_trips(200, seconds / 3)
-        sizes = [
-            int(min(max((d.payload_bps or 2e9) / 8 * seconds / 3, 32 * 1024), _LARGEST_BYTES))
-            for d in (profile.up, profile.down)
-        ]
-        up_bps = client.upload_bps(sizes[0])
-        down_bps = client.download_bps(sizes[1])
+        up_bps, up_bytes = _goodput(client.upload_bps, profile.up, seconds / 3)
+        down_bps, down_bytes = _goodput(client.download_bps, profile.down, seconds / 3)
     return LinkMeasurement(
         rtt_ns=tuple(round_trips),
         up_goodput_bps=up_bps,
         down_goodput_bps=down_bps,
-        up_probe_bytes=sizes[0],
-        down_probe_bytes=sizes[1],
+        up_probe_bytes=up_bytes,
+        down_probe_bytes=down_bytes,
         seconds=time.perf_counter() - start,
     )
+
+
+def _goodput(
+    transfer: Callable[[int], float], direction: Direction, seconds: float
+) -> tuple[float, int]:
+    """Bits per second of the longest transfer, and its bytes.
+
+    Where the rate is not known beforehand, transfers grow until one takes a third of the time.
+    """
+    bps = direction.payload_bps
+    size = 128 * 1024 if bps is None else int(max(bps / 8 * seconds, 32 * 1024))
+    while True:
+        size = min(size, _LARGEST_BYTES)
+        start = time.perf_counter()
+        found_bps = transfer(size)
+        took = time.perf_counter() - start
+        if bps is not None or took >= seconds / 3 or size == _LARGEST_BYTES:
+            return found_bps, size
+        size = int(size * min(8.0, 0.6 * seconds / took))
 
 
 def _receive(sock: socket.socket, size: int) -> bytes:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import contextlib
 import queue
 import socket
+import struct
 import sys
 import threading
 from typing import Final
 
 from netem import probe
 from netem.shaper import HORIZON_NS, Shaper, sleep_until
-from splitbed.config import host_and_port
+from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
 from splitbed.link import LinkCounters, LinkProfile
 
@@ -52,8 +53,7 @@ class Relay:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._listener = _listen(host_and_port(listen), profile)
-        host, port = self._listener.getsockname()[:2]
-        self.address = f"{host}:{port}"
+        self.address = written(*self._listener.getsockname()[:2])
         """Where it listens, with the real port."""
         self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
         self._thread.start()
@@ -84,7 +84,26 @@ class Relay:
             threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ends = {client}
+        try:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._begin(client):
+                self._forward(client, ends)
+        finally:
+            with self._lock:
+                self._open -= ends
+            for end in ends:
+                end.close()
+
+    def _begin(self, sock: socket.socket) -> bool:
+        """From now on `close` ends this connection; False where it was called already."""
+        with self._lock:
+            if self._closed.is_set():
+                return False
+            self._open.add(sock)
+        return True
+
+    def _forward(self, client: socket.socket, ends: set[socket.socket]) -> None:
         is_probe = _opens_with_magic(client)
         if is_probe:
             server, answering = socket.socketpair()
@@ -95,26 +114,23 @@ class Relay:
             try:
                 server = socket.create_connection(self._target, _CONNECT_TIMEOUT_S)
             except OSError as error:
-                host, port = self._target
-                sys.stderr.write(f"relay: nobody answers behind it at {host}:{port}: {error}\n")
-                client.close()
+                where = written(*self._target)
+                sys.stderr.write(f"relay: nobody answers behind it at {where}: {error}\n")
                 return
             server.settimeout(None)
             server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ends.add(server)
+        if not self._begin(server):
+            return
+        if not is_probe:
             with self._lock:
                 self._connections += 1
-        with self._lock:
-            self._open |= {client, server}
-        ends = [
+        writers = [
             self._pump(client, server, self._up, not is_probe),
             self._pump(server, client, self._down, not is_probe),
         ]
-        for end in ends:
-            end.join()
-        with self._lock:
-            self._open -= {client, server}
-        client.close()
-        server.close()
+        for writer in writers:
+            writer.join()
 
     def _pump(
         self, source: socket.socket, sink: socket.socket, shaper: Shaper, counted: bool
@@ -156,8 +172,10 @@ def _write(sink: socket.socket, source: socket.socket, travelling: queue.Queue[_
                 return
             sink.sendall(data)
         except OSError:
-            # The receiver is gone: let the sender know, and let its reader end.
+            # The receiver is gone: let the sender know, and let its reader end. A sender that waits
+            # for a full window notices only the reset that closing without lingering sends.
             with contextlib.suppress(OSError):
+                source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 source.shutdown(socket.SHUT_RDWR)
             while data:
                 _, data = travelling.get()

@@ -10,7 +10,7 @@ from typing import IO
 import msgspec
 
 from netem.probe import ProbeClient, measure
-from splitbed.config import host_and_port
+from splitbed.address import host_and_port
 from splitbed.errors import LinkError
 from splitbed.link import LinkCounters, LinkKind, LinkMeasurement, LinkProfile
 

@@ -7,7 +7,7 @@ import socket
 import threading
 
 from netem.probe import respond
-from splitbed.config import host_and_port
+from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
 from splitbed.link import LinkCounters
 
@@ -18,11 +18,11 @@ class Responder:
     def __init__(self, listen: str) -> None:
         where = host_and_port(listen)
         try:
-            self._listener = socket.create_server(where)
+            family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+            self._listener = socket.create_server(where, family=family)
         except OSError as error:
             raise LinkError(f"the responder cannot listen on {listen}: {error.strerror}") from error
-        host, port = self._listener.getsockname()[:2]
-        self.address = f"{host}:{port}"
+        self.address = written(*self._listener.getsockname()[:2])
         """Where it listens, with the real port."""
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
 

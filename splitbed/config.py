@@ -223,12 +223,3 @@ def read_token(path: Path | None) -> str:
     if not token:
         raise UsageError(f"the token file {path} is empty")
     return token
-
-
-def host_and_port(text: str) -> tuple[str, int]:
-    """`host:port` as a pair; UsageError for anything else."""
-    host, colon, port = text.rpartition(":")
-    bare = ":" in host and not (host.startswith("[") and host.endswith("]"))
-    if not colon or not host or bare or not port.isdecimal() or int(port) > 65535:
-        raise UsageError(f"'{text}' is no address: write host:port, or [::1]:port")
-    return host.strip("[]"), int(port)

@@ -15,7 +15,7 @@ from experiments.report import gather, write_report
 from experiments.table import print_comparison, print_run
 from splitbed import config
 from splitbed.errors import UsageError
-from splitbed.record import MANIFEST
+from splitbed.run_folder import MANIFEST
 
 
 class ReportOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -37,9 +37,11 @@ class ReportOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 def main(argv: Sequence[str]) -> int:
     """Run it; an exit code."""
     options = config.from_command_line(ReportOptions, argv, command="splitbed report", table="run")
-    summaries = gather(find_runs(options.runs), options.accept_uncertified)
+    found = gather(find_runs(options.runs), options.accept_uncertified)
+    summaries = found.shown
     if options.json:
         sys.stdout.write(msgspec.json.encode(summaries).decode() + "\n")
+        found.check()
         return 0
     console = Console()
     if len(summaries) == 1:
@@ -49,6 +51,8 @@ def main(argv: Sequence[str]) -> int:
     for verdict in write_report(summaries, options.out):
         sys.stdout.write(f"\n{verdict.sentence}\n")
     sys.stdout.write(f"report: {options.out}\n")
+    sys.stdout.flush()
+    found.check()
     return 0
 
 

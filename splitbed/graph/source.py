@@ -25,6 +25,8 @@ class SourceModel(msgspec.Struct, frozen=True):
     """Of the main file alone, as test material is listed (S4aV230045, clause 2)."""
     file_bytes: int
     """Main file and external data."""
+    data_files: tuple[Path, ...] = ()
+    """External data, where the model keeps some."""
 
 
 def load(path: Path) -> SourceModel:
@@ -64,7 +66,8 @@ def load(path: Path) -> SourceModel:
         except Exception as error:  # onnx raises whatever its readers raise
             raise ModelError(f"the external data of {path} cannot be loaded: {error}") from error
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    return SourceModel(path, proto, sha256.hexdigest(), md5, file_bytes)
+    data_files = tuple(path.parent / name for name in names)
+    return SourceModel(path, proto, sha256.hexdigest(), md5, file_bytes, data_files)
 
 
 def _external_files(graph: onnx.GraphProto) -> Iterator[str]:

@@ -5,7 +5,7 @@ verification, so that all of them feed a model alike.
 """
 
 from splitbed.task.answer import Answerer, agreement
-from splitbed.task.catalogue import find_task, models_folder, written_task
+from splitbed.task.catalogue import description_file, find_task, models_folder, written_task
 from splitbed.task.picture import Preprocessor, picture_files, read_picture
 from splitbed.task.spec import (
     PICTURE_CUT,
@@ -25,6 +25,7 @@ __all__ = [
     "Preprocessor",
     "TaskSpec",
     "agreement",
+    "description_file",
     "find_task",
     "models_folder",
     "picture_files",

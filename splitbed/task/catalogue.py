@@ -32,9 +32,14 @@ def models_folder() -> Path:
     raise TaskError("splitbed was installed without its models folder: install it again")
 
 
+def description_file(model: Path) -> Path:
+    """Where a model's own description lies, if it has one: `MODEL.toml` beside it."""
+    return model.with_suffix(".toml")
+
+
 def written_task(model: Path) -> TaskSpec | None:
     """The description in `MODEL.toml` beside the model, else the catalogue's; None without any."""
-    beside = model.with_suffix(".toml")
+    beside = description_file(model)
     if beside.is_file():
         table = load_toml(beside).get("task")
         if not isinstance(table, dict):
@@ -50,7 +55,7 @@ def find_task(model: Path) -> TaskSpec:
     if task is None:
         raise TaskError(
             f"nothing says how a picture becomes the input of {model.name}: write "
-            f"{model.with_suffix('.toml')}, for instance{_EXAMPLE}"
+            f"{description_file(model)}, for instance{_EXAMPLE}"
         )
     return task
 

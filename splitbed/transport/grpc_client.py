@@ -16,7 +16,6 @@ from splitbed.transport.grpc_settings import (
     FAILURE_TRAILER,
     MESSAGE_BYTES,
     SERVICE,
-    TOKEN_HEADER,
     WINDOW_HEADER,
     options,
 )
@@ -33,7 +32,6 @@ from splitbed.errors import (
     SplitbedError,
     TransportError,
     Unauthorised,
-    UsageError,
 )
 from splitbed.session import (
     Buffer,
@@ -45,6 +43,7 @@ from splitbed.session import (
     SessionAgreed,
     SessionSpec,
 )
+from splitbed.transport.credentials import channel_credentials, token_metadata
 from splitbed.transport.face import Session
 from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
@@ -73,15 +72,12 @@ class GrpcTransport:
         message_bytes: int = MESSAGE_BYTES,
     ) -> None:
         self._address = address
-        self._metadata = ((TOKEN_HEADER, f"Bearer {token}"),) if token else ()
+        self._metadata = token_metadata(token)
+        self._closed = False
         if tls_ca is None:
             self._channel = grpc.insecure_channel(address, options(message_bytes))
         else:
-            try:
-                roots = tls_ca.read_bytes()
-            except OSError as error:
-                raise UsageError(f"cannot read --tls-ca {tls_ca}: {error.strerror}") from error
-            credentials = grpc.ssl_channel_credentials(roots)
+            credentials = channel_credentials(tls_ca)
             self._channel = grpc.secure_channel(address, credentials, options(message_bytes))
         try:
             grpc.channel_ready_future(self._channel).result(timeout=connect_timeout_s)
@@ -100,7 +96,7 @@ class GrpcTransport:
 
     def part_chunks(self, sha256: str, offset: int) -> Iterator[bytes]:
         """See Transport."""
-        method = self._channel.unary_stream(
+        method = self._open_channel().unary_stream(
             f"/{SERVICE}/FetchPart", pb.PartRequest.SerializeToString, _plain
         )
         request = pb.PartRequest(sha256=sha256, offset=offset)
@@ -130,6 +126,7 @@ class GrpcTransport:
 
     def close(self) -> None:
         """See Transport."""
+        self._closed = True
         self._channel.close()
 
     def close_session(self, session_id: int) -> None:
@@ -138,15 +135,20 @@ class GrpcTransport:
 
     def frames(self, requests: Iterator[bytes], window: int) -> Any:
         """The bidirectional stream of encoded frames."""
-        method = self._channel.stream_stream(f"/{SERVICE}/Frames", _plain, _plain)
+        method = self._open_channel().stream_stream(f"/{SERVICE}/Frames", _plain, _plain)
         return method(requests, metadata=(*self._metadata, (WINDOW_HEADER, str(window))))
 
     def translated(self, error: grpc.RpcError) -> SplitbedError:
         """A gRPC error as one of ours."""
         return translated(error, self._address)
 
+    def _open_channel(self) -> grpc.Channel:
+        if self._closed:
+            raise EdgeUnreachable("this transport is closed")
+        return self._channel
+
     def _call(self, name: str, message: Any, answer: type[M]) -> M:
-        method = self._channel.unary_unary(
+        method = self._open_channel().unary_unary(
             f"/{SERVICE}/{name}", type(message).SerializeToString, _plain
         )
         try:
@@ -177,17 +179,18 @@ class _GrpcSession:
         submitted_ns = time.perf_counter_ns()
         message = encode_frame(Frame(self.agreed.session_id, frame_id, payloads))
         with self._lock:
-            if self._failure is not None:
-                future.set_exception(self._failure)
+            if self._failure is not None or self._closed:
+                future.set_exception(self._failure or EdgeUnreachable("this session is closed"))
                 return future
             self._pending.append((frame_id, submitted_ns, len(message), future))
         self._requests.put(message)
         return future
 
     def close(self) -> None:
-        if self._closed:
-            return
-        self._closed = True
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
         self._requests.put(None)
         self._thread.join(timeout=5)
         self._call.cancel()
@@ -216,7 +219,9 @@ class _GrpcSession:
                 )
                 if not future.cancelled():
                     future.set_result(reply)
-            if not self._closed:
+            if self._closed:
+                self._fail_pending(EdgeUnreachable("the session was closed"))
+            else:
                 self._fail(EdgeUnreachable("the edge ended the stream of frames"))
         except grpc.RpcError as error:
             self._fail(self._transport.translated(error))
@@ -226,6 +231,10 @@ class _GrpcSession:
     def _fail(self, error: SplitbedError) -> None:
         with self._lock:
             self._failure = error
+        self._fail_pending(error)
+
+    def _fail_pending(self, error: SplitbedError) -> None:
+        with self._lock:
             pending = list(self._pending)
             self._pending.clear()
         for *_, future in pending:

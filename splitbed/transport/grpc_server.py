@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import queue
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -25,14 +26,15 @@ from splitbed.transport.grpc_settings import (
 # isort: split
 import grpc
 
+from splitbed.address import host_and_port
 from splitbed.errors import (
     EdgeUnreachable,
     Overloaded,
     SplitbedError,
     TransportError,
     Unauthorised,
-    UsageError,
 )
+from splitbed.transport.credentials import server_credentials
 from splitbed.transport.face import Peer
 from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
@@ -68,6 +70,7 @@ class GrpcServer:
         streams: int = 64,
         message_bytes: int = MESSAGE_BYTES,
     ) -> None:
+        host_and_port(listen)
         self._peer = peer
         self._streams = threading.Semaphore(streams)
         # Every stream of frames holds a worker; the rest serve short calls.
@@ -81,13 +84,7 @@ class GrpcServer:
             if tls is None:
                 port = self._server.add_insecure_port(listen)
             else:
-                certificate, key = tls[0].read_bytes(), tls[1].read_bytes()
-                credentials = grpc.ssl_server_credentials([(key, certificate)])
-                port = self._server.add_secure_port(listen, credentials)
-        except OSError as error:
-            raise UsageError(
-                f"cannot read the certificate or key {error.filename}: {error.strerror}"
-            ) from error
+                port = self._server.add_secure_port(listen, server_credentials(*tls))
         except RuntimeError as error:
             raise TransportError(
                 f"the edge cannot listen on {listen}: is another one running there?"
@@ -160,11 +157,12 @@ class GrpcServer:
         try:
             headers = dict(context.invocation_metadata())
             window = str(headers.get(WINDOW_HEADER, "1"))
-            depth = min(int(window), _MOST_WINDOW) if window.isdecimal() else 1
-            for message, received_ns in _received(requests, depth):
-                frame = decode_frame(message)
-                used.add(frame.session_id)
-                yield encode_reply(self._peer.process(frame, received_ns, len(message)))
+            depth = min(max(int(window), 1), _MOST_WINDOW) if window.isdecimal() else 1
+            with contextlib.closing(_received(requests, depth)) as received:
+                for message, received_ns in received:
+                    frame = decode_frame(message)
+                    used.add(frame.session_id)
+                    yield encode_reply(self._peer.process(frame, received_ns, len(message)))
         except Exception as error:
             abort(context, error)
         finally:
@@ -174,7 +172,7 @@ class GrpcServer:
                 self._peer.close_session(session_id)
 
 
-def _received(requests: Iterator[bytes], depth: int) -> Iterator[Received]:
+def _received(requests: Iterator[bytes], depth: int) -> Generator[Received, None, None]:
     """Requests with the instant at which each was complete.
 
     With several frames in flight a thread reads ahead, so that the instant is true while an earlier
@@ -184,24 +182,35 @@ def _received(requests: Iterator[bytes], depth: int) -> Iterator[Received]:
         for message in requests:
             yield message, time.perf_counter_ns()
         return
-    ahead: queue.Queue[Received | BaseException | None] = queue.Queue(depth)
+    ahead: queue.SimpleQueue[Received | BaseException | None] = queue.SimpleQueue()
+    places, over = threading.Semaphore(depth), threading.Event()
 
     def read() -> None:
         try:
             for message in requests:
-                ahead.put((message, time.perf_counter_ns()))
+                received_ns = time.perf_counter_ns()
+                places.acquire()
+                if over.is_set():
+                    return
+                ahead.put((message, received_ns))
             ahead.put(None)
         except BaseException as error:
             ahead.put(error)
 
     threading.Thread(target=read, name="requests", daemon=True).start()
-    while True:
-        item = ahead.get()
-        if item is None:
-            return
-        if isinstance(item, BaseException):
-            raise item
-        yield item
+    try:
+        while True:
+            item = ahead.get()
+            if item is None:
+                return
+            if isinstance(item, BaseException):
+                raise item
+            places.release()
+            yield item
+    finally:
+        # A reader that waits for a place must not outlive its stream.
+        over.set()
+        places.release()
 
 
 class _TokenCheck(grpc.ServerInterceptor):

@@ -23,7 +23,7 @@ from experiments.children import start_module
 from netem.probe import ProbeClient, measure
 from netem.profiles import find_profile
 from netem.relay_link import ProcessLink
-from splitbed.config import host_and_port
+from splitbed.address import host_and_port
 
 RATES = ("1mbit", "10mbit", "50mbit", "200mbit", "1gbit")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from splitbed.record import FrameRecord, read_rows
+from splitbed.record import FrameRecord
+from splitbed.run_folder import read_rows
 from tests.integration.nodes import GESTURE, finish, one_sentence, ready, splitbed, start, stop
 
 RUN = ("run", GESTURE, "--cut", "layer3")

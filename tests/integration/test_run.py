@@ -10,14 +10,8 @@ from typing import Any
 import psutil
 import pytest
 
-from splitbed.record import (
-    EdgeFrameRecord,
-    FrameRecord,
-    ResourceSample,
-    RunFolder,
-    read_manifest,
-    read_rows,
-)
+from splitbed.record import EdgeFrameRecord, FrameRecord, ResourceSample
+from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from tests.integration.nodes import (
     GESTURE,
     child_of,

@@ -10,6 +10,7 @@ import pytest
 from msgspec import Meta
 
 from splitbed import config
+from splitbed.address import host_and_port
 from splitbed.errors import UsageError
 
 
@@ -271,16 +272,16 @@ def test_read_token(tmp_path: Path) -> None:
     ],
 )
 def test_host_and_port(text: str, pair: tuple[str, int]) -> None:
-    assert config.host_and_port(text) == pair
+    assert host_and_port(text) == pair
 
 
 @pytest.mark.parametrize("text", ["", ":", ":80", "a", "a:", "a:b", "a:-1", "a:65536", "a:1 "])
 def test_what_is_no_address(text: str) -> None:
     with pytest.raises(UsageError, match="is no address: write host:port"):
-        config.host_and_port(text)
+        host_and_port(text)
 
 
 @pytest.mark.parametrize("text", ["::1", "fe80::1:80"])
 def test_an_ipv6_address_without_brackets_is_no_address(text: str) -> None:
     with pytest.raises(UsageError, match="is no address"):
-        config.host_and_port(text)
+        host_and_port(text)

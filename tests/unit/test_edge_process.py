@@ -19,7 +19,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from edge_node.__main__ import main
 from splitbed.engine import Engine
 from splitbed.errors import EdgeUnreachable, SplitbedError, Unauthorised
-from splitbed.record import EdgeFrameRecord, ResourceSample, RunFolder, read_rows
+from splitbed.record import EdgeFrameRecord, ResourceSample
+from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import CutQuestion
 from splitbed.transport import Transport
 from splitbed.transport.grpc_client import GrpcTransport
@@ -300,7 +301,7 @@ REFUSED = {
     "half of TLS": (("--tls-cert", "{tmp}/x"), "TLS needs both --tls-cert and --tls-key"),
     "no certificate": (
         ("--tls-cert", "{tmp}/x", "--tls-key", "{tmp}/y"),
-        "cannot read the certificate or key {tmp}/x: No such file",
+        "cannot read {tmp}/x (No such file",
     ),
     "no token": (("--token-file", "{tmp}/none"), "cannot read the token in {tmp}/none"),
     "an empty token": (("--token-file", "{tmp}/empty"), "the token file {tmp}/empty is empty"),

@@ -13,7 +13,7 @@ import pytest
 
 from netem.probe import ProbeClient
 from netem.profiles import profiles
-from splitbed.config import host_and_port
+from splitbed.address import host_and_port
 from splitbed.link import (
     Direction,
     LinkCertificate,

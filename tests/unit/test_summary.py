@@ -13,14 +13,8 @@ from experiments.statistics import PairedLoss, paired_loss, share
 from experiments.summary import STAGES, Summary, summarise
 from splitbed.errors import RecordError
 from splitbed.link import Direction, LinkCertificate, LinkMeasurement, LinkProfile
-from splitbed.record import (
-    FrameRecord,
-    ResourceSample,
-    RowWriter,
-    RunFolder,
-    RunManifest,
-    write_manifest,
-)
+from splitbed.record import FrameRecord, ResourceSample, RunManifest
+from splitbed.run_folder import RowWriter, RunFolder, write_manifest
 from splitbed.session import Node
 
 MS = 1_000_000

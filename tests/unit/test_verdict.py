@@ -42,6 +42,8 @@ def summary(
         "outcome": "complete",
         "complete": True,
         "violations": (),
+        "link_attempts": 1,
+        "preparation": {},
         "frames_wanted": 10,
         "frames_ok": 10,
         "frames_failed": 0,

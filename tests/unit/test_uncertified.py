@@ -1,0 +1,120 @@
+"""What happens to runs whose link strays: measured again, marked, left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from experiments import testbed
+from experiments.report import gather
+from splitbed.errors import LinkUncertified
+from splitbed.link import (
+    Direction,
+    Link,
+    LinkCertificate,
+    LinkCounters,
+    LinkKind,
+    LinkMeasurement,
+    LinkProfile,
+)
+from splitbed.record import FrameRecord
+from splitbed.run_folder import RowWriter, RunFolder, write_manifest
+from tests.unit.test_summary import MANIFEST, frame
+
+MS = 1_000_000
+PROFILE = LinkProfile("ten", Direction(delay_ns=5 * MS), Direction(delay_ns=5 * MS))
+
+
+def measured(rtt_ms: float) -> LinkMeasurement:
+    return LinkMeasurement((int(rtt_ms * MS),) * 5, 1e6, 1e6, 1, 1, 1.0)
+
+
+class Scripted:
+    """A link whose measurements are known beforehand."""
+
+    kind: LinkKind = "relay"
+    profile = PROFILE
+    address = "127.0.0.1:1"
+
+    def __init__(self, rtts_ms: Iterator[float]) -> None:
+        self._rtts_ms = rtts_ms
+
+    def counters(self) -> LinkCounters:
+        return LinkCounters(0, 0, 0)
+
+    def measure(self, seconds: float) -> LinkMeasurement:
+        return measured(next(self._rtts_ms))
+
+    def close(self) -> None:
+        pass
+
+
+class ScriptedTestbed(testbed.Testbed):
+    def __init__(self, rtts_ms: Iterator[float], tmp_path: Path) -> None:
+        self._scripted = Scripted(rtts_ms)
+        options = testbed.TestbedOptions(PROFILE, tmp_path, tmp_path, "", "cpu", 0, 0.1, 0.1, 0)
+        super().__init__(options, tmp_path / "logs")
+
+    def _start(self) -> Link:
+        return self._scripted
+
+
+def test_a_link_within_tolerance_is_measured_once(tmp_path: Path) -> None:
+    certificate = ScriptedTestbed(iter([10.0]), tmp_path).certificate()
+    assert certificate.before_attempts == 1
+
+
+def test_a_busy_moment_before_a_run_is_waited_for(tmp_path: Path) -> None:
+    with ScriptedTestbed(iter([14.0, 13.0, 11.0, 10.5]), tmp_path) as bed:
+        certificate = bed.certificate()
+        assert certificate.before == measured(11.0)
+        assert certificate.before_attempts == 3
+        whole = bed.certified(certificate)
+    assert whole.after == measured(10.5)
+    assert whole.violations() == []
+
+
+def test_a_link_that_stays_outside_is_said_to_be(tmp_path: Path) -> None:
+    with ScriptedTestbed(iter([14.0] * 5), tmp_path) as bed:
+        certificate = bed.certified(bed.certificate())
+    assert certificate.before_attempts == 4
+    assert len(certificate.violations()) == 2
+
+
+def test_after_a_run_there_is_one_measurement(tmp_path: Path) -> None:
+    """What the link was during the run cannot be made better by measuring until it fits."""
+    with ScriptedTestbed(iter([10.0, 14.0, 10.0]), tmp_path) as bed:
+        certificate = bed.certified(bed.certificate())
+        assert certificate.violations() == ["round trip 14.00 ms (+4.00) after the run"]
+        # The next run starts on a link that is measured again.
+        assert bed.certificate().before_attempts == 2
+
+
+def run(folder: Path, *rtts_ms: float) -> Path:
+    before, *after = map(measured, rtts_ms)
+    certificate = LinkCertificate("relay", PROFILE, before, after[0] if after else None)
+    write_manifest(folder, msgspec.structs.replace(MANIFEST, certificate=certificate))
+    with RowWriter(RunFolder(folder).frames("device")) as rows:
+        for number in range(3):
+            row: FrameRecord = frame(number)
+            rows.write(row)
+    return folder
+
+
+def test_runs_outside_tolerance_are_left_out(tmp_path: Path) -> None:
+    folders = [run(tmp_path / "a", 10, 10), run(tmp_path / "b", 10, 14), run(tmp_path / "c", 10)]
+    found = gather(folders, accept_uncertified=False)
+    assert [s.folder for s in found.shown] == [str(folders[0])]
+    with pytest.raises(LinkUncertified, match=r"^2 of 3 runs are left out: .* \(\+4\.00\) after"):
+        found.check()
+    accepted = gather(folders, accept_uncertified=True)
+    assert len(accepted.shown) == 3
+    accepted.check()
+
+
+def test_no_run_within_tolerance_is_no_report(tmp_path: Path) -> None:
+    with pytest.raises(LinkUncertified, match="1 of 1 runs"):
+        gather([run(tmp_path / "a", 10, 14)], accept_uncertified=False)
