@@ -27,6 +27,7 @@ stubs: $(VENV)/dev.installed
 
 bench: $(VENV)/dev.installed
 	$(BIN)/python tests/benchmarks/transport.py
+	$(BIN)/python tests/benchmarks/settings.py
 	$(BIN)/python tests/benchmarks/relay.py
 	$(BIN)/python tests/benchmarks/end_to_end.py
 

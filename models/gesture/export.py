@@ -173,7 +173,7 @@ def main() -> None:
     args = parser.parse_args()
 
     import torch
-    from train import GestureNet
+    from network import GestureNet
 
     saved = torch.load(args.state, weights_only=True)
     model = GestureNet().eval()

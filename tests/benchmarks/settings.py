@@ -1,0 +1,178 @@
+"""What each gRPC setting is worth: all of them against one group left out, and none of them.
+
+    python tests/benchmarks/settings.py [--rounds 60] [--json]
+
+A process for each variant, the same settings on both sides; frames go round robin, so that a drift
+of the machine's speed falls on all alike. On loopback, and through a relay of 200 Mbit/s and 20 ms
+one way, where flow control that waits for acknowledgements shows as time beyond rate and delay; the
+first frame of a new connection apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.children import start_module
+from netem.profiles import find_profile
+from netem.relay_link import ProcessLink
+from splitbed.session import SPLIT, SessionSpec, StageSpec, TensorCodec
+from splitbed.tensor import Cut, TensorSpec
+from splitbed.transport import grpc_client, grpc_server, grpc_settings
+from splitbed.transport.face import Session
+from tests.benchmarks.transport import Sink
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "look-ahead": ("grpc.http2.lookahead_bytes",),
+    "frame size": ("grpc.http2.max_frame_size",),
+    "read sizes": (
+        "grpc.experimental.tcp_read_chunk_size",
+        "grpc.experimental.tcp_min_read_chunk_size",
+        "grpc.experimental.tcp_max_read_chunk_size",
+    ),
+}
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "all settings": (),
+    **{f"without {name}": keys for name, keys in GROUPS.items()},
+    "none of them": tuple(key for keys in GROUPS.values() for key in keys),
+}
+LINK = "rate=200mbit,delay=20ms"
+CASES = (
+    ("loopback", 5_800_000),
+    ("loopback", 1_600_000),
+    ("link", 1_600_000),
+    ("first frame", 1_600_000),
+)
+
+
+def leave_out(variant: str) -> None:
+    """From here on, this process' channels and servers do without some settings."""
+
+    def fewer(message_bytes: int) -> grpc_settings.Options:
+        every = grpc_settings.options(message_bytes)
+        return [(key, value) for key, value in every if key not in VARIANTS[variant]]
+
+    vars(grpc_client)["options"] = vars(grpc_server)["options"] = fewer
+
+
+def serve(variant: str) -> None:
+    leave_out(variant)
+    server = grpc_server.GrpcServer(Sink(), "127.0.0.1:0")
+    print(server.address, flush=True)
+    sys.stdin.read()
+    server.stop(0)
+
+
+def session(variant: str, address: str, size: int) -> tuple[grpc_client.GrpcTransport, Session]:
+    leave_out(variant)
+    transport = grpc_client.GrpcTransport(address)
+    cut = Cut("x", (TensorSpec("x", "float32", (size // 4,)),))
+    codecs = (TensorCodec("x", (StageSpec("raw"),)),)
+    return transport, transport.open(SessionSpec("b", "m", "", SPLIT, cut, codecs, "result", ""))
+
+
+def frame_ms(stream: Session, number: int, payload: memoryview) -> float:
+    start_ns = time.perf_counter_ns()
+    stream.submit(number, (payload,)).result()
+    return (time.perf_counter_ns() - start_ns) / 1e6
+
+
+def times_ms(
+    where: str, size: int, rounds: int, addresses: dict[str, str], folder: Path
+) -> dict[str, list[float]]:
+    links: list[ProcessLink] = []
+    if where != "loopback":
+        profile, log = find_profile(LINK), folder / "relay.log"
+        links = [ProcessLink(profile, at, log, start_module) for at in addresses.values()]
+        addresses = dict(zip(addresses, (link.address for link in links), strict=True))
+    payload = memoryview(secrets.token_bytes(size))
+    opened = {variant: session(variant, at, size) for variant, at in addresses.items()}
+    found: dict[str, list[float]] = {variant: [] for variant in opened}
+    for number in range(rounds + 5):
+        for variant, (_, stream) in opened.items():
+            if where != "first frame":
+                took_ms = frame_ms(stream, number, payload)
+            else:
+                transport, stream = session(variant, addresses[variant], size)
+                took_ms = frame_ms(stream, number, payload)
+                stream.close()
+                transport.close()
+            if number >= 5:
+                found[variant].append(took_ms)
+    for transport, stream in opened.values():
+        stream.close()
+        transport.close()
+    for link in links:
+        link.close()
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve)
+        return 0
+    edges: dict[str, subprocess.Popen[str]] = {
+        variant: subprocess.Popen(
+            [sys.executable, __file__, "--serve", variant],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for variant in VARIANTS
+    }
+    addresses = {}
+    for variant, edge in edges.items():
+        assert edge.stdout is not None
+        addresses[variant] = edge.stdout.readline().strip()
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        for where, size in CASES:
+            found = times_ms(where, size, options.rounds, addresses, Path(name))
+            ours = np.asarray(found["all settings"])
+            for variant, samples in found.items():
+                ratios = np.asarray(samples) / ours
+                rng = np.random.default_rng(0)
+                drawn = rng.integers(0, len(ratios), (2000, len(ratios)))
+                low, high = np.quantile(np.median(ratios[drawn], axis=1), [0.025, 0.975])
+                rows.append(
+                    {
+                        "where": where,
+                        "bytes": size,
+                        "variant": variant,
+                        "p50_ms": float(np.median(samples)),
+                        "ratio": float(np.median(ratios)),
+                        "ratio_low": float(low),
+                        "ratio_high": float(high),
+                    }
+                )
+    for edge in edges.values():
+        edge.communicate()
+    if options.json:
+        print(json.dumps(rows))
+        return 0
+    print(f"link: {LINK}; {options.rounds} rounds; ratios paired within a round")
+    print("where           bytes  settings             p50 ms  to all settings  95 % interval")
+    for row in rows:
+        print(
+            f"{row['where']:<11} {row['bytes']:9,}  {row['variant']:<19} {row['p50_ms']:7.2f}  "
+            f"{row['ratio']:15.2f}  {row['ratio_low']:.2f}..{row['ratio_high']:.2f}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
