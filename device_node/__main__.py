@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import signal
 import sys
@@ -13,20 +14,21 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from device_node.frames import FrameLoop, open_reference
+from device_node.frames import FrameLoop
 from device_node.head import Head, prepare_head, session_spec
 from device_node.options import DeviceOptions
+from device_node.reference import open_reference
 from device_node.source import list_pictures
 from splitbed import config, process
 from splitbed.clock import ClockOffset, best_offset
 from splitbed.engine import distribution_conflict
-from splitbed.errors import RunIncomplete, SplitbedError
+from splitbed.errors import RecordError, RunIncomplete, SplitbedError, UsageError
 from splitbed.host import host_facts, versions
 from splitbed.progress import Progress
-from splitbed.record import FrameRecord, ResourceSample, RunManifest, config_id
+from splitbed.record import FrameRecord, ModelDigest, ResourceSample, RunManifest, config_id
 from splitbed.resources import ResourceSampler
 from splitbed.run_folder import RowWriter, RunFolder, read_rows, write_manifest
-from splitbed.session import SessionSpec
+from splitbed.session import SAFE_NAME, SessionSpec
 from splitbed.transport import Session, Transport
 from splitbed.transport.grpc_client import GrpcTransport
 
@@ -46,6 +48,7 @@ def measure(argv: Sequence[str]) -> int:
     if conflict:
         sys.stderr.write(f"device: {conflict}\n")
     pictures = list_pictures(options.images, options.pictures)
+    device = Device(options)
     transport = GrpcTransport(
         options.edge,
         tls_ca=options.tls_ca,
@@ -54,20 +57,22 @@ def measure(argv: Sequence[str]) -> int:
         message_bytes=options.message_mib * 1024 * 1024,
     )
     try:
-        return Device(options, transport).run(pictures, stop)
+        return device.run(transport, pictures, stop)
     finally:
         transport.close()
 
 
 class Device:
-    """One run of one device over one transport."""
+    """One run of one device. UsageError where its folder cannot be this run's own."""
 
-    def __init__(self, options: DeviceOptions, transport: Transport) -> None:
-        self._options, self._transport = options, transport
+    def __init__(self, options: DeviceOptions) -> None:
+        self._options = options
         settings = msgspec.to_builtins(options, enc_hook=str)
         self._config_id = config_id(settings)
         self.run_id = options.run_id or f"{self._config_id}-{secrets.token_hex(4)}"
-        self._folder = RunFolder(options.out / self.run_id)
+        self._folder = _own_folder(options, self.run_id)
+        self._begun = False
+        self._facts: dict[str, Any] = {}
         self._manifest = RunManifest(
             run_id=self.run_id,
             config_id=self._config_id,
@@ -80,16 +85,17 @@ class Device:
             host=host_facts(),
         )
 
-    def run(self, pictures: Sequence[Any], stop: threading.Event) -> int:
+    def run(self, transport: Transport, pictures: Sequence[Any], stop: threading.Event) -> int:
         """Prepare, measure, summarise; raises what ended it early, after the rows are safe."""
         options = self._options
         frames = options.frames or len(pictures)
-        head = prepare_head(self._transport, options)
+        head = prepare_head(transport, options)
         spec = session_spec(head, options, self.run_id)
-        session = self._transport.open(spec)
-        outcome = "complete"
+        session = transport.open(spec)
+        outcome = "failed unexpectedly"
+        notes: tuple[str, ...] = ()
         try:
-            offset = best_offset(self._transport.probe() for _ in range(_PROBES))
+            offset = best_offset(transport.probe() for _ in range(_PROBES))
             self._note_start(head, spec, session, offset, frames)
             with (
                 RowWriter(self._folder.frames("device")) as rows,
@@ -112,16 +118,25 @@ class Device:
                 finally:
                     progress.close()
                     sampler.stop()
+                    notes = _lost_samples(sampler)
+            outcome = "complete"
             if stop.is_set():
                 outcome = "interrupted"
             elif loop.failed:
                 outcome = f"{len(loop.failed)} frames failed: {loop.failed[0]}"
         except SplitbedError as error:
             outcome = str(error)
+            if isinstance(error, RecordError):
+                notes = ()  # one disk, one sentence
+            raise
+        except Exception as error:
+            outcome = f"failed unexpectedly ({type(error).__name__}: {error})"
             raise
         finally:
-            session.close()
-            self._note_end(outcome)
+            try:
+                session.close()
+            finally:
+                self._note_end(outcome, notes)
         self._say(frames)
         if loop.failed:
             raise RunIncomplete(
@@ -140,8 +155,12 @@ class Device:
         offset: ClockOffset | None,
         frames: int,
     ) -> None:
-        fetched, engine = head.fetched, head.engine
-        facts: dict[str, Any] = {
+        fetched, engine, source = head.fetched, head.engine, head.answer.source
+        agreed = msgspec.to_builtins(session.agreed)
+        models: tuple[ModelDigest, ...] = ()
+        if source is not None:
+            models = (ModelDigest(source.name, source.file_bytes, source.md5, source.sha256),)
+        facts = self._facts = {
             "head": {
                 "file_bytes": fetched.file_bytes if fetched else 0,
                 "fetched_bytes": fetched.fetched_bytes if fetched else 0,
@@ -150,7 +169,9 @@ class Device:
                 "first_inference_ns": engine.first_inference_ns if engine else 0,
                 "provider": engine.provider if engine else "",
             },
-            "edge": msgspec.to_builtins(session.agreed),
+            # What the edge says of itself lies beside the session's own facts, and under none.
+            "edge": agreed.pop("node") | agreed,
+            "models": msgspec.to_builtins(models),
             "cut": msgspec.to_builtins(spec.cut),
             "codecs": msgspec.to_builtins(spec.codecs),
             "model_digest": spec.model_digest,
@@ -158,6 +179,7 @@ class Device:
             "clock": None if offset is None else msgspec.to_builtins(offset),
             "tail_bytes": head.answer.second.file_bytes if head.answer.second else 0,
         }
+        self._begun = True
         if self._options.orchestrated:
             self._folder.write_session(facts)
             return
@@ -165,17 +187,26 @@ class Device:
             self._manifest,
             frames_wanted=frames,
             head=facts["head"],
-            edge=facts["edge"],
+            edge=facts["edge"] | {"tail_bytes": facts["tail_bytes"]},
             cut=facts["cut"],
             codecs=facts["codecs"],
             model_digest=spec.model_digest,
+            models=models,
         )
         write_manifest(self._folder.folder, self._manifest)
 
-    def _note_end(self, outcome: str) -> None:
-        if self._options.orchestrated or not self._folder.frames("device").exists():
+    def _note_end(self, outcome: str, notes: tuple[str, ...]) -> None:
+        for note in notes:
+            sys.stderr.write(f"device: {note}\n")
+        if not self._begun:
             return
-        manifest = msgspec.structs.replace(self._manifest, outcome=outcome, ended_utc=_now())
+        if self._options.orchestrated:
+            if notes:
+                self._folder.write_session(self._facts | {"notes": notes})
+            return
+        manifest = msgspec.structs.replace(
+            self._manifest, outcome=outcome, ended_utc=_now(), notes=notes
+        )
         write_manifest(self._folder.folder, manifest)
 
     def _say(self, frames: int) -> None:
@@ -197,6 +228,33 @@ class Device:
             f"rows are in {self._folder.folder}; `splitbed report` there shows stages and "
             "intervals\n"
         )
+
+
+def _own_folder(options: DeviceOptions, run_id: str) -> RunFolder:
+    """The folder of this run, in which no other run has left rows."""
+    if not re.match(SAFE_NAME, run_id):
+        raise UsageError(
+            f"--run-id '{run_id[:150]}' cannot name a folder: use up to 128 letters, digits, dots, "
+            "dashes and underscores, and begin with a letter or a digit"
+        )
+    folder = RunFolder(options.out / run_id)
+    try:
+        used = folder.frames("device").stat().st_size > 0
+    except OSError:
+        used = False
+    if used:
+        raise UsageError(
+            f"{folder.folder} holds the rows of another run: give another --run-id, or another "
+            "--out"
+        )
+    return folder
+
+
+def _lost_samples(sampler: ResourceSampler) -> tuple[str, ...]:
+    """A note where the sampler lost its file."""
+    if sampler.error is None:
+        return ()
+    return (f"resource samples end early, frames do not: {sampler.error}",)
 
 
 def _sink(writer: RowWriter) -> Any:

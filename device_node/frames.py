@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 
+from device_node.flight import Flight, Sent
 from device_node.head import Head
 from splitbed import codec
 from splitbed.clock import ClockOffset
@@ -42,15 +42,6 @@ _BOUND_SHARE: Final = 0.1
 Reference = Mapping[str, Mapping[str, Array]]
 
 
-class _Sent(msgspec.Struct):
-    """One frame between submit and finish."""
-
-    row: FrameRecord
-    due_ns: int
-    local: dict[str, Array]
-    """Outputs that the device has itself (everything ran here)."""
-
-
 class FrameLoop:
     """Measures frames over one open session. One row is written for every frame begun."""
 
@@ -77,9 +68,11 @@ class FrameLoop:
         ]
         self._boundary = [tensor.name for tensor in spec.cut.boundary]
         self._raw_bytes = spec.cut.nbytes
-        self._slots = threading.Semaphore(spec.window)
+        self._flight = Flight(spec.window, timeout_s)
         self._start_ns = time.perf_counter_ns()
+        self._lock = threading.Lock()  # frames are finished by the thread that takes replies in
         self._fatal: SplitbedError | None = None
+        self._crash: Exception | None = None
         self.ok = 0
         """Measured frames that went well, warm-up not counted."""
         self.failed: list[str] = []
@@ -94,32 +87,38 @@ class FrameLoop:
         progress: Callable[[int], None],
     ) -> None:
         """Measure; raises what ends a run early (a lost edge, a full disk), rows kept."""
-        for number in range(warmup + frames):
-            if stop.is_set() or self._fatal is not None:
-                break
-            path = pictures[number % len(pictures)]
-            row = FrameRecord(
-                run_id=self._spec.run_id,
-                session_id=self._session.agreed.session_id,
-                frame_id=number,
-                warmup=number < warmup,
-                status="ok",
-                source=path.name,
-            )
-            try:
-                # Reading and decoding the file stands for a camera: it is over before a frame is
-                # due, and in no figure.
-                image = read_picture(path)
-            except PictureUnreadable as error:
-                self._keep(_failed(row, error))
-                continue
-            self._one(row, image)
-            progress(number + 1)
-        for _ in range(self._spec.window):  # until every frame in flight is finished
-            if not self._slots.acquire(timeout=self._timeout_s):
-                break
-        if self._fatal is not None:
-            raise self._fatal
+        try:
+            for number in range(warmup + frames):
+                self._give_up(self._flight.overdue())
+                if stop.is_set() or self._fatal is not None or self._crash is not None:
+                    break
+                self._begin(number, pictures[number % len(pictures)], number < warmup)
+                progress(number + 1)
+        finally:
+            for _ in range(self._spec.window):  # until every frame in flight has its row
+                while late := self._flight.wait():
+                    self._give_up(late)
+        ended_by = self._crash or self._fatal
+        if ended_by is not None:
+            raise ended_by
+
+    def _begin(self, number: int, path: Path, warmup: bool) -> None:
+        row = FrameRecord(
+            run_id=self._spec.run_id,
+            session_id=self._session.agreed.session_id,
+            frame_id=number,
+            warmup=warmup,
+            status="ok",
+            source=path.name,
+        )
+        try:
+            # Reading and decoding the file stands for a camera: it is over before a frame is due,
+            # and in no figure.
+            image = read_picture(path)
+        except PictureUnreadable as error:
+            self._keep(_failed(row, error))
+            return
+        self._one(row, image)
 
     def _one(self, row: FrameRecord, image: Any) -> None:
         now_ns = time.perf_counter_ns
@@ -149,9 +148,10 @@ class FrameLoop:
         except SplitbedError as error:
             self._keep(_failed(row, error))
             return
-        if not self._slots.acquire(timeout=self._timeout_s):
-            self._fatal = self._fatal or self._late()
-            self._keep(_failed(row, self._late()))
+        late = self._flight.wait()
+        if late:
+            self._give_up(late)
+            self._keep(_failed(row, self._behind(late[0])))
             return
         free_ns = now_ns()
         row = msgspec.structs.replace(
@@ -164,22 +164,38 @@ class FrameLoop:
             raw_bytes=self._raw_bytes,
             payload_bytes=sum(map(len, payloads)),
         )
-        sent = _Sent(row, due_ns, local)
+        sent = Sent(row, due_ns, local)
+        self._flight.add(sent)
         future = self._session.submit(row.frame_id, payloads)
         if self._spec.window > 1:
-            future.add_done_callback(lambda done: self._finish(sent, done))
+            future.add_done_callback(lambda done: self._land(sent, done))
             return
-        self._finish(sent, future)
-
-    def _finish(self, sent: _Sent, future: Future[Reply]) -> None:
         try:
-            reply = future.result(timeout=self._timeout_s)
+            future.exception(self._timeout_s)
         except FutureTimeout:
-            self._end(_failed(sent.row, self._late()), self._late())
+            self._flight.land(sent)
+            self._give_up([sent])
             return
-        except TransportError as lost:
-            self._end(_failed(sent.row, lost), lost)
+        self._land(sent, future)
+
+    def _land(self, sent: Sent, future: Future[Reply]) -> None:
+        """Write the row of a frame whose future is done, unless it was given up before."""
+        if not self._flight.land(sent):
             return
+        try:
+            self._keep(self._finished(sent, future))
+        except Exception as error:  # a mistake of ours, on a thread that nobody listens to
+            self._crash = self._crash or error
+            self._keep(_failed(sent.row, SplitbedError(f"{type(error).__name__}: {error}")))
+        finally:
+            self._flight.free()
+
+    def _finished(self, sent: Sent, future: Future[Reply]) -> FrameRecord:
+        try:
+            reply = future.result()
+        except TransportError as lost:  # after which no further frame can go through
+            self._fatal = self._fatal or lost
+            return _failed(sent.row, lost)
         outputs: dict[str, Array] = sent.local
         result: dict[str, Any] | None = None
         error: SplitbedError | None = reply.error
@@ -197,12 +213,11 @@ class FrameLoop:
         # The measured frame ends here; what follows is bookkeeping.
         row = self._completed(sent, reply, end_ns)
         if error is not None:
-            self._release(_failed(row, error))
-            return
+            return _failed(row, error)
         wanted = self._reference(row.source) if outputs and result is not None else None
         if wanted is not None and result is not None:
             result["agreement"] = agreement(outputs, wanted)
-        self._release(msgspec.structs.replace(row, result=result))
+        return msgspec.structs.replace(row, result=result)
 
     def _outputs(self, reply: Reply) -> dict[str, Array]:
         specs = self._session.agreed.outputs
@@ -215,7 +230,7 @@ class FrameLoop:
             for spec, payload in zip(specs, reply.payloads, strict=True)
         }
 
-    def _completed(self, sent: _Sent, reply: Reply, end_ns: int) -> FrameRecord:
+    def _completed(self, sent: Sent, reply: Reply, end_ns: int) -> FrameRecord:
         times = reply.times
         uplink_ns = error_ns = None
         if self._offset is not None:
@@ -241,51 +256,38 @@ class FrameLoop:
             reply_bytes=reply.reply_bytes,
         )
 
-    def _late(self) -> FrameTimeout:
+    def _give_up(self, late: list[Sent]) -> None:
+        """Write the rows of frames that were taken out because the first is overdue."""
+        for sent in late:
+            error = self._late(sent) if sent is late[0] else self._behind(late[0])
+            self._fatal = self._fatal or error
+            self._keep(_failed(sent.row, error))
+            self._flight.free()
+
+    def _late(self, sent: Sent) -> FrameTimeout:
         return FrameTimeout(
-            f"no reply came within {self._timeout_s:g} s: the link may be too slow for this cut; "
-            "allow more with --timeout-s, or code the cut"
+            f"the edge did not answer frame {sent.row.frame_id} within {self._timeout_s:g} s: it "
+            "may hang, or the link may be too slow for this cut; allow more with --timeout-s, or "
+            "code the cut"
         )
 
-    def _release(self, row: FrameRecord) -> None:
-        self._keep(row)
-        self._slots.release()
-
-    def _end(self, row: FrameRecord, error: SplitbedError) -> None:
-        """A frame failed in a way after which no further frame can go through."""
-        self._fatal = self._fatal or error
-        self._release(row)
+    def _behind(self, first: Sent) -> FrameTimeout:
+        return FrameTimeout(
+            f"given up behind frame {first.row.frame_id}, which the edge did not answer within "
+            f"{self._timeout_s:g} s"
+        )
 
     def _keep(self, row: FrameRecord) -> None:
-        if row.status != "ok":
-            self.failed.append(row.error)
-        elif not row.warmup:
-            self.ok += 1
-        try:
-            self._writer.write(row)
-        except RecordError as error:
-            self._fatal = error
+        with self._lock:
+            if row.status != "ok":
+                self.failed.append(row.error)
+            elif not row.warmup:
+                self.ok += 1
+            try:
+                self._writer.write(row)
+            except RecordError as error:
+                self._fatal = error
 
 
 def _failed(row: FrameRecord, error: SplitbedError) -> FrameRecord:
     return msgspec.structs.replace(row, status=f"failed:{error.kind}", error=str(error))
-
-
-def open_reference(path: Path | None) -> Callable[[str], Mapping[str, Array] | None]:
-    """Outputs of the uncut model by picture, from a file with keys `PICTURE/OUTPUT`."""
-    if path is None:
-        return lambda _: None
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise RecordError(f"cannot read the reference {path}: {error}") from error
-    keys: dict[str, list[str]] = {}
-    for key in archive.files:
-        keys.setdefault(key.partition("/")[0], []).append(key)
-
-    def find(source: str) -> Mapping[str, Array] | None:
-        if source not in keys:
-            return None
-        return {key.partition("/")[2]: archive[key] for key in keys[source]}
-
-    return find

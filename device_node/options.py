@@ -58,9 +58,11 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     reference: Annotated[
         Path | None, Meta(description="outputs of the uncut model (.npz), to compare with")
     ] = None
-    timeout_s: Annotated[float, Meta(description="longest wait for a reply", gt=0)] = 30.0
-    connect_s: Annotated[float, Meta(description="longest wait for the edge", gt=0)] = 5.0
-    sample_s: Annotated[float, Meta(description="seconds between resource samples", gt=0)] = 0.5
+    timeout_s: Annotated[float, Meta(description="longest wait for a reply", gt=0, le=86400)] = 30.0
+    connect_s: Annotated[float, Meta(description="longest wait for the edge", gt=0, le=86400)] = 5.0
+    sample_s: Annotated[
+        float, Meta(description="seconds between resource samples", ge=0.01, le=3600)
+    ] = 0.5
     message_mib: Annotated[int, Meta(description="largest message", ge=1, le=2000)] = 128
     tls_ca: Annotated[Path | None, Meta(description="CA of the edge in PEM; turns TLS on")] = None
     token_file: Annotated[Path | None, Meta(description="file with the edge's token")] = None

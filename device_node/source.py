@@ -18,7 +18,10 @@ def list_pictures(images: Path | None, listing: Path | None) -> list[Path]:
             raise UsageError(
                 f"cannot read the list of pictures {listing}: {error.strerror}"
             ) from error
-        return [Path(os.fsdecode(line)) for line in lines if line.strip()]
+        listed = [Path(os.fsdecode(line)) for line in lines if line.strip()]
+        if not listed:
+            raise UsageError(f"the list of pictures {listing} is empty: write one path a line")
+        return listed
     if images is None:
         raise UsageError("the device needs pictures: give a folder with --images")
     if images.is_file():

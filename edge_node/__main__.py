@@ -19,6 +19,7 @@ from splitbed import config, process
 from splitbed.address import host_and_port
 from splitbed.engine import distribution_conflict, working_provider
 from splitbed.errors import UsageError
+from splitbed.host import host_facts, versions
 from splitbed.session import ProviderChoice
 from splitbed.task import models_folder
 from splitbed.transport.grpc_server import GrpcServer
@@ -44,14 +45,16 @@ class EdgeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     threads: Annotated[
         int, Meta(description="threads of the tail, 0: as ONNX Runtime chooses", ge=0)
     ] = 0
-    records: Annotated[Path | None, Meta(description="folder for audit rows, one folder a run")] = (
-        None
-    )
+    records: Annotated[
+        str, Meta(description="folder for audit rows, one folder a run, '' for none")
+    ] = "runs"
     sessions: Annotated[int, Meta(description="devices at once, at most", ge=1, le=1024)] = 64
     engines: Annotated[int, Meta(description="partitions kept warm, at most", ge=1)] = 16
     cache_mib: Annotated[int, Meta(description="part files kept for devices, at most", ge=1)] = 512
     message_mib: Annotated[int, Meta(description="largest message, both ways", ge=1, le=2000)] = 128
-    sample_s: Annotated[float, Meta(description="seconds between resource samples", gt=0)] = 0.5
+    sample_s: Annotated[
+        float, Meta(description="seconds between resource samples", ge=0.01, le=3600)
+    ] = 0.5
     tls_cert: Annotated[Path | None, Meta(description="certificate chain in PEM; turns TLS on")] = (
         None
     )
@@ -87,10 +90,11 @@ def serve(argv: Sequence[str]) -> int:
     service = EdgeService(
         partitions,
         metrics,
-        records=options.records,
+        records=Path(options.records).expanduser() if options.records else None,
         sessions=options.sessions,
         message_bytes=message_bytes,
         sample_interval_s=options.sample_s,
+        node={"versions": versions(), "host": host_facts(), "threads": options.threads},
     )
     tls = None
     if options.tls_cert is not None and options.tls_key is not None:

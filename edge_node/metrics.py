@@ -23,7 +23,7 @@ class Metrics:
         )
         self._bytes = Counter(
             "splitbed_bytes",
-            "Bytes of frames and replies",
+            "Bytes of messages: frames up, replies down",
             ("model", "direction"),
             registry=registry,
         )
@@ -44,14 +44,12 @@ class Metrics:
         self.frames = 0
         """Frames worked on, failed ones included."""
 
-    def frame(self, model: str, reply: Reply, request_bytes: int) -> None:
+    def frame(self, model: str, reply: Reply, request_bytes: int, reply_bytes: int) -> None:
         """One frame is done."""
         status = "ok" if reply.error is None else reply.error.kind
         self._frames.labels(model, status).inc()
         self._bytes.labels(model, "up").inc(request_bytes)
-        self._bytes.labels(model, "down").inc(
-            sum(map(len, reply.payloads)) + len(reply.result_json)
-        )
+        self._bytes.labels(model, "down").inc(reply_bytes)
         times = reply.times
         for stage, ns in zip(
             _STAGES,

@@ -13,7 +13,7 @@ from edge_node.store import ModelStore, StoredModel
 from splitbed.engine import Engine
 from splitbed.errors import ModelUnknown, TaskError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT, Parts, extract, find_cut
-from splitbed.session import CutAnswer, CutQuestion, ProviderChoice
+from splitbed.session import CutAnswer, CutQuestion, ModelFile, ProviderChoice
 from splitbed.task import (
     PICTURE_CUT,
     RESULT_CUT,
@@ -119,6 +119,7 @@ class Partitions:
         elif question.cut == RESULT_CUT:
             cut = Cut(RESULT_CUT, result_boundary(_described(task, question), model.outputs))
         self._keep(question, parts)
+        source = model.source
         return CutAnswer(
             first=parts.first.partition if parts.first else None,
             second=parts.second.partition if parts.second else None,
@@ -127,6 +128,7 @@ class Partitions:
             inputs=model.inputs,
             outputs=model.outputs,
             task_json=_json_of(task),
+            source=ModelFile(source.path.name, source.file_bytes, source.md5, source.sha256),
         )
 
     def _keep(self, question: CutQuestion, parts: Parts) -> None:

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
+from edge_node.audit import Audit, Losses, open_audit
 from edge_node.metrics import Metrics
 from edge_node.partitions import Partitions
+from edge_node.reaper import Reaper
 from edge_node.session import EdgeSession
 from splitbed.errors import (
     ModelMismatch,
     Overloaded,
     ProtocolViolation,
-    RecordError,
     SplitbedError,
     TaskError,
     UsageError,
 )
-from splitbed.record import EdgeFrameRecord, ResourceSample
-from splitbed.resources import ResourceSampler
-from splitbed.run_folder import RowWriter, RunFolder
 from splitbed.session import (
     LOCAL,
     REMOTE,
@@ -41,23 +38,25 @@ from splitbed.session import (
     placement_name,
 )
 from splitbed.task import PICTURE_CUT, RESULT_CUT, TaskSpec, task_from_json
+from splitbed.wire.framing import reply_size
 
-_STALE_S: Final = 300.0
-"""A session that no frame came for in this time makes room for another when room is needed."""
+UNUSED_S: Final = 60.0
+"""A session that no stream of frames came for in this time is closed: its device died."""
 
 
 class _Open(msgspec.Struct):
     session: EdgeSession
-    used_s: float
-    frames: RowWriter | None
-    resources: RowWriter | None
-    sampler: ResourceSampler | None
+    opened_s: float
+    audit: Audit | None
+    streamed: bool = False
+    """A stream carries its frames, and ends it; a device may be as slow as it likes on it."""
 
 
 class EdgeService:
     """A `splitbed.transport.Peer`: cuts, opens sessions, works on frames, keeps audit rows.
 
-    `records` is the folder that gets one folder for each run; None keeps no rows.
+    `records` is the folder that gets one folder for each run; None keeps no rows. `node` is what
+    the edge says of itself to every device.
     """
 
     def __init__(
@@ -69,16 +68,22 @@ class EdgeService:
         sessions: int,
         message_bytes: int,
         sample_interval_s: float,
+        node: dict[str, Any] | None = None,
+        unused_s: float = UNUSED_S,
     ) -> None:
         self._partitions = partitions
         self._metrics = metrics
         self._records = records
+        self._losses = Losses(metrics)
+        self._node = node or {}
         self._most_sessions = sessions
         self._message_bytes = message_bytes
         self._sample_interval_s = sample_interval_s
         self._open: dict[int, _Open] = {}
         self._opening = 0
         self._lock = threading.RLock()
+        self._unused_s = unused_s
+        self._reaper = Reaper(self._close_unused, unused_s / 6)
 
     def describe_cut(self, question: CutQuestion) -> CutAnswer:
         """See Peer."""
@@ -96,6 +101,12 @@ class EdgeService:
             self._metrics.refused(error.kind)
             raise
 
+    def attach(self, session_id: int) -> None:
+        """See Peer."""
+        found = self._open.get(session_id)
+        if found is not None:
+            found.streamed = True
+
     def process(self, frame: Frame, received_ns: int, request_bytes: int) -> Reply:
         """See Peer."""
         found = self._open.get(frame.session_id)
@@ -104,11 +115,12 @@ class EdgeService:
                 "a frame came for a session that is not open here: the edge may have been "
                 "restarted; start the device again"
             )
-        found.used_s = time.monotonic()
+        found.streamed = True
         reply = found.session.process(frame, received_ns)
-        self._metrics.frame(found.session.spec.model, reply, request_bytes)
-        if found.frames is not None:
-            self._write(found.frames, _row(found.session, reply, request_bytes))
+        reply_bytes = reply_size(reply)
+        self._metrics.frame(found.session.spec.model, reply, request_bytes, reply_bytes)
+        if found.audit is not None:
+            found.audit.write(reply, frame.session_id, request_bytes, reply_bytes)
         return reply
 
     def close_session(self, session_id: int) -> None:
@@ -116,16 +128,12 @@ class EdgeService:
         with self._lock:
             found = self._open.pop(session_id, None)
             self._metrics.sessions(len(self._open))
-        if found is None:
-            return
-        if found.sampler is not None:
-            found.sampler.stop()
-        for writer in (found.frames, found.resources):
-            if writer is not None:
-                writer.close()
+        if found is not None and found.audit is not None:
+            found.audit.close()
 
     def close(self) -> None:
-        """End every session."""
+        """End every session, and the watch over them."""
+        self._reaper.stop()
         for session_id in list(self._open):
             self.close_session(session_id)
 
@@ -159,8 +167,6 @@ class EdgeService:
     def _room(self) -> Iterator[None]:
         """Count a session while it is prepared, so that two cannot take the last place."""
         with self._lock:
-            if len(self._open) + self._opening >= self._most_sessions:
-                self._close_stale()
             count = len(self._open) + self._opening
             if count >= self._most_sessions:
                 raise Overloaded(
@@ -189,8 +195,9 @@ class EdgeService:
                 f"a frame of this session may take {session.max_frame_bytes} bytes, more than the "
                 f"{self._message_bytes} that a message may have: raise --message-mib on both nodes"
             )
+        audit = open_audit(self._records, spec.run_id, self._sample_interval_s, self._losses)
         with self._lock:
-            self._open[session_id] = self._recorded(session)
+            self._open[session_id] = _Open(session, time.monotonic(), audit)
             self._metrics.sessions(len(self._open))
         return SessionAgreed(
             session_id=session_id,
@@ -198,46 +205,14 @@ class EdgeService:
             outputs=session.outputs if spec.reply == "full" else (),
             init_ns=init_ns,
             first_inference_ns=first_ns,
+            node=self._node,
         )
 
-    def _close_stale(self) -> None:
-        limit_s = time.monotonic() - _STALE_S
+    def _close_unused(self) -> None:
+        limit_s = time.monotonic() - self._unused_s
         for session_id, found in list(self._open.items()):
-            if found.used_s < limit_s:
+            if not found.streamed and found.opened_s < limit_s:
                 self.close_session(session_id)
-
-    def _recorded(self, session: EdgeSession) -> _Open:
-        if self._records is None:
-            return _Open(session, time.monotonic(), None, None, None)
-        run_id = session.spec.run_id
-        folder = RunFolder(self._records / run_id)
-        frames = None
-        try:
-            frames = RowWriter(folder.frames("edge"))
-            resources = RowWriter(folder.resources("edge"))
-        except RecordError as error:
-            if frames is not None:
-                frames.close()
-            self._lost(error)
-            return _Open(session, time.monotonic(), None, None, None)
-
-        def sink(sample: ResourceSample) -> None:
-            resources.write(sample)
-
-        sampler = ResourceSampler("edge", run_id, sink, self._sample_interval_s)
-        sampler.start()
-        return _Open(session, time.monotonic(), frames, resources, sampler)
-
-    def _write(self, writer: RowWriter, row: EdgeFrameRecord) -> None:
-        """An audit row that cannot be written must not cost the device its reply."""
-        try:
-            writer.write(row)
-        except RecordError as error:
-            self._lost(error)
-
-    def _lost(self, error: RecordError) -> None:
-        if self._metrics.lost_row() == 1:
-            sys.stderr.write(f"edge: {error}; frames go on without audit rows\n")
 
 
 def _check_placement(spec: SessionSpec, answer: CutAnswer) -> None:
@@ -259,23 +234,3 @@ def _task(spec: SessionSpec, answer: CutAnswer) -> TaskSpec | None:
         return None
     task = task_from_json(spec.task_json)
     return task.fitted(answer.inputs)
-
-
-def _row(session: EdgeSession, reply: Reply, request_bytes: int) -> EdgeFrameRecord:
-    times, error = reply.times, reply.error
-    return EdgeFrameRecord(
-        run_id=session.spec.run_id,
-        session_id=session.id,
-        frame_id=reply.frame_id,
-        status="ok" if error is None else f"failed:{error.kind}",
-        received_ns=times.received_ns,
-        edge_ns=times.edge_ns,
-        queue_ns=times.queue_ns,
-        decode_ns=times.decode_ns,
-        tail_ns=times.tail_ns,
-        encode_ns=times.encode_ns,
-        batch=times.batch,
-        request_bytes=request_bytes,
-        reply_bytes=sum(map(len, reply.payloads)) + len(reply.result_json),
-        error="" if error is None else str(error),
-    )

@@ -39,23 +39,28 @@ class _Kept(msgspec.Struct, frozen=True):
 class ModelStore:
     """Finds models by name: the path below the folder, without `.onnx`.
 
-    `place` may also be one file; then that is the only model, named like the file.
+    `place` may also be one file; then that is the only model, named like the file without its
+    ending, and a link is followed wherever it leads: the operator chose it. In a folder, links that
+    lead out of it are no models.
     """
 
     def __init__(self, place: Path) -> None:
         if not place.exists():
             raise UsageError(f"{place} is not there: give a model folder or file with --models")
-        self._only = place.stem if place.is_file() else None
-        self._folder = (place.parent if place.is_file() else place).resolve()
+        self._file = place.absolute() if place.is_file() else None
+        self._folder = place.resolve()
         self._kept: OrderedDict[tuple[str, InputShapes], _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
-        """Every model in the folder, sorted."""
-        if self._only is not None:
-            return [self._only]
-        found = self._folder.rglob("*.onnx")
-        return sorted(p.relative_to(self._folder).with_suffix("").as_posix() for p in found)
+        """Every model that `get` would find, sorted."""
+        if self._file is not None:
+            return [self._file.stem]
+        found = (
+            path.relative_to(self._folder).as_posix().removesuffix(".onnx")
+            for path in self._folder.rglob("*.onnx")
+        )
+        return sorted(name for name in found if self._found(name) is not None)
 
     def get(self, name: str, input_shapes: InputShapes) -> StoredModel:
         """The model of this name; ModelUnknown, ModelError or TaskError where there is none."""
@@ -71,14 +76,8 @@ class ModelStore:
             return kept.model
 
     def _path(self, name: str) -> Path:
-        # A name comes from the network: it must never lead out of the folder.
-        hidden = self._only is not None and name != self._only
-        try:
-            path = (self._folder / f"{name}.onnx").resolve()
-            found = not hidden and self._folder in path.parents and path.is_file()
-        except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, links in a circle
-            found = False
-        if not found:
+        path = self._found(name)
+        if path is None:
             names = self.names()
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise ModelUnknown(
@@ -86,6 +85,19 @@ class ModelStore:
                 "file into its model folder"
             )
         return path
+
+    def _found(self, name: str) -> Path | None:
+        """The file of a model. A name comes from the network: it never leads out of the folder."""
+        if self._file is not None:
+            return self._file if name == self._file.stem else None
+        if any(part in ("", ".", "..") for part in name.split("/")):  # also what begins with `/`
+            return None
+        try:
+            path = (self._folder / f"{name}.onnx").resolve()
+            inside = self._folder in path.parents and path.is_file()
+        except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, links in a circle
+            return None
+        return path if inside else None
 
 
 def _prepare(path: Path, input_shapes: InputShapes) -> _Kept:

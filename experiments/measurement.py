@@ -42,8 +42,12 @@ class RunPlan(msgspec.Struct, frozen=True):
     threads: int
     timeout_s: float
     seed: int
+    security: dict[str, object]
+    """Flags of the device for a remote edge: its CA, its token, the largest message."""
     settings: dict[str, Any]
     """What the person asked for, as it stands in the manifest."""
+    identity: dict[str, Any]
+    """What makes two runs the same configuration, however they were asked for."""
     answers: dict[str, dict[str, Any]]
     """The uncut model's answers, by picture."""
     reference: Path | None
@@ -53,7 +57,7 @@ class RunPlan(msgspec.Struct, frozen=True):
 
     def new_run_id(self) -> str:
         """A name that no other run has, repeats of this one included."""
-        return f"{config_id(self.settings)}-{secrets.token_hex(4)}"
+        return f"{config_id(self.identity)}-{secrets.token_hex(4)}"
 
 
 def measure(
@@ -72,7 +76,7 @@ def measure(
     certificate = testbed.certificate()
     manifest = RunManifest(
         run_id=run_id,
-        config_id=config_id(plan.settings),
+        config_id=config_id(plan.identity),
         config=plan.settings,
         seed=plan.seed,
         started_utc=_now(),
@@ -136,6 +140,7 @@ def _start_device(
         "run-id": run_id,
         # A cache of its own: every run fetches its head over the link, and says what that took.
         "cache": folder.folder / "head",
+        **plan.security,
     }
     if plan.calibration is not None:
         options["calibration"] = plan.calibration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,8 +41,8 @@ class PictureSet(msgspec.Struct, frozen=True):
 def read_pictures(folder: Path, labels: Path | None) -> PictureSet:
     """All pictures of a folder by name, with `labels.tsv` in it unless another file is given.
 
-    A label file has a header line, then a file name and a class index in its first two columns,
-    separated by tabs. Raises UsageError.
+    A label file has a file name and a class index in its first two columns, separated by tabs; a
+    first line without a class index is a header. Raises UsageError.
     """
     found = tuple(picture_files(folder))
     path = labels or folder / "labels.tsv"
@@ -56,13 +57,27 @@ def _read_labels(path: Path) -> dict[str, int]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read the labels {path}: {error}") from error
     found: dict[str, int] = {}
-    for number, line in enumerate(lines[1:], 2):
+    for number, line in enumerate(lines, 1):
         cells = line.split("\t")
         if len(cells) < 2 or not cells[1].removeprefix("-").isdecimal():
+            if number == 1:
+                continue
             raise UsageError(
                 f"line {number} of {path} should hold a file name, a tab and a class index"
             )
         found[cells[0]] = int(cells[1])
+    return found
+
+
+def digests(paths: Sequence[Path]) -> dict[Path, str]:
+    """SHA-256 of each file; UsageError for one that cannot be read."""
+    found = {}
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                found[path] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise UsageError(f"cannot read the picture {path}: {error.strerror}") from error
     return found
 
 

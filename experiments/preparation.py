@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from experiments.pictures import digests
 from splitbed.codec.calibration import Calibration, StatisticsCollector
 from splitbed.engine import Engine
 from splitbed.errors import PictureUnreadable, RecordError
@@ -129,6 +130,7 @@ def calibrate(
         cut=cut.cut.name,
         inputs=tuple(path.name for path in pictures),
         tensors={name: collector.statistics() for name, collector in collectors.items()},
+        digests=tuple(digests(pictures).values()),
     )
 
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import msgspec
 
 from experiments.plots import bytes_against_accuracy, latency_bars
 from experiments.summary import Summary, summarise
-from experiments.table import facts, interval, share_text
+from experiments.table import accuracy_and_loss, facts, interval, share_text
 from experiments.verdict import Verdict, decide_by_link
 from splitbed import __version__
 from splitbed.errors import LinkUncertified, RecordError
@@ -36,10 +35,12 @@ class ReportedRun(msgspec.Struct, frozen=True):
 
 
 class Gathered(msgspec.Struct, frozen=True):
-    """Finished runs: those that may be compared, and those refused for their link."""
+    """Finished runs: those that may be compared, those refused for their link, and the rest."""
 
     shown: list[Summary]
     refused: list[Summary]
+    empty: list[str]
+    """A sentence for each run that nothing can be said of."""
 
     def check(self) -> None:
         """Raise LinkUncertified where a run was refused."""
@@ -53,13 +54,22 @@ class Gathered(msgspec.Struct, frozen=True):
 
 
 def gather(folders: Sequence[Path], accept_uncertified: bool) -> Gathered:
-    """Summaries of run folders. LinkUncertified where no run at all may be shown."""
-    found = Gathered([], [])
-    for summary in map(summarise, folders):
+    """Summaries of run folders.
+
+    Raises LinkUncertified or RecordError where there is no run at all that may be shown.
+    """
+    found = Gathered([], [], [])
+    for folder in folders:
+        try:
+            summary = summarise(folder)
+        except RecordError as error:
+            found.empty.append(str(error))
+            continue
         refused = summary.violations and not accept_uncertified
         (found.refused if refused else found.shown).append(summary)
     if not found.shown:
         found.check()
+        raise RecordError("; ".join(found.empty[:3]) or "there is no run to report")
     return found
 
 
@@ -99,8 +109,7 @@ def write_report(summaries: Sequence[Summary], path: Path) -> list[Verdict]:
 def _reported(summary: Summary) -> ReportedRun:
     manifest = read_manifest(Path(summary.folder))
     evaluation = summary.evaluation
-    accuracy = evaluation.accuracy if evaluation else summary.accuracy
-    loss = evaluation.loss if evaluation else summary.loss
+    accuracy, loss = accuracy_and_loss(summary)
     agreement = evaluation.agreement if evaluation else summary.agreement
     details = facts(summary)
     if evaluation is not None:
@@ -114,19 +123,9 @@ def _reported(summary: Summary) -> ReportedRun:
         loss="" if loss is None else f"{loss.points:+.2f} ({loss.low:+.2f} to {loss.high:+.2f})",
         agreement="" if agreement is None else f"{agreement.pct:.1f}",
         facts=details,
-        command=_command(manifest),
+        command=str(manifest.config.get("command", "")),
         environment=_environment(manifest),
     )
-
-
-def _command(manifest: RunManifest) -> str:
-    """The command line that repeats a run, with what differs from the defaults."""
-    config: dict[str, Any] = manifest.config
-    parts = ["splitbed run", str(config.get("model", ""))]
-    for name in ("cut", "codec", "link", "images", "frames", "window", "seed"):
-        if config.get(name) not in (None, "", 0):
-            parts.append(f"--{name} {config[name]}")
-    return " ".join(parts)
 
 
 def _environment(manifest: RunManifest) -> str:

@@ -11,11 +11,11 @@ from typing import Any, Final
 import msgspec
 
 from experiments.evaluation import Evaluation, read_evaluation
+from experiments.prediction import arithmetic, predicted_link_ns, violations
 from experiments.statistics import PairedLoss, Percentile, Share, paired_loss, percentile, share
 from splitbed import codec
 from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
-from splitbed.link import LinkCertificate
 from splitbed.record import FrameRecord, ResourceSample, RunManifest
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.session import TensorCodec
@@ -38,12 +38,16 @@ STAGES: Final[dict[str, Callable[[FrameRecord], int]]] = {
 }
 """The parts of a frame's time in the order in which it passes them."""
 
+_ONE_NODE: Final = (PICTURE_CUT, RESULT_CUT, INPUT_CUT, OUTPUT_CUT)
+
 
 class NodeUse(msgspec.Struct, frozen=True):
     """What one node's process used while the run went on."""
 
     cpu_pct_median: float
     """Of one core."""
+    rss_first_bytes: int
+    """When the run began; an edge that serves several runs keeps their engines warm."""
     rss_peak_bytes: int
     samples: int
     source: str
@@ -63,7 +67,12 @@ class Summary(msgspec.Struct, frozen=True):
     run_id: str
     folder: str
     model: str
+    model_digest: str
+    setting: tuple[Any, ...]
+    """What runs must share to be compared: window, threads of both nodes, provider asked for."""
     cut: str
+    is_anchor: bool
+    """Everything on one node, or called an anchor when it was run (first layers only)."""
     codec: str
     link: str
     link_kind: str
@@ -91,9 +100,11 @@ class Summary(msgspec.Struct, frozen=True):
     rest_pct: float
     """Total less its parts, in percent of the total, median."""
     arithmetic_ms: float | None
-    """What head, coding and tail, and the certified link, predict for the median frame."""
+    """What head, coding and tail, and the certified link, predict for the median frame; None with
+    several frames in flight, which wait for each other."""
     transport_excess_ms: float | None
-    """Time on the link beyond the certificate's arithmetic, median: gRPC, HTTP/2 and TCP."""
+    """Time on the link beyond the certificate's arithmetic, median: gRPC, HTTP/2 and TCP. With
+    several frames in flight the arithmetic lets each wait for those before it."""
     accuracy: Share | None
     anchor_accuracy: Share | None
     """The uncut model on the same pictures."""
@@ -102,14 +113,11 @@ class Summary(msgspec.Struct, frozen=True):
     """Frames with the uncut model's label."""
     max_difference: float | None
     """Largest absolute difference of any output element from the uncut model's."""
+    rms_difference_pct: float | None
+    """Root of squared error over squared output, all outputs of a frame together; the worst."""
     use: dict[str, NodeUse]
     evaluation: Evaluation | None
     """Accuracy on more pictures than were measured, where it was evaluated."""
-
-    @property
-    def is_anchor(self) -> bool:
-        """Everything on one node: an anchor that a split is compared with."""
-        return self.cut in (PICTURE_CUT, RESULT_CUT, INPUT_CUT, OUTPUT_CUT)
 
     @property
     def points_lost(self) -> float | None:
@@ -138,6 +146,8 @@ def summarise(folder: Path) -> Summary:
         )
     totals = [row.total_ns / 1e6 for row in ok]
     certificate = manifest.certificate or files.read_link()
+    predicted = None if certificate is None else predicted_link_ns(rows, certificate)
+    cut = (manifest.cut or {}).get("name", str(manifest.config.get("cut", "")))
     complete = manifest.outcome == "complete" and len(ok) == manifest.frames_wanted
     outcome = manifest.outcome
     if outcome == "running":
@@ -147,13 +157,16 @@ def summarise(folder: Path) -> Summary:
         run_id=manifest.run_id,
         folder=str(folder),
         model=Path(str(manifest.config.get("model", ""))).stem,
-        cut=(manifest.cut or {}).get("name", str(manifest.config.get("cut", ""))),
+        model_digest=manifest.model_digest,
+        setting=_setting(manifest),
+        cut=cut,
+        is_anchor=cut in _ONE_NODE or bool(manifest.config.get("anchor")),
         codec=_codec_text(manifest),
         link=certificate.profile.name if certificate else "unknown",
         link_kind=certificate.kind if certificate else "uncertified",
         outcome=outcome,
         complete=complete,
-        violations=_violations(certificate),
+        violations=violations(certificate, manifest, ok, predicted),
         link_attempts=certificate.before_attempts if certificate else 0,
         frames_wanted=manifest.frames_wanted,
         frames_ok=len(ok),
@@ -173,7 +186,7 @@ def summarise(folder: Path) -> Summary:
         tail_bytes=int((manifest.edge or {}).get("tail_bytes", 0)),
         preparation=_preparation(manifest),
         rest_pct=median(100 * row.rest_ns / row.total_ns for row in ok),
-        **_arithmetic(ok, certificate),
+        **arithmetic(ok, predicted, int(manifest.config.get("window", 1))),
         **_quality(ok, manifest),
         use=_use(files),
         evaluation=read_evaluation(folder),
@@ -193,30 +206,18 @@ def _preparation(manifest: RunManifest) -> dict[str, Preparation]:
     }
 
 
+def _setting(manifest: RunManifest) -> tuple[Any, ...]:
+    # The provider as asked for: all on the device, nothing runs on any.
+    names = ("window", "threads", "edge_threads", "provider")
+    return tuple(manifest.config.get(name) for name in names)
+
+
 def _codec_text(manifest: RunManifest) -> str:
-    """As the person wrote it; rebuilt from the specification where nobody did."""
-    if manifest.config.get("codec"):
-        return str(manifest.config["codec"])
+    """As the person wrote it; as it was agreed where nobody did, or where tensors differ."""
     codecs = [msgspec.convert(item, TensorCodec) for item in manifest.codecs]
-    return ", ".join(dict.fromkeys(codec.written(item) for item in codecs))
-
-
-def _violations(certificate: LinkCertificate | None) -> tuple[str, ...]:
-    if certificate is None:
-        return ("the link was not certified",)
-    return tuple(certificate.violations())
-
-
-def _arithmetic(rows: Sequence[FrameRecord], certificate: LinkCertificate | None) -> dict[str, Any]:
-    if certificate is None:
-        return {"arithmetic_ms": None, "transport_excess_ms": None}
-    predicted = [certificate.predicted_ns(row.request_bytes, row.reply_bytes) for row in rows]
-    parts = [
-        r.preprocess_ns + r.head_ns + r.encode_ns + r.edge_decode_ns + r.edge_tail_ns + p
-        for r, p in zip(rows, predicted, strict=True)
-    ]
-    excess = [row.link_ns - p for row, p in zip(rows, predicted, strict=True)]
-    return {"arithmetic_ms": median(parts) / 1e6, "transport_excess_ms": median(excess) / 1e6}
+    agreed = list(dict.fromkeys(codec.written(item) for item in codecs))
+    asked = str(manifest.config.get("codec", ""))
+    return asked if asked and len(agreed) < 2 else ", ".join(agreed)
 
 
 def _quality(rows: Sequence[FrameRecord], manifest: RunManifest) -> dict[str, Any]:
@@ -226,7 +227,10 @@ def _quality(rows: Sequence[FrameRecord], manifest: RunManifest) -> dict[str, An
     # A picture that was measured several times counts once: its answer is always the same.
     by_picture = {row.source: row.result for row in rows if row.result is not None}
     found: dict[str, Any] = dict.fromkeys(
-        ("accuracy", "anchor_accuracy", "loss", "agreement", "max_difference")
+        (
+            *("accuracy", "anchor_accuracy", "loss", "agreement"),
+            *("max_difference", "rms_difference_pct"),
+        )
     )
     classified = {p: r["label"] for p, r in by_picture.items() if "label" in r}
     compared = {p: answers[p]["label"] for p in classified if "label" in answers.get(p, {})}
@@ -241,9 +245,13 @@ def _quality(rows: Sequence[FrameRecord], manifest: RunManifest) -> dict[str, An
             anchor = [compared[p] == labels[p] for p in labelled]
             found["anchor_accuracy"] = share(sum(anchor), len(anchor))
             found["loss"] = paired_loss(anchor, right)
-    differences = [r["agreement"]["max_abs"] for r in by_picture.values() if "agreement" in r]
-    if differences:
-        found["max_difference"] = math.inf if None in differences else max(differences)
+    compared_outputs = [r["agreement"] for r in by_picture.values() if "agreement" in r]
+    for name, key in (("max_difference", "max_abs"), ("rms_difference_pct", "nmse")):
+        values = [item[key] for item in compared_outputs]
+        if values:
+            found[name] = math.inf if None in values else max(values)
+    if found["rms_difference_pct"] is not None:
+        found["rms_difference_pct"] = 100 * math.sqrt(found["rms_difference_pct"])
     return found
 
 
@@ -254,6 +262,7 @@ def _use(files: RunFolder) -> dict[str, NodeUse]:
         if samples:
             use[node] = NodeUse(
                 cpu_pct_median=median(sample.process_cpu_pct for sample in samples),
+                rss_first_bytes=samples[0].rss_bytes,
                 rss_peak_bytes=max(sample.rss_bytes for sample in samples),
                 samples=len(samples),
                 source=samples[0].source,

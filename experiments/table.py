@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from experiments.statistics import Percentile, Share
+from experiments.statistics import PairedLoss, Percentile, Share
 from experiments.summary import STAGES, Summary
 
 
@@ -71,16 +71,16 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.agreement is not None:
         found.append(("as uncut", share_text(summary.agreement)))
     if summary.max_difference is not None:
-        found.append(("outputs", f"largest difference from uncut {summary.max_difference:.3g}"))
-    if summary.arithmetic_ms is not None and summary.transport_excess_ms is not None:
-        off = 100 * (summary.total_ms["p50"].value / summary.arithmetic_ms - 1)
-        found.append(
-            (
-                "arithmetic",
-                f"{summary.arithmetic_ms:.2f} ms, measured {off:+.1f} %; transport excess "
-                f"{summary.transport_excess_ms:.2f} ms",
-            )
-        )
+        text = f"largest difference from uncut {summary.max_difference:.3g}"
+        if summary.rms_difference_pct is not None:
+            text += f"; {summary.rms_difference_pct:.2g} % of them, root mean square"
+        found.append(("outputs", text))
+    if summary.transport_excess_ms is not None:
+        text = f"transport excess {summary.transport_excess_ms:.2f} ms"
+        if summary.arithmetic_ms is not None:
+            off = 100 * (summary.total_ms["p50"].value / summary.arithmetic_ms - 1)
+            text = f"{summary.arithmetic_ms:.2f} ms, measured {off:+.1f} %; {text}"
+        found.append(("arithmetic", text))
     found.append(("bookkeeping rest", f"{summary.rest_pct:.2f} % of end to end"))
     if summary.head_bytes:
         found.append(
@@ -90,18 +90,24 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
             )
         )
     for node, ready in summary.preparation.items():
-        text = f"{ready.provider.removesuffix('ExecutionProvider')}, loaded in "
-        text += f"{ready.init_ms:.0f} ms, first inference {ready.first_inference_ms:.1f} ms"
+        text = f"{ready.provider.removesuffix('ExecutionProvider')}, "
+        if ready.init_ms:
+            text += f"loaded in {ready.init_ms:.0f} ms, first inference "
+            text += f"{ready.first_inference_ms:.1f} ms"
+        else:
+            text += "warm from an earlier run"
         found.append((f"{node} engine", text))
     for node, use in summary.use.items():
         found.append(
             (
                 f"{node} process",
-                f"CPU {use.cpu_pct_median:.0f} % of a core, RSS {use.rss_peak_bytes / 1e6:.0f} MB "
-                "at most",
+                f"CPU {use.cpu_pct_median:.0f} % of a core, RSS {use.rss_first_bytes / 1e6:.0f} "
+                f"to {use.rss_peak_bytes / 1e6:.0f} MB",
             )
         )
     verdict = "; ".join(summary.violations) or "certified before and after"
+    if summary.link_kind == "direct" and not summary.violations:
+        verdict = "not shaped; what it bears was measured before and after"
     if summary.link_attempts > 1:
         verdict += f" (before: at measurement {summary.link_attempts})"
     found.append(("link", verdict))
@@ -117,16 +123,30 @@ def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
     for heading in ("p50 ms", "p95", "link", "bytes up", "accuracy", "loss"):
         table.add_column(heading, justify="right", no_wrap=True)
     for summary in sorted(summaries, key=lambda s: s.total_ms["p50"].value):
+        accuracy, loss = accuracy_and_loss(summary)
         table.add_row(
             summary.name + ("" if summary.complete else " (incomplete)"),
             f"{summary.total_ms['p50'].value:.2f}",
             f"{summary.total_ms['p95'].value:.2f}",
             f"{summary.stages_ms['link']['p50']:.2f}",
             f"{summary.request_bytes:,.0f}",
-            "" if summary.accuracy is None else f"{summary.accuracy.pct:.1f} %",
-            "" if summary.loss is None else f"{summary.loss.points:+.1f}",
+            "" if accuracy is None else f"{accuracy.pct:.1f} %",
+            "" if loss is None else f"{loss.points:+.1f}",
         )
     console.print(table, highlight=False)
+    pictures = {s.evaluation.pictures for s in summaries if s.evaluation is not None}
+    if pictures:
+        console.print(
+            f"accuracy and loss: of {max(pictures)} pictures, evaluated without the link",
+            highlight=False,
+        )
+
+
+def accuracy_and_loss(summary: Summary) -> tuple[Share | None, PairedLoss | None]:
+    """On the larger set of pictures: the evaluated one, where there is one."""
+    if summary.evaluation is not None:
+        return summary.evaluation.accuracy, summary.evaluation.loss
+    return summary.accuracy, summary.loss
 
 
 def interval(found: Percentile) -> str:

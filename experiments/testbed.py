@@ -66,6 +66,7 @@ class TestbedOptions(msgspec.Struct, frozen=True):
     certify_s: float
     sample_s: float
     seed: int
+    message_mib: int = 128
 
 
 class Testbed:
@@ -95,6 +96,7 @@ class Testbed:
         arguments += ["--models", str(options.models), "--records", str(options.out)]
         arguments += ["--provider", options.provider, "--threads", str(options.edge_threads)]
         arguments += ["--sample-s", str(options.sample_s)]
+        arguments += ["--message-mib", str(options.message_mib)]
         log = self.logs / "edge.log"
         with log.open("ab") as errors:
             self.edge = children.start_module(arguments, errors)

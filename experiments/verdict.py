@@ -9,13 +9,18 @@ import msgspec
 import numpy as np
 
 from experiments.summary import Summary
+from splitbed import codec
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
 from splitbed.task import PICTURE_CUT, RESULT_CUT
 
 POINTS_ALLOWED: Final = 1.0
-"""Net loss of accuracy against the uncut model up to which a configuration may win."""
+"""Net loss of accuracy against the uncut model up to which a configuration may win; without labels,
+points of agreement with it."""
 
-_DEVICE_STAGES: Final = ("preprocess", "head", "encode", "finish")
+RMS_ALLOWED_PCT: Final = 1.0
+"""For raw outputs: error over output, both root mean square, up to which it may win."""
+
+_DEVICE_STAGES: Final = ("preprocess", "head", "encode")
 _SLOWEST: Final = 100.0
 
 PLACES: Final = {
@@ -39,31 +44,37 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def decide_by_link(summaries: Sequence[Summary]) -> list[Verdict]:
-    """One verdict for each link and model among the runs, in their order."""
-    groups: dict[tuple[str, str], list[Summary]] = {}
+    """One verdict for each link, model and setting (window, threads, provider), in their order."""
+    groups: dict[tuple[object, ...], list[Summary]] = {}
     for summary in summaries:
-        groups.setdefault((summary.link, summary.model), []).append(summary)
+        model = summary.model_digest or summary.model
+        groups.setdefault((summary.link, model, *summary.setting), []).append(summary)
     return [decide(group) for group in groups.values()]
 
 
 def decide(summaries: Sequence[Summary]) -> Verdict:
     """Compare the best split with the best anchor, by the intervals of their medians.
 
-    Configurations that are incomplete, or lose more than POINTS_ALLOWED, do not take part.
+    Configurations that are incomplete do not take part, nor those that lose too much (`_fits`).
     """
-    fit = [s for s in summaries if s.complete and _keeps_accuracy(s)]
+    complete = [s for s in summaries if s.complete]
+    fit = [s for s in complete if _fits(s)]
     anchors = sorted((s for s in fit if s.is_anchor), key=_median)
     splits = sorted((s for s in fit if not s.is_anchor), key=_median)
-    if not fit and any(s.complete for s in summaries):
+    if not complete:
+        return Verdict("No configuration was measured completely.", "", "", None)
+    if not fit:
         return Verdict(
-            f"Every configuration loses more than {POINTS_ALLOWED:g} points of accuracy.",
+            f"Every configuration loses too much: more than {POINTS_ALLOWED:g} points of accuracy "
+            "(without labels, of agreement with the uncut model; of raw outputs, "
+            f"{RMS_ALLOWED_PCT:g} % of their size), or nothing is known of its answers.",
             "",
             "",
             None,
         )
-    if not fit:
-        return Verdict("No configuration was measured completely.", "", "", None)
-    link = fit[0].link
+    link, window = fit[0].link, fit[0].setting[0]
+    if window not in (None, 1):
+        link += f" with {window} frames in flight"
     if len(fit) == 1:
         sentence = (
             f"On {link} {_called(fit[0])} takes {_time(fit[0])} end to end; measure other cuts and "
@@ -82,47 +93,88 @@ def decide(summaries: Sequence[Summary]) -> Verdict:
     split, anchor = splits[0], anchors[0]
     if _clearly_faster(split, anchor):
         sentence = (
-            f"On {link} splitting helps: {_called(split)} wins with {_time(split)} end to end, "
-            f"against {_time(anchor)} for the best anchor, {_called(anchor)}."
+            f"On {link} splitting helps: {_called(split)} wins with {_time(split)} end to end"
+            f"{_price(split)}, against {_time(anchor)} for the best anchor, {_called(anchor)}."
         )
         return Verdict(sentence, "", split.run_id, True)
-    # A split that is ahead already, if not clearly, would win on no slower a device.
-    outlook = "" if _median(split) < _median(anchor) else _outlook(splits, anchors)
     if _clearly_faster(anchor, split):
         sentence = (
             f"On {link} splitting does not help: {_called(anchor)} wins with {_time(anchor)} end "
-            f"to end; the best split, {_called(split)}, takes {_time(split)}."
+            f"to end{_price(anchor)}; the best split, {_called(split)}, takes {_time(split)}."
         )
-        return Verdict(sentence, outlook, anchor.run_id, False)
+        return Verdict(sentence, _outlook(splits, anchors), anchor.run_id, False)
     sentence = (
         f"On {link} these frames cannot tell whether splitting helps: {_called(split)} takes "
         f"{_time(split)}, the best anchor, {_called(anchor)}, {_time(anchor)}; measure more frames."
     )
-    return Verdict(sentence, outlook, min(fit, key=_median).run_id, None)
+    return Verdict(sentence, "", min(fit, key=_median).run_id, None)
 
 
 def _outlook(splits: Sequence[Summary], anchors: Sequence[Summary]) -> str:
-    """From which slowdown of the device on a split would win, all else as measured."""
-    for factor in np.geomspace(1.0, _SLOWEST, 400)[1:]:
-        split = min(splits, key=lambda s: _slowed(s, factor))
-        if all(_slowed(split, factor) < _slowed(anchor, factor) for anchor in anchors):
-            return (
-                f"By arithmetic, not by measurement: on a device {factor:.1f} times slower than "
-                f"this one, and the same edge and link, {_called(split)} would win."
-            )
+    """From which slowdown of the device on a split would win, all else as measured.
+
+    Between the slowdown at which it would by the ends of the medians' intervals that favour it, and
+    the one by the ends that do not.
+    """
+    start = "By arithmetic, not by measurement: "
+    least = _turning(splits, anchors, favourable=True)
+    if least is None:
+        return (
+            f"{start}a device up to {_SLOWEST:.0f} times slower than this one would not gain from "
+            "any of these splits either."
+        )
+    most = _turning(splits, anchors, favourable=False)
+    if most is None:
+        return (
+            f"{start}with the same edge and link, a device would have to be at least "
+            f"{least[0]:.1f} times slower than this one before {_called(least[1])} wins."
+        )
     return (
-        "By arithmetic, not by measurement: a device up to "
-        f"{_SLOWEST:.0f} times slower than this one would not gain from any of these splits either."
+        f"{start}with the same edge and link, {_called(most[1])} would win from a device "
+        f"{least[0]:.1f} to {most[0]:.1f} times slower than this one on."
     )
 
 
-def _slowed(summary: Summary, factor: float) -> float:
+def _turning(
+    splits: Sequence[Summary], anchors: Sequence[Summary], favourable: bool
+) -> tuple[float, Summary] | None:
+    """The smallest slowdown at which a split is ahead of every anchor, and that split."""
+    for factor in np.geomspace(1.0, _SLOWEST, 400):
+        split = min(splits, key=lambda s: _slowed(s, factor, low=favourable))
+        split_ms = _slowed(split, factor, low=favourable)
+        if all(split_ms < _slowed(a, factor, low=not favourable) for a in anchors):
+            return float(factor), split
+    return None
+
+
+def _slowed(summary: Summary, factor: float, low: bool) -> float:
     own = sum(summary.stages_ms[stage]["p50"] for stage in _DEVICE_STAGES)
-    return _median(summary) + (factor - 1) * own
+    middle = summary.total_ms["p50"]
+    end = middle.low if low else middle.high
+    return (middle.value if end is None else end) + (factor - 1) * own
 
 
-def _keeps_accuracy(summary: Summary) -> bool:
-    return summary.points_lost is None or summary.points_lost <= POINTS_ALLOWED
+def _fits(summary: Summary) -> bool:
+    """Whether its answers are near enough to the uncut model's to be compared by time.
+
+    By accuracy where there are labels, else by agreement, else by the outputs themselves. Where
+    nothing is known, only what loses nothing takes part.
+    """
+    if summary.points_lost is not None:
+        return summary.points_lost <= POINTS_ALLOWED
+    if summary.agreement is not None:
+        return 100 - summary.agreement.pct <= POINTS_ALLOWED
+    if summary.rms_difference_pct is not None:
+        return summary.rms_difference_pct <= RMS_ALLOWED_PCT
+    return codec.is_lossless(summary.codec)
+
+
+def _price(summary: Summary) -> str:
+    """What a configuration loses, if anything, as a clause."""
+    loss = summary.evaluation.loss if summary.evaluation else summary.loss
+    if loss is None or (loss.became_wrong == 0 and loss.became_right == 0):
+        return ""
+    return f" and loses {loss.points:.1f} points of accuracy ({loss.low:.1f} to {loss.high:.1f})"
 
 
 def _median(summary: Summary) -> float:
@@ -137,7 +189,8 @@ def _clearly_faster(one: Summary, other: Summary) -> bool:
 def _called(summary: Summary) -> str:
     place = PLACES.get(summary.cut)
     if place is None:
-        return f"the cut at {summary.cut} coded {summary.codec}"
+        what = f"the cut at {summary.cut} coded {summary.codec}"
+        return f"first layers only, {what}," if summary.is_anchor else what
     if summary.cut == PICTURE_CUT:
         return f"{place}, fed with {summary.codec}"
     return place

@@ -44,6 +44,10 @@ class ResponderOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     listen: Annotated[str, Meta(description="where the probe connects")] = "127.0.0.1:50053"
 
 
+class ProfilesOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """List every named link profile with the source of its figures."""
+
+
 class CertifyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Measure a link through a relay or a responder, and say whether it meets a profile.
 
@@ -85,7 +89,7 @@ def relay(argv: Sequence[str]) -> int:
 def responder(argv: Sequence[str]) -> int:
     """Run a responder until SIGTERM."""
     options = config.from_command_line(
-        ResponderOptions, argv, command="python -m netem responder", table="relay"
+        ResponderOptions, argv, command="python -m netem responder", table="responder"
     )
     process.end_with_parent()
     stop = process.stop_event()
@@ -99,7 +103,7 @@ def responder(argv: Sequence[str]) -> int:
 def certify(argv: Sequence[str]) -> int:
     """Measure once and compare; exit code 4 outside the profile's tolerance."""
     options = config.from_command_line(
-        CertifyOptions, argv, command="splitbed link certify", table="relay"
+        CertifyOptions, argv, command="splitbed link certify", table="certify"
     )
     profile = find_profile(options.profile)
     if not options.json:
@@ -120,7 +124,7 @@ def certify(argv: Sequence[str]) -> int:
 
 def list_profiles(argv: Sequence[str]) -> int:
     """Print every named profile with its source."""
-    del argv
+    config.from_command_line(ProfilesOptions, argv, command="splitbed link profiles", table="relay")
     for name, profile in profiles().items():
         sys.stdout.write(f"{name:16} {describe(profile)}\n{'':16} {profile.source}\n")
     sys.stdout.write(f"{'or':16} {WRITTEN_FORM}\n")

@@ -19,8 +19,10 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from typing import Final
 
+from splitbed.address import written
 from splitbed.errors import LinkError
 from splitbed.link import Direction, LinkCounters, LinkMeasurement, LinkProfile
 
@@ -146,6 +148,8 @@ def measure(address: tuple[str, int], profile: LinkProfile, seconds: float) -> L
         up_probe_bytes=up_bytes,
         down_probe_bytes=down_bytes,
         seconds=time.perf_counter() - start,
+        at=written(*address),
+        taken_utc=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 

@@ -49,7 +49,8 @@ def find_profile(text: str) -> LinkProfile:
         )
     figures: dict[str, dict[str, float]] = {"up": {}, "down": {}}
     given: set[str] = set()
-    for item in text.split(","):
+    # up= and down= say more than rate=, wherever they stand.
+    for item in sorted(text.split(","), key=lambda item: not item.startswith("rate=")):
         key, _, value = item.partition("=")
         if key in given:
             raise UsageError(f"link '{text}': '{key}' stands there twice")

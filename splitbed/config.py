@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shlex
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,10 @@ from splitbed.errors import UsageError
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-TABLES: Final = ("edge", "device", "relay", "run", "demo")
+TABLES: Final = (
+    *("edge", "device", "relay", "responder", "certify"),
+    *("run", "demo", "report", "calibrate", "cuts"),
+)
 """The tables that one configuration file may hold."""
 
 POSITIONAL: Final = Meta(extra={"positional": True})
@@ -61,6 +65,29 @@ def from_command_line(
         wanted = ", ".join(_written(field) for field in missing)
         raise UsageError(f"{command} needs {wanted}; see {command} --help")
     return _convert(values, kind, f"the options of {command}")
+
+
+def command_line(options: msgspec.Struct, command: str) -> str:
+    """The command that gives these options again: what differs from the defaults, shell-quoted."""
+    info = msgspec.inspect.type_info(type(options))
+    assert isinstance(info, StructType)
+    words = command.split()
+    for field in info.fields:
+        value = getattr(options, field.name)
+        default = field.default
+        if default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        if not field.required and value == default:
+            continue
+        written = _written(field)
+        if isinstance(value, bool):
+            words.append(written if value else f"--no-{written.removeprefix('--')}")
+        elif not written.startswith("--"):
+            words += map(str, value if isinstance(value, tuple) else (value,))
+        else:
+            for item in value if isinstance(value, tuple) else (value,):
+                words += [written, str(item)]
+    return shlex.join(words)
 
 
 def from_toml(text: str, kind: type[T], where: str) -> T:

@@ -74,6 +74,10 @@ class LinkMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     down_probe_bytes: int
     seconds: float
     """How long the measurement took."""
+    at: str = ""
+    """The address that was probed."""
+    taken_utc: str = ""
+    """When it was over, by the clock of the machine that probed."""
 
     @property
     def rtt_median_ns(self) -> int:
@@ -138,14 +142,6 @@ class LinkCertificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def rtt_ns(self) -> float:
         """Certified round-trip time: mean of the medians before and after."""
         return self._mean("rtt_median_ns")
-
-    def predicted_ns(self, request_bytes: int, reply_bytes: int) -> float:
-        """Arithmetic time of one exchange on this link: both messages and one round trip."""
-        return (
-            request_bytes * 8e9 / self.up_goodput_bps
-            + reply_bytes * 8e9 / self.down_goodput_bps
-            + self.rtt_ns
-        )
 
     def violations(self) -> list[str]:
         """Each way in which the measured link misses its profile, as a clause; [] if none."""

@@ -19,6 +19,7 @@ PARENT: Final = "SPLITBED_PARENT"
 
 _PR_SET_PDEATHSIG: Final = 1
 INTERRUPTED: Final = 130
+_LOOK_UP_S: Final = 0.25
 
 
 def guarded(main: Callable[[], int], program: str) -> int:
@@ -53,9 +54,24 @@ def end_with_parent() -> None:
         sys.exit(0)
 
 
+class _StopEvent(threading.Event):
+    """An event whose `wait` hears every signal.
+
+    Python runs handlers on the main thread only. A signal that the system gave to another thread
+    (as it does while the main thread is stopped) leaves it asleep, so it looks up now and then.
+    """
+
+    def wait(self, timeout: float | None = None) -> bool:
+        if timeout is not None:
+            return super().wait(timeout)
+        while not super().wait(_LOOK_UP_S):
+            pass
+        return True
+
+
 def stop_event() -> threading.Event:
     """An event that SIGTERM and SIGINT set: the process drains and ends."""
-    event = threading.Event()
+    event = _StopEvent()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: event.set())
     return event

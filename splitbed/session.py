@@ -87,6 +87,18 @@ class CutQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
+class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file that a model came from, as test material is listed."""
+
+    name: str
+    file_bytes: int
+    """With its external data."""
+    md5: str
+    """Of the main file alone."""
+    sha256: str
+    """With external data, of the digests of all its files."""
+
+
 class CutAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the edge knows of that cut: both parts and what the pictures mean to the model."""
 
@@ -100,6 +112,8 @@ class CutAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     outputs: tuple[TensorSpec, ...]
     task_json: str
     """The model's task description (`splitbed.task`), as JSON."""
+    source: ModelFile | None = None
+    """None where the edge does not say."""
 
 
 class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,6 +146,8 @@ class SessionAgreed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Time to create the edge's ONNX Runtime session; 0 when it was warm."""
     first_inference_ns: int
     """Time of its first inference; 0 when it was warm."""
+    node: dict[str, Any] = {}
+    """What the edge says of itself: `versions`, `host`, `threads`. For the record only."""
 
 
 class EdgeTimes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

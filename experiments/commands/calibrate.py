@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from experiments.pictures import hold_out, read_pictures
+from experiments.pictures import read_pictures
 from experiments.preparation import calibrate, prepare_cut, prepare_model
 from splitbed import config
 from splitbed.errors import RecordError
@@ -19,15 +19,14 @@ from splitbed.errors import RecordError
 class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Run a head on a few real pictures and keep the statistics of what crosses the cut.
 
-    Use pictures that are not in the set you measure. The file goes to `splitbed run` or to a device
-    with --calibration.
+    Use pictures that are not in the set you measure; `splitbed run` leaves out those that are. The
+    file goes to `splitbed run` or to a device with --calibration.
     """
 
     model: Annotated[Path, config.POSITIONAL, Meta(description="an ONNX file")]
     cut: Annotated[str, Meta(description="a cut of `splitbed model cuts`")]
     images: Annotated[Path, Meta(description="folder of pictures")]
-    count: Annotated[int, Meta(description="how many of them", ge=1)] = 16
-    seed: Annotated[int, Meta(description="which of them")] = 0
+    count: Annotated[int, Meta(description="how many of them, evenly spaced", ge=1)] = 16
     threads: Annotated[int, Meta(description="threads, 0: as ONNX Runtime chooses", ge=0)] = 0
     out: Annotated[Path, Meta(description="the file to write")] = Path("calibration.json")
 
@@ -35,14 +34,12 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 def main(argv: Sequence[str]) -> int:
     """Run it; an exit code."""
     options = config.from_command_line(
-        CalibrateOptions, argv, command="splitbed calibrate", table="run"
+        CalibrateOptions, argv, command="splitbed calibrate", table="calibrate"
     )
     model = prepare_model(options.model)
     cut = prepare_cut(model, options.cut)
     pictures = read_pictures(options.images, None)
-    count = min(options.count, len(pictures.paths))
-    whole = count == len(pictures.paths)
-    chosen = pictures.paths if whole else hold_out(pictures, count, options.seed)
+    chosen = pictures.spread(options.count)
     found = calibrate(model, cut, chosen, options.threads)
     content = msgspec.json.encode(found)
     try:

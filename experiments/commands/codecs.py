@@ -6,13 +6,20 @@ import inspect
 import sys
 from collections.abc import Sequence
 
+import msgspec
+
+from splitbed import config
 from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES
 from splitbed.codec.stage import Stage
 
 
+class CodecsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """List the stages that a codec is made of, with what each loses and how it is written."""
+
+
 def main(argv: Sequence[str]) -> int:
     """Print every stage; an exit code."""
-    del argv
+    config.from_command_line(CodecsOptions, argv, command="splitbed codec list", table="run")
     out = sys.stdout
     out.write("A codec is one array stage, then any byte stages: quantize:4+zstd:3\n")
     stages: dict[str, type[Stage]] = {**ARRAY_STAGES, **BYTE_STAGES}

@@ -37,7 +37,7 @@ class CutsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 def main(argv: Sequence[str]) -> int:
     """Run it; an exit code."""
     options = config.from_command_line(
-        CutsOptions, argv, command="splitbed model cuts", table="run"
+        CutsOptions, argv, command="splitbed model cuts", table="cuts"
     )
     source = load(options.model)
     given = dict(_shape_of(text) for text in options.shape)

@@ -14,28 +14,30 @@ from msgspec import Meta
 from rich.console import Console
 
 from experiments import gestures
-from experiments.commands.run import RunOptions, plan_run, stop_on_signals
+from experiments.commands.run import stop_on_signals
 from experiments.evaluation import LabelledPicture, evaluate, write_evaluation
 from experiments.measurement import RunPlan, measure
 from experiments.pictures import read_pictures
-from experiments.preparation import PreparedModel, calibrate, prepare_cut, prepare_model, reference
+from experiments.planning import RunOptions, plan_run
+from experiments.preparation import PreparedModel, prepare_cut, prepare_model, reference
 from experiments.report import gather, write_report
 from experiments.table import print_comparison
 from experiments.testbed import Testbed, TestbedOptions
 from netem.profiles import WRITTEN_FORM, describe, find_profile
-from splitbed import codec, config
+from splitbed import config
 from splitbed.codec import Calibration, read_calibration
 from splitbed.errors import RecordError, RunIncomplete
 from splitbed.progress import Progress
 from splitbed.task import PICTURE_CUT, RESULT_CUT, models_folder
 
+_FIRST_LAYERS: Final = "stem"
 _LOSSLESS_LIKE: Final = "cast+zstd:3"
 _SHORT: Final = "quantize:4+zstd:3"
 
 CONFIGURATIONS: Final = (
     (RESULT_CUT, "raw"),
     (PICTURE_CUT, "jpeg:90"),
-    ("stem", _SHORT),
+    (_FIRST_LAYERS, _SHORT),
     ("layer2", _LOSSLESS_LIKE),
     ("layer2", _SHORT),
     ("layer3", _LOSSLESS_LIKE),
@@ -73,7 +75,9 @@ class DemoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     cache: Annotated[Path, Meta(description="where rendered pictures are kept")] = msgspec.field(
         default_factory=_cache_folder
     )
-    certify_s: Annotated[float, Meta(description="seconds for each link measurement", gt=0)] = 1.0
+    certify_s: Annotated[
+        float, Meta(description="seconds for each link measurement", gt=0, le=600)
+    ] = 1.0
     seed: Annotated[int, Meta(description="for the link's jitter")] = 0
     accept_uncertified: Annotated[
         bool, Meta(description="report although the link was outside its tolerance")
@@ -89,7 +93,6 @@ def main(argv: Sequence[str]) -> int:
     console.print(f"link {profile.name}: {describe(profile)}")
     held_out = _rendered(options, console)
     model = prepare_model(models_folder() / "gesture" / "gesture.onnx")
-    stop = stop_on_signals()
     # A folder for each time, so that an earlier demo's runs never mix with this one's.
     out = options.out / time.strftime("%Y%m%d-%H%M%S")
     folders: list[Path] = []
@@ -107,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
             seed=options.seed,
         )
         try:
-            with Testbed(settings, out / "logs") as testbed:
+            with stop_on_signals() as stop, Testbed(settings, out / "logs") as testbed:
                 for number, plan in enumerate(plans, 1):
                     name = f"[{number}/{len(plans)}] {plan.cut} {plan.codec}"
                     folders.append(_measured(testbed, plan, name, stop, console))
@@ -137,6 +140,9 @@ def _measured(
         progress = Progress(name, plan.warmup + plan.frames)
         manifest = measure(testbed, plan, run_id, stop, progress.update)
         progress.close()
+        if stop.is_set():
+            console.print(f"{name}: {manifest.outcome}; rows are kept in {out}", markup=False)
+            raise KeyboardInterrupt
         if manifest.outcome != "complete":
             raise RunIncomplete(f"{name}: {manifest.outcome}; rows are kept in {out}")
         if not manifest.link_violations or attempt == _ATTEMPTS:
@@ -169,20 +175,9 @@ def _rendered(options: DemoOptions, console: Console) -> Path:
 def _plans(
     options: DemoOptions, model: PreparedModel, held_out: Path, scratch: Path, console: Console
 ) -> list[RunPlan]:
-    calibration_images = held_out.with_name(f"calibration-{_CALIBRATION_PICTURES}")
     pictures = read_pictures(held_out, None)
     plans = []
-    calibrations: dict[str, Path] = {}
     for cut, coding in CONFIGURATIONS:
-        calibration: Path | None = None
-        if codec.needs_calibration(coding):
-            if cut not in calibrations:
-                found = calibrate(
-                    model, prepare_cut(model, cut), read_pictures(calibration_images, None).paths, 0
-                )
-                calibrations[cut] = scratch / f"{cut}.json"
-                calibrations[cut].write_bytes(msgspec.json.encode(found))
-            calibration = calibrations[cut]
         run = RunOptions(
             model=model.canonical.source.path,
             cut=cut,
@@ -190,7 +185,9 @@ def _plans(
             codec=coding,
             link=options.link,
             frames=options.frames,
-            calibration=calibration,
+            calibration_images=held_out.with_name(f"calibration-{_CALIBRATION_PICTURES}"),
+            calibration_count=_CALIBRATION_PICTURES,
+            anchor=cut == _FIRST_LAYERS,
             provider="cpu",
             certify_s=options.certify_s,
             seed=options.seed,

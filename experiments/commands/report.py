@@ -36,9 +36,13 @@ class ReportOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 def main(argv: Sequence[str]) -> int:
     """Run it; an exit code."""
-    options = config.from_command_line(ReportOptions, argv, command="splitbed report", table="run")
+    options = config.from_command_line(
+        ReportOptions, argv, command="splitbed report", table="report"
+    )
     found = gather(find_runs(options.runs), options.accept_uncertified)
     summaries = found.shown
+    for sentence in found.empty:
+        sys.stderr.write(f"left out: {sentence}\n")
     if options.json:
         sys.stdout.write(msgspec.json.encode(summaries).decode() + "\n")
         found.check()
@@ -49,7 +53,9 @@ def main(argv: Sequence[str]) -> int:
     else:
         print_comparison(summaries, console)
     for verdict in write_report(summaries, options.out):
-        sys.stdout.write(f"\n{verdict.sentence}\n")
+        console.print(f"\n{verdict.sentence}", markup=False, highlight=False)
+        if verdict.outlook:
+            console.print(verdict.outlook, markup=False, highlight=False)
     sys.stdout.write(f"report: {options.out}\n")
     sys.stdout.flush()
     found.check()

@@ -6,7 +6,15 @@ turns that text, a boundary and its calibration into the specification that two 
 """
 
 from splitbed.codec.calibration import Calibration, TensorStatistics, read_calibration
-from splitbed.codec.pipeline import Codec, build, needs_calibration, parse, plan, written
+from splitbed.codec.pipeline import (
+    Codec,
+    build,
+    is_lossless,
+    needs_calibration,
+    parse,
+    plan,
+    written,
+)
 from splitbed.codec.raw import raw_array, raw_bytes
 
 __all__ = [
@@ -14,6 +22,7 @@ __all__ = [
     "Codec",
     "TensorStatistics",
     "build",
+    "is_lossless",
     "needs_calibration",
     "parse",
     "plan",

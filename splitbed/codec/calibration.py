@@ -78,6 +78,8 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inputs: tuple[str, ...]
     """The pictures it was made from, by file name."""
     tensors: dict[str, TensorStatistics]
+    digests: tuple[str, ...] = ()
+    """SHA-256 of those pictures' files, so that a run can leave them out."""
 
 
 class StatisticsCollector:

@@ -16,6 +16,7 @@ from splitbed.errors import CodecError, CodecUnknown, PayloadInvalid, SplitbedEr
 from splitbed.session import Buffer, StageSpec, TensorCodec
 from splitbed.tensor import Array, TensorSpec
 
+_FLOATS_ONLY: Final = ("cast", "quantize")
 _MOST_STAGES: Final = 8
 
 
@@ -73,21 +74,38 @@ def needs_calibration(text: str) -> bool:
     return ARRAY_STAGES[first.id].calibrated and not {"low", "high"} <= set(first.arguments)
 
 
+def is_lossless(text: str) -> bool:
+    """Whether a written codec gives back what went in; False for a text that is none."""
+    try:
+        stages = parse(text)
+    except CodecUnknown:
+        return False
+    return all((ARRAY_STAGES | BYTE_STAGES)[stage.id].lossless for stage in stages)
+
+
 def plan(
     text: str, boundary: Sequence[TensorSpec], calibration: Calibration | None
 ) -> tuple[TensorCodec, ...]:
     """One complete codec specification for each boundary tensor, in order.
 
     A tensor that the array stage cannot code because it holds no floating-point numbers (indices,
-    masks) goes `raw` instead, followed by the same byte stages. Raises CodecUnknown and CodecError.
+    masks) goes `raw` instead, followed by the same byte stages; a boundary of nothing else is
+    refused. Raises CodecUnknown and CodecError.
     """
     written = parse(text)
     tail = written[1:]
+    if written[0].id in _FLOATS_ONLY and not any(spec.is_float for spec in boundary):
+        names = ", ".join(spec.name for spec in boundary)
+        raise CodecError(
+            f"{written[0].id} codes floating-point numbers, and nothing at this cut holds any "
+            f"({names}): use raw+zstd, or jpeg and png for @picture"
+        )
     codecs = []
     for spec in boundary:
         statistics = calibration.tensors.get(spec.name) if calibration else None
-        lossy_on_integers = not spec.is_float and written[0].id in ("cast", "quantize")
-        first = Written("raw", {}) if lossy_on_integers else written[0]
+        first = written[0]
+        if first.id in _FLOATS_ONLY and not spec.is_float:
+            first = Written("raw", {})
         binding = Binding(spec=spec, statistics=statistics, last=not tail)
         stages: list[Stage] = [ARRAY_STAGES[first.id].bind(first.arguments, binding)]
         stages += [BYTE_STAGES[stage.id].bind(stage.arguments, binding) for stage in tail]

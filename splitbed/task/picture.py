@@ -29,9 +29,12 @@ def picture_files(folder: Path) -> list[Path]:
     """The picture files of a folder, by name; UsageError where there is none."""
     if not folder.is_dir():
         raise UsageError(f"the folder of pictures {folder} is not there")
-    found = sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()
-    )
+    try:
+        found = sorted(
+            path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file()
+        )
+    except OSError as error:
+        raise UsageError(f"cannot read the folder {folder}: {error.strerror}") from error
     if not found:
         raise UsageError(f"{folder} holds no pictures ({', '.join(SUFFIXES)})")
     return found

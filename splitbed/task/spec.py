@@ -79,6 +79,12 @@ class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
                 f"task: input '{name}' is none of the model's inputs ({', '.join(names)}); name "
                 "the one that takes the picture with input = "
             )
+        others = [other for other in names if other != name]
+        if others:
+            raise TaskError(
+                f"task: the model also needs {', '.join(others)}, which no picture gives: export "
+                "it with constants in their place"
+            )
         shape = inputs[names.index(name)].shape
         channels = 1 if self.colour == "Y" else 3
         axes = (1, 2, 3) if self.layout == "NCHW" else (3, 1, 2)

@@ -67,6 +67,12 @@ class Peer(Protocol):
     def open_session(self, spec: SessionSpec) -> SessionAgreed:
         """Prepare a session, or raise why not."""
 
+    def attach(self, session_id: int) -> None:
+        """A stream is open for this session's frames: from here on that keeps it, and ends it.
+
+        An unknown session is no error.
+        """
+
     def process(self, frame: Frame, received_ns: int, request_bytes: int) -> Reply:
         """Decode, run, encode. A frame that fails gives a Reply with its error.
 

@@ -16,6 +16,7 @@ from splitbed.transport.grpc_settings import (
     FAILURE_TRAILER,
     MESSAGE_BYTES,
     SERVICE,
+    SESSION_HEADER,
     WINDOW_HEADER,
     options,
 )
@@ -53,6 +54,9 @@ M = TypeVar("M")
 
 _CALL_TIMEOUT_S: Final = 120.0
 """For calls other than frames: opening a session may cut a model and warm a GPU."""
+_PROBE_TIMEOUT_S: Final = 10.0
+_CLOSE_TIMEOUT_S: Final = 2.0
+"""For each of the two steps of closing a session: nobody waits for an edge that hangs."""
 
 
 class GrpcTransport:
@@ -121,7 +125,8 @@ class GrpcTransport:
     def probe(self) -> ClockExchange:
         """See Transport."""
         sent_ns = time.perf_counter_ns()
-        reply = self._call("Probe", pb.ProbeRequest(sent_ns=sent_ns), pb.ProbeReply)
+        request = pb.ProbeRequest(sent_ns=sent_ns)
+        reply = self._call("Probe", request, pb.ProbeReply, _PROBE_TIMEOUT_S)
         return conversion.exchange_of(sent_ns, reply, time.perf_counter_ns())
 
     def close(self) -> None:
@@ -131,12 +136,14 @@ class GrpcTransport:
 
     def close_session(self, session_id: int) -> None:
         """Let the edge free a session."""
-        self._call("CloseSession", pb.SessionClosed(session_id=session_id), pb.SessionClosed)
+        message = pb.SessionClosed(session_id=session_id)
+        self._call("CloseSession", message, pb.SessionClosed, _CLOSE_TIMEOUT_S)
 
-    def frames(self, requests: Iterator[bytes], window: int) -> Any:
+    def frames(self, requests: Iterator[bytes], session_id: int, window: int) -> Any:
         """The bidirectional stream of encoded frames."""
         method = self._open_channel().stream_stream(f"/{SERVICE}/Frames", _plain, _plain)
-        return method(requests, metadata=(*self._metadata, (WINDOW_HEADER, str(window))))
+        headers = ((SESSION_HEADER, str(session_id)), (WINDOW_HEADER, str(window)))
+        return method(requests, metadata=(*self._metadata, *headers))
 
     def translated(self, error: grpc.RpcError) -> SplitbedError:
         """A gRPC error as one of ours."""
@@ -147,12 +154,14 @@ class GrpcTransport:
             raise EdgeUnreachable("this transport is closed")
         return self._channel
 
-    def _call(self, name: str, message: Any, answer: type[M]) -> M:
+    def _call(
+        self, name: str, message: Any, answer: type[M], timeout_s: float = _CALL_TIMEOUT_S
+    ) -> M:
         method = self._open_channel().unary_unary(
             f"/{SERVICE}/{name}", type(message).SerializeToString, _plain
         )
         try:
-            data = method(message, timeout=_CALL_TIMEOUT_S, metadata=self._metadata)
+            data = method(message, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise translated(error, self._address) from error
         return conversion.parse(answer, data)  # type: ignore[type-var]
@@ -168,9 +177,9 @@ class _GrpcSession:
         self._pending: collections.deque[tuple[int, int, int, Future[Reply]]] = collections.deque()
         self._failure: SplitbedError | None = None
         self._lock = threading.Lock()
-        self._closed = False
+        self._closed = self._given_up = False
         requests: Callable[[], bytes | None] = self._requests.get
-        self._call = transport.frames(iter(requests, None), window)
+        self._call = transport.frames(iter(requests, None), agreed.session_id, window)
         self._thread = threading.Thread(target=self._receive, name="replies", daemon=True)
         self._thread.start()
 
@@ -192,10 +201,13 @@ class _GrpcSession:
                 return
             self._closed = True
         self._requests.put(None)
-        self._thread.join(timeout=5)
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        self._given_up = self._thread.is_alive()  # replies are still due, and do not come
         self._call.cancel()
-        if self._failure is None:
-            with contextlib.suppress(TransportError):  # the edge gone, the session is too
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        # An edge that hangs or is gone ends the session with its stream; there is nobody to tell.
+        if not self._given_up and not isinstance(self._failure, EdgeUnreachable):
+            with contextlib.suppress(TransportError):
                 self._transport.close_session(self.agreed.session_id)
 
     def _receive(self) -> None:
@@ -229,6 +241,8 @@ class _GrpcSession:
             self._fail(error)
 
     def _fail(self, error: SplitbedError) -> None:
+        if self._given_up:  # our own cancelling, and no failure of the edge's
+            error = EdgeUnreachable("the session was closed before the reply came")
         with self._lock:
             self._failure = error
         self._fail_pending(error)

@@ -18,6 +18,7 @@ from splitbed.transport.grpc_settings import (
     FAILURE_TRAILER,
     MESSAGE_BYTES,
     SERVICE,
+    SESSION_HEADER,
     TOKEN_HEADER,
     WINDOW_HEADER,
     options,
@@ -52,6 +53,7 @@ _STATUS: Final = {
 """Status by kind of failure; INVALID_ARGUMENT for every other kind."""
 
 _MOST_WINDOW: Final = 256
+_MOST_DIGITS: Final = 20  # of a 64-bit number
 _SENTENCE_CHARACTERS: Final = 1500  # HTTP/2 headers are limited to 8 KiB
 
 Received = tuple[bytes, int]
@@ -158,6 +160,10 @@ class GrpcServer:
             headers = dict(context.invocation_metadata())
             window = str(headers.get(WINDOW_HEADER, "1"))
             depth = min(max(int(window), 1), _MOST_WINDOW) if window.isdecimal() else 1
+            named = str(headers.get(SESSION_HEADER, ""))
+            if named.isdecimal() and len(named) <= _MOST_DIGITS:
+                used.add(int(named))
+                self._peer.attach(int(named))
             with contextlib.closing(_received(requests, depth)) as received:
                 for message, received_ns in received:
                     frame = decode_frame(message)

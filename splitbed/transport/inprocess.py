@@ -63,6 +63,7 @@ class _InProcessSession:
     def __init__(self, peer: Peer, agreed: SessionAgreed) -> None:
         self._peer = peer
         self.agreed = agreed
+        peer.attach(agreed.session_id)
 
     def submit(self, frame_id: int, payloads: tuple[Buffer, ...]) -> Future[Reply]:
         future: Future[Reply] = Future()

@@ -15,6 +15,7 @@ from splitbed.session import (
     ClockExchange,
     CutAnswer,
     CutQuestion,
+    ModelFile,
     Placement,
     SessionAgreed,
     SessionSpec,
@@ -34,7 +35,11 @@ _NODES: Final[dict[str, Any]] = {"device": pb.DEVICE, "edge": pb.EDGE}
 _REPLIES: Final[dict[str, Any]] = {"full": pb.FULL, "result": pb.RESULT}
 _MOST_DIMS: Final = 32
 _MOST_BYTES: Final = 1 << 40
+_MOST_NODE_BYTES: Final = 1 << 16
+_FACT: Final[Any] = str | int | float | bool | None
+_FACTS: Final[Any] = dict[str, _FACT | dict[str, _FACT]]
 _DIGEST: Final = re.compile("[0-9a-f]{64}")
+_MD5: Final = re.compile("[0-9a-f]{32}")
 
 
 def parse(kind: type[M], data: bytes) -> M:
@@ -69,6 +74,7 @@ def answer_message(answer: CutAnswer) -> pb.CutAnswer:
         inputs=map(_tensor, answer.inputs),
         outputs=map(_tensor, answer.outputs),
         task_json=answer.task_json,
+        source=None if answer.source is None else _file(answer.source),
     )
 
 
@@ -83,6 +89,7 @@ def answer_of(message: pb.CutAnswer) -> CutAnswer:
             inputs=_tensors_of(message.inputs),
             outputs=_tensors_of(message.outputs),
             task_json=message.task_json,
+            source=_file_of(message.source) if message.HasField("source") else None,
         )
     )
 
@@ -159,6 +166,7 @@ def agreed_message(agreed: SessionAgreed) -> pb.SessionAgreed:
         outputs=map(_tensor, agreed.outputs),
         init_ns=agreed.init_ns,
         first_inference_ns=agreed.first_inference_ns,
+        node_json=msgspec.json.encode(agreed.node).decode() if agreed.node else "",
     )
 
 
@@ -171,6 +179,7 @@ def agreed_of(message: pb.SessionAgreed) -> SessionAgreed:
             outputs=_tensors_of(message.outputs),
             init_ns=message.init_ns,
             first_inference_ns=message.first_inference_ns,
+            node=_node_of(message.node_json),
         )
     )
 
@@ -250,6 +259,26 @@ def _cut(cut: Cut) -> pb.Cut:
 
 def _cut_of(message: pb.Cut) -> Cut:
     return Cut(message.name, _tensors_of(message.boundary))
+
+
+def _node_of(text: str) -> Any:
+    if len(text) > _MOST_NODE_BYTES:
+        raise ProtocolViolation(f"the edge says {len(text)} characters about itself: too many")
+    return msgspec.json.decode(text, type=_FACTS) if text else {}
+
+
+def _file(file: ModelFile) -> pb.ModelFile:
+    return pb.ModelFile(
+        name=clean(file.name), file_bytes=file.file_bytes, md5=file.md5, sha256=file.sha256
+    )
+
+
+def _file_of(message: pb.ModelFile) -> ModelFile:
+    if not (_MD5.fullmatch(message.md5) and _DIGEST.fullmatch(message.sha256)):
+        raise ProtocolViolation("a model file's digests are no MD5 and SHA-256 in hexadecimal")
+    if not 0 <= message.file_bytes <= _MOST_BYTES:
+        raise ProtocolViolation(f"a model file of {message.file_bytes} bytes is impossible")
+    return ModelFile(message.name, message.file_bytes, message.md5, message.sha256)
 
 
 def _partition(partition: Partition) -> pb.Partition:

@@ -20,26 +20,31 @@ _MOST_PAYLOADS: Final = 4096
 _MOST_TEXT_BYTES: Final = 1 << 20
 
 _FIXED64: Final = struct.Struct("<Q")
-_VARINT, _I64, _LEN, _I32 = 0, 1, 2, 5
+VARINT, _I64, LEN, _I32 = 0, 1, 2, 5
 _TIMES: Final = ("edge_ns", "queue_ns", "decode_ns", "tail_ns", "encode_ns", "batch")
 
 
 def encode_frame(frame: Frame) -> bytes:
     """A Frame message."""
+    return b"".join(frame_parts(frame))
+
+
+def frame_parts(frame: Frame) -> list[Buffer]:
+    """The same in parts to join, payloads where they lie."""
     head = _fixed64(1, frame.session_id) + _varint_field(2, frame.frame_id)
-    return b"".join(_aligned(head, frame.payloads, b""))
+    return _aligned(head, frame.payloads, b"")
 
 
-def decode_frame(message: bytes) -> Frame:
+def decode_frame(message: Buffer) -> Frame:
     """The frame in a message, its payloads as views; ProtocolViolation for anything else."""
     session_id = frame_id = 0
     payloads: list[Buffer] = []
-    for field, wire_type, value in _fields(message):
+    for field, wire_type, value in fields(message):
         if field == 1 and wire_type == _I64:
             session_id = _as_int(value)
-        elif field == 2 and wire_type == _VARINT:
+        elif field == 2 and wire_type == VARINT:
             frame_id = _as_int(value)
-        elif field == 4 and wire_type == _LEN:
+        elif field == 4 and wire_type == LEN:
             payloads.append(_as_view(value))
             if len(payloads) > _MOST_PAYLOADS:
                 raise ProtocolViolation(f"a frame holds more than {_MOST_PAYLOADS} payloads")
@@ -48,6 +53,15 @@ def decode_frame(message: bytes) -> Frame:
 
 def encode_reply(reply: Reply) -> bytes:
     """A Reply message."""
+    return b"".join(_reply_parts(reply))
+
+
+def reply_size(reply: Reply) -> int:
+    """Bytes of the message that `encode_reply` makes, without making it."""
+    return sum(map(len, _reply_parts(reply)))
+
+
+def _reply_parts(reply: Reply) -> list[Buffer]:
     head = _fixed64(1, reply.session_id) + _varint_field(2, reply.frame_id)
     times = _fixed64(1, reply.times.received_ns) + b"".join(
         _varint_field(number, getattr(reply.times, name)) for number, name in enumerate(_TIMES, 2)
@@ -61,7 +75,7 @@ def encode_reply(reply: Reply) -> bytes:
         # What the cut left of a last character goes too.
         failure += _bytes_field(2, _text(sentence.decode("utf-8", "ignore")))
         tail += _bytes_field(7, failure)
-    return b"".join(_aligned(head, reply.payloads, tail))
+    return _aligned(head, reply.payloads, tail)
 
 
 def decode_reply(message: bytes) -> Reply:
@@ -69,40 +83,40 @@ def decode_reply(message: bytes) -> Reply:
     session_id = frame_id = 0
     payloads: list[Buffer] = []
     times, result, error = EdgeTimes(), "", None
-    for field, wire_type, value in _fields(message):
+    for field, wire_type, value in fields(message):
         if field == 1 and wire_type == _I64:
             session_id = _as_int(value)
-        elif field == 2 and wire_type == _VARINT:
+        elif field == 2 and wire_type == VARINT:
             frame_id = _as_int(value)
-        elif field == 4 and wire_type == _LEN:
+        elif field == 4 and wire_type == LEN:
             payloads.append(_as_view(value))
             if len(payloads) > _MOST_PAYLOADS:
                 raise ProtocolViolation(f"a reply holds more than {_MOST_PAYLOADS} payloads")
-        elif field == 5 and wire_type == _LEN:
+        elif field == 5 and wire_type == LEN:
             times = _decode_times(_as_view(value))
-        elif field == 6 and wire_type == _LEN:
+        elif field == 6 and wire_type == LEN:
             result = _as_text(value)
-        elif field == 7 and wire_type == _LEN:
+        elif field == 7 and wire_type == LEN:
             error = _decode_failure(_as_view(value))
     return Reply(session_id, frame_id, times, tuple(payloads), result, error)
 
 
 def _decode_times(message: memoryview) -> EdgeTimes:
     values: dict[str, int] = {"batch": 0}  # what protobuf leaves out is zero
-    for field, wire_type, value in _fields(message):
+    for field, wire_type, value in fields(message):
         if field == 1 and wire_type == _I64:
             values["received_ns"] = _as_int(value)
-        elif 2 <= field < 2 + len(_TIMES) and wire_type == _VARINT:
+        elif 2 <= field < 2 + len(_TIMES) and wire_type == VARINT:
             values[_TIMES[field - 2]] = _as_int(value)
     return EdgeTimes(**values)
 
 
 def _decode_failure(message: memoryview) -> SplitbedError:
     kind = sentence = ""
-    for field, wire_type, value in _fields(message):
-        if field == 1 and wire_type == _LEN:
+    for field, wire_type, value in fields(message):
+        if field == 1 and wire_type == LEN:
             kind = _as_text(value)
-        elif field == 2 and wire_type == _LEN:
+        elif field == 2 and wire_type == LEN:
             sentence = _as_text(value)
     return from_kind(kind, sentence)
 
@@ -112,24 +126,26 @@ def _aligned(head: bytes, payloads: tuple[Buffer, ...], tail: bytes) -> list[Buf
     parts: list[Buffer] = []
     pending, offset = head, 0
     for payload in payloads:
-        key = _key(4, _LEN) + _varint(len(payload))
-        start = offset + len(pending) + len(key)
+        before = key(4, LEN) + varint(len(payload))
+        start = offset + len(pending) + len(before)
         short = -start % ALIGNMENT
         if short:
             # The padding field itself takes two bytes.
             pending += _bytes_field(3, bytes((short - 2) % ALIGNMENT))
-        parts += [pending + key, payload]
-        offset += len(pending) + len(key) + len(payload)
+        parts += [pending + before, payload]
+        offset += len(pending) + len(before) + len(payload)
         pending = b""
     parts.append(pending + tail)
     return parts
 
 
-def _key(field: int, wire_type: int) -> bytes:
+def key(field: int, wire_type: int) -> bytes:
+    """What stands before a field's value."""
     return bytes([field << 3 | wire_type])
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
+    """An unsigned number in as many bytes as it needs, seven bits in each."""
     if not 0 <= value < 1 << 64:
         raise ProtocolViolation(f"{value} is no unsigned 64-bit number")
     data = bytearray()
@@ -141,13 +157,13 @@ def _varint(value: int) -> bytes:
 
 
 def _varint_field(field: int, value: int) -> bytes:
-    return _key(field, _VARINT) + _varint(value) if value else b""
+    return key(field, VARINT) + varint(value) if value else b""
 
 
 def _fixed64(field: int, value: int) -> bytes:
     if not 0 <= value < 1 << 64:
         raise ProtocolViolation(f"{value} is no unsigned 64-bit number")
-    return _key(field, _I64) + _FIXED64.pack(value) if value else b""
+    return key(field, _I64) + _FIXED64.pack(value) if value else b""
 
 
 def _text(text: str) -> bytes:
@@ -159,7 +175,7 @@ def _text(text: str) -> bytes:
 
 
 def _bytes_field(field: int, value: bytes) -> bytes:
-    return _key(field, _LEN) + _varint(len(value)) + value
+    return key(field, LEN) + varint(len(value)) + value
 
 
 def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
@@ -179,18 +195,18 @@ def _read_varint(view: memoryview, at: int) -> tuple[int, int]:
             raise ProtocolViolation("a message holds a number of more than ten bytes")
 
 
-def _fields(message: bytes | memoryview) -> list[tuple[int, int, int | memoryview]]:
+def fields(message: Buffer) -> list[tuple[int, int, int | memoryview]]:
     """Every field of a message: number, wire type, value."""
     view = memoryview(message)
     found: list[tuple[int, int, int | memoryview]] = []
     at = 0
     while at < len(view):
-        key, at = _read_varint(view, at)
-        field, wire_type = key >> 3, key & 7
+        tag, at = _read_varint(view, at)
+        field, wire_type = tag >> 3, tag & 7
         value: int | memoryview
         if field == 0:
             raise ProtocolViolation("a message holds a field with number 0")
-        if wire_type == _VARINT:
+        if wire_type == VARINT:
             value, at = _read_varint(view, at)
         elif wire_type in (_I64, _I32):
             size = 8 if wire_type == _I64 else 4
@@ -198,7 +214,7 @@ def _fields(message: bytes | memoryview) -> list[tuple[int, int, int | memoryvie
                 raise ProtocolViolation("a message ends within a fixed-size field")
             value = int.from_bytes(view[at : at + size], "little")
             at += size
-        elif wire_type == _LEN:
+        elif wire_type == LEN:
             size, at = _read_varint(view, at)
             if size > len(view) - at:
                 raise ProtocolViolation(

@@ -129,8 +129,20 @@ class CutQuestion(_message.Message):
     input_shapes: _containers.RepeatedCompositeFieldContainer[InputShape]
     def __init__(self, model: _Optional[str] = ..., cut: _Optional[str] = ..., input_shapes: _Optional[_Iterable[_Union[InputShape, _Mapping]]] = ...) -> None: ...
 
+class ModelFile(_message.Message):
+    __slots__ = ("name", "file_bytes", "md5", "sha256")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    MD5_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    file_bytes: int
+    md5: str
+    sha256: str
+    def __init__(self, name: _Optional[str] = ..., file_bytes: _Optional[int] = ..., md5: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
+
 class CutAnswer(_message.Message):
-    __slots__ = ("first", "second", "cut", "model_digest", "inputs", "outputs", "task_json")
+    __slots__ = ("first", "second", "cut", "model_digest", "inputs", "outputs", "task_json", "source")
     FIRST_FIELD_NUMBER: _ClassVar[int]
     SECOND_FIELD_NUMBER: _ClassVar[int]
     CUT_FIELD_NUMBER: _ClassVar[int]
@@ -138,6 +150,7 @@ class CutAnswer(_message.Message):
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     TASK_JSON_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     first: Partition
     second: Partition
     cut: Cut
@@ -145,7 +158,8 @@ class CutAnswer(_message.Message):
     inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     task_json: str
-    def __init__(self, first: _Optional[_Union[Partition, _Mapping]] = ..., second: _Optional[_Union[Partition, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., model_digest: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., task_json: _Optional[str] = ...) -> None: ...
+    source: ModelFile
+    def __init__(self, first: _Optional[_Union[Partition, _Mapping]] = ..., second: _Optional[_Union[Partition, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., model_digest: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., task_json: _Optional[str] = ..., source: _Optional[_Union[ModelFile, _Mapping]] = ...) -> None: ...
 
 class PartRequest(_message.Message):
     __slots__ = ("sha256", "offset")
@@ -214,18 +228,20 @@ class SessionSpec(_message.Message):
     def __init__(self, run_id: _Optional[str] = ..., model: _Optional[str] = ..., model_digest: _Optional[str] = ..., placement: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[TensorCodec, _Mapping]]] = ..., reply: _Optional[_Union[ReplyMode, str]] = ..., task_json: _Optional[str] = ..., window: _Optional[int] = ..., provider: _Optional[str] = ..., input_shapes: _Optional[_Iterable[_Union[InputShape, _Mapping]]] = ...) -> None: ...
 
 class SessionAgreed(_message.Message):
-    __slots__ = ("session_id", "provider", "outputs", "init_ns", "first_inference_ns")
+    __slots__ = ("session_id", "provider", "outputs", "init_ns", "first_inference_ns", "node_json")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     INIT_NS_FIELD_NUMBER: _ClassVar[int]
     FIRST_INFERENCE_NS_FIELD_NUMBER: _ClassVar[int]
+    NODE_JSON_FIELD_NUMBER: _ClassVar[int]
     session_id: int
     provider: str
     outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     init_ns: int
     first_inference_ns: int
-    def __init__(self, session_id: _Optional[int] = ..., provider: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., init_ns: _Optional[int] = ..., first_inference_ns: _Optional[int] = ...) -> None: ...
+    node_json: str
+    def __init__(self, session_id: _Optional[int] = ..., provider: _Optional[str] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., init_ns: _Optional[int] = ..., first_inference_ns: _Optional[int] = ..., node_json: _Optional[str] = ...) -> None: ...
 
 class SessionClosed(_message.Message):
     __slots__ = ("session_id",)
@@ -234,16 +250,20 @@ class SessionClosed(_message.Message):
     def __init__(self, session_id: _Optional[int] = ...) -> None: ...
 
 class Frame(_message.Message):
-    __slots__ = ("session_id", "frame_id", "padding", "payloads")
+    __slots__ = ("session_id", "frame_id", "padding", "payloads", "whole_bytes", "piece")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     FRAME_ID_FIELD_NUMBER: _ClassVar[int]
     PADDING_FIELD_NUMBER: _ClassVar[int]
     PAYLOADS_FIELD_NUMBER: _ClassVar[int]
+    WHOLE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PIECE_FIELD_NUMBER: _ClassVar[int]
     session_id: int
     frame_id: int
     padding: bytes
     payloads: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, session_id: _Optional[int] = ..., frame_id: _Optional[int] = ..., padding: _Optional[bytes] = ..., payloads: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    whole_bytes: int
+    piece: bytes
+    def __init__(self, session_id: _Optional[int] = ..., frame_id: _Optional[int] = ..., padding: _Optional[bytes] = ..., payloads: _Optional[_Iterable[bytes]] = ..., whole_bytes: _Optional[int] = ..., piece: _Optional[bytes] = ...) -> None: ...
 
 class EdgeTimes(_message.Message):
     __slots__ = ("received_ns", "edge_ns", "queue_ns", "decode_ns", "tail_ns", "encode_ns", "batch")

@@ -21,10 +21,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
-from experiments.commands.run import RunOptions, plan_run
 from experiments.gestures import HELD_OUT_SEED, write_folder
 from experiments.measurement import measure
 from experiments.pictures import read_pictures
+from experiments.planning import RunOptions, plan_run
 from experiments.preparation import prepare_model
 from experiments.summary import summarise
 from experiments.testbed import Testbed, TestbedOptions

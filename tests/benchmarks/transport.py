@@ -58,6 +58,9 @@ class Sink:
         self.spec = spec.cut.boundary[0]
         return SessionAgreed(1, "", (), 0, 0)
 
+    def attach(self, session_id: int) -> None:
+        pass
+
     def process(self, frame: Frame, received_ns: int, request_bytes: int) -> Reply:
         array = raw_array(frame.payloads[0], self.spec)
         times = EdgeTimes(received_ns=received_ns, edge_ns=time.perf_counter_ns() - received_ns)

@@ -15,6 +15,8 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
 GESTURE = ROOT / "models" / "gesture" / "gesture.onnx"
+ALONE = ("--listen", "127.0.0.1:0", "--status", "", "--records", "")
+"""An edge on a free port that leaves nothing behind."""
 
 
 def splitbed(*arguments: object, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:

@@ -10,7 +10,16 @@ import pytest
 
 from splitbed.record import FrameRecord
 from splitbed.run_folder import read_rows
-from tests.integration.nodes import GESTURE, finish, one_sentence, ready, splitbed, start, stop
+from tests.integration.nodes import (
+    ALONE,
+    GESTURE,
+    finish,
+    one_sentence,
+    ready,
+    splitbed,
+    start,
+    stop,
+)
 
 RUN = ("run", GESTURE, "--cut", "layer3")
 
@@ -70,7 +79,7 @@ def test_one_sentence(
 
 
 def test_another_model_of_the_same_name(pictures: Path, tmp_path: Path) -> None:
-    edge = start("edge_node", "--models", GESTURE, "--listen", "127.0.0.1:0", "--status", "")
+    edge = start("edge_node", "--models", GESTURE, *ALONE)
     relay = start(
         "netem",
         *("relay", "--target", ready(edge)["address"], "--listen", "127.0.0.1:0"),
@@ -96,7 +105,7 @@ def test_another_model_of_the_same_name(pictures: Path, tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_what_was_measured(pictures: Path, tmp_path: Path) -> None:
     """The real ENOSPC of /dev/full, in the place of the rows."""
-    edge = start("edge_node", "--models", GESTURE, "--listen", "127.0.0.1:0", "--status", "")
+    edge = start("edge_node", "--models", GESTURE, *ALONE)
     folder = tmp_path / "full"
     folder.mkdir()
     (folder / "device.frames.jsonl").symlink_to("/dev/full")
@@ -116,7 +125,7 @@ def test_a_full_disk_keeps_what_was_measured(pictures: Path, tmp_path: Path) -> 
 
 def test_a_small_disk_keeps_whole_rows(pictures: Path, tmp_path: Path) -> None:
     """Files limited to 8 kB in the middle of a run: what fits is whole, and counted."""
-    edge = start("edge_node", "--models", GESTURE, "--listen", "127.0.0.1:0", "--status", "")
+    edge = start("edge_node", "--models", GESTURE, *ALONE)
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192));"
         "from device_node.__main__ import main; sys.exit(main(sys.argv[1:]))"

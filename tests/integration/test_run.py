@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from splitbed.record import EdgeFrameRecord, FrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from tests.integration.nodes import (
+    ALONE,
     GESTURE,
     child_of,
     finish,
@@ -59,7 +61,7 @@ def test_three_processes_over_a_shaped_link(pictures: Path, tmp_path: Path) -> N
     for row in rows:
         joined = by_key[row.run_id, row.session_id, row.frame_id]
         assert joined.edge_ns == row.edge_ns
-        assert joined.request_bytes == row.request_bytes
+        assert (joined.request_bytes, joined.reply_bytes) == (row.request_bytes, row.reply_bytes)
         assert row.rtt_ns >= row.edge_ns >= row.edge_decode_ns + row.edge_tail_ns
         assert row.total_ns >= row.stages_ns
     for node in ("device", "edge"):
@@ -80,6 +82,10 @@ def test_three_processes_over_a_shaped_link(pictures: Path, tmp_path: Path) -> N
     assert manifest.head is not None
     assert manifest.head["fetched_bytes"] == manifest.head["file_bytes"] > 0
     assert manifest.config["link"] == "rate=20mbit,delay=5ms"
+    assert manifest.edge is not None
+    assert manifest.edge["versions"]["onnxruntime"]
+    assert manifest.edge["host"]["processor"]
+    assert manifest.edge["threads"] >= 0
 
 
 @pytest.mark.parametrize(
@@ -162,6 +168,72 @@ def test_kill_in_the_middle(pictures: Path, tmp_path: Path, victim: str) -> None
     assert "is incomplete" in page.read_text()
 
 
+@pytest.mark.parametrize("window", [1, 4])
+def test_an_edge_that_hangs(pictures: Path, tmp_path: Path, window: int) -> None:
+    """Stopped in the middle: a row for every frame, and an end soon after the time allowed."""
+    edge = start("edge_node", "--models", GESTURE, *ALONE)
+    device = start(
+        "device_node",
+        *("--edge", ready(edge)["address"], "--model", "gesture", "--cut", "layer3"),
+        *("--images", pictures, "--frames", 20_000, "--window", window, "--timeout-s", 1),
+        *("--out", tmp_path, "--cache", tmp_path / "cache"),
+    )
+    try:
+        folder = wait_for_rows(tmp_path, 20)
+        edge.send_signal(signal.SIGSTOP)
+        begin = time.monotonic()
+        code, _, err = finish(device)
+        took_s = time.monotonic() - begin
+    finally:
+        edge.send_signal(signal.SIGCONT)
+        assert stop(edge) == 0
+    assert code == 5
+    assert took_s < 6
+    rows = list(read_rows(RunFolder(folder).frames("device"), FrameRecord))
+    assert sorted(row.frame_id for row in rows) == list(range(len(rows)))
+    lost = [row for row in rows if row.status != "ok"]
+    assert {row.status for row in lost} == {"failed:timeout"}
+    # With a window, one more was ready to be sent.
+    assert len(lost) == (1 if window == 1 else window + 1)
+    sentence = f"the edge did not answer frame {lost[0].frame_id} within 1 s"
+    assert sentence in one_sentence(err)
+    assert sentence in read_manifest(folder).outcome
+
+
+def test_a_device_by_hand_takes_no_proxy_and_no_used_folder(pictures: Path, tmp_path: Path) -> None:
+    edge = start("edge_node", "--models", GESTURE, *ALONE)
+    arguments = (
+        *("--edge", ready(edge)["address"], "--model", "gesture", "--cut", "layer3"),
+        *("--images", pictures, "--frames", 3, "--out", tmp_path, "--run-id", "mine"),
+        *("--cache", tmp_path / "cache"),
+    )
+    try:
+        first = finish(start("device_node", *arguments, http_proxy="http://127.0.0.1:9"))
+        again = finish(start("device_node", *arguments))
+    finally:
+        stop(edge)
+    assert first[0] == 0, first[2]
+    assert again[0] == 2
+    assert "give another --run-id" in one_sentence(again[2])
+    manifest = read_manifest(tmp_path / "mine")
+    assert manifest.outcome == "complete"
+    assert manifest.models[0].name == "gesture.onnx"
+    assert manifest.edge is not None
+    assert manifest.edge["host"]["processor"]
+
+
+def test_a_model_behind_a_link(pictures: Path, tmp_path: Path) -> None:
+    link = tmp_path / "links" / "gesture.onnx"
+    link.parent.mkdir()
+    link.symlink_to(GESTURE)
+    done = splitbed(
+        *("run", link, "--cut", "layer3", "--images", pictures, "--frames", 3, "--json"),
+        *("--out", tmp_path / "runs", *QUICK),
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["frames_ok"] == 3
+
+
 def test_nothing_survives_a_killed_orchestrator(pictures: Path, tmp_path: Path) -> None:
     process = start(
         "splitbed.cli",
@@ -220,7 +292,7 @@ def test_an_unreadable_picture_costs_one_frame(pictures: Path, tmp_path: Path) -
 
 def test_an_edge_that_runs_already(pictures: Path, tmp_path: Path) -> None:
     """The two-machine way: edge and relay on one side, the run on the other."""
-    edge = start("edge_node", "--models", GESTURE.parent, "--listen", "127.0.0.1:0", "--status", "")
+    edge = start("edge_node", "--models", GESTURE.parent, *ALONE)
     relay = start(
         "netem",
         *("relay", "--target", ready(edge)["address"], "--listen", "127.0.0.1:0"),
@@ -240,7 +312,7 @@ def test_an_edge_that_runs_already(pictures: Path, tmp_path: Path) -> None:
 
 def test_a_link_that_is_not_what_it_should_be(pictures: Path, tmp_path: Path) -> None:
     """A run on a link outside its tolerance is shown, marked, and refused by its exit code."""
-    edge = start("edge_node", "--models", GESTURE, "--listen", "127.0.0.1:0", "--status", "")
+    edge = start("edge_node", "--models", GESTURE, *ALONE)
     relay = start(
         "netem",
         *("relay", "--target", ready(edge)["address"], "--listen", "127.0.0.1:0"),

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_node.metrics import Metrics
 from edge_node.partitions import Partitions
-from edge_node.service import EdgeService
+from edge_node.service import UNUSED_S, EdgeService
 from edge_node.store import ModelStore
 from splitbed import codec
 from splitbed.engine import Engine
@@ -43,6 +43,8 @@ from splitbed.tensor import Array, Partition, TensorSpec
 from splitbed.transport import Peer, Transport
 
 PICTURE = (1, 3, 8, 8)
+NODE = {"versions": {"splitbed": "9"}, "host": {"cores": 2, "processor": "x"}, "threads": 1}
+"""What the edges of tests say of themselves."""
 TASK = "[task]\nmean = [127.5]\nstd = [127.5]\ntop = 3\n"
 
 
@@ -163,6 +165,7 @@ def edge_over(
     sessions: int = 8,
     message_bytes: int = 8 << 20,
     partitions_class: type[Partitions] = Partitions,
+    unused_s: float = UNUSED_S,
 ) -> Iterator[Edge]:
     """A real edge over a folder of models; every session is closed at the end."""
     store, metrics = ModelStore(models), Metrics()
@@ -176,6 +179,8 @@ def edge_over(
         sessions=sessions,
         message_bytes=message_bytes,
         sample_interval_s=0.05,
+        node=NODE,
+        unused_s=unused_s,
     )
     try:
         yield Edge(models, store, metrics, partitions, service)

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from splitbed import codec
-from splitbed.codec.pipeline import Written, build, needs_calibration, parse, plan, written
+from splitbed.codec.pipeline import (
+    Written,
+    build,
+    is_lossless,
+    needs_calibration,
+    parse,
+    plan,
+    written,
+)
 from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES
 from splitbed.errors import CodecError, CodecUnknown, UsageError
 from splitbed.session import StageSpec, TensorCodec
@@ -152,8 +160,20 @@ def test_tensors_that_hold_no_floats_go_raw_with_the_same_tail(lossy: str) -> No
         np.testing.assert_array_equal(working.decode(working.encode(array)), array)
 
 
-def test_integer_tensors_need_no_calibration() -> None:
-    assert stage_ids(plan("quantize:4", [MASK, INDEX], None)) == ["raw", "raw"]
+@pytest.mark.parametrize("text", ["quantize:4", "cast+zstd"])
+def test_a_boundary_of_integers_only_is_refused(text: str) -> None:
+    """It would go raw, and be printed under a name that it does not have."""
+    with pytest.raises(CodecError, match=r"nothing at this cut holds any \(.*\): use raw\+zstd"):
+        plan(text, [MASK, INDEX], None)
+
+
+@pytest.mark.parametrize(
+    ("text", "lossless"),
+    [("raw", True), ("zstd:3", True), ("raw+zstd", True), ("png+zstd", True), ("cast", False),
+     ("quantize:8+zstd", False), ("jpeg:90", False), ("raw, quantize:4", False), ("", False)],
+)  # fmt: skip
+def test_what_gives_back_what_went_in(text: str, lossless: bool) -> None:
+    assert is_lossless(text) is lossless
 
 
 @pytest.mark.parametrize("text", ["jpeg", "png", "jpeg+zstd"])

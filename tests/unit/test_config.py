@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,6 @@ import pytest
 from msgspec import Meta
 
 from splitbed import config
-from splitbed.address import host_and_port
 from splitbed.errors import UsageError
 
 
@@ -263,25 +263,23 @@ def test_read_token(tmp_path: Path) -> None:
         config.read_token(tmp_path / "none")
 
 
+def test_the_command_line_says_what_differs_from_the_defaults() -> None:
+    plain = Options(Path("m.onnx"), "a:1")
+    assert config.command_line(plain, "splitbed thing") == (
+        "splitbed thing m.onnx --device-address a:1"
+    )
+    assert config.command_line(many("a b", "c"), "splitbed many") == "splitbed many 'a b' c"
+
+
 @pytest.mark.parametrize(
-    ("text", "pair"),
+    "argv",
     [
-        ("localhost:80", ("localhost", 80)),
-        ("[::1]:0", ("::1", 0)),
-        ("10.0.0.1:65535", ("10.0.0.1", 65535)),
+        (),
+        ("--timeout-s", "7", "--window", "4", "--keep", "--no-warm", "--seed", "0"),
+        ("--codec", "raw", "--codec", "quantize:4+zstd:3", "--out", "a folder/$x"),
     ],
 )
-def test_host_and_port(text: str, pair: tuple[str, int]) -> None:
-    assert host_and_port(text) == pair
-
-
-@pytest.mark.parametrize("text", ["", ":", ":80", "a", "a:", "a:b", "a:-1", "a:65536", "a:1 "])
-def test_what_is_no_address(text: str) -> None:
-    with pytest.raises(UsageError, match="is no address: write host:port"):
-        host_and_port(text)
-
-
-@pytest.mark.parametrize("text", ["::1", "fe80::1:80"])
-def test_an_ipv6_address_without_brackets_is_no_address(text: str) -> None:
-    with pytest.raises(UsageError, match="is no address"):
-        host_and_port(text)
+def test_the_command_line_gives_the_same_options_again(argv: tuple[str, ...]) -> None:
+    found = options("it's one.onnx", "--device-address", "a:1", *argv)
+    text = config.command_line(found, "splitbed thing")
+    assert options(*shlex.split(text)[2:]) == found

@@ -19,6 +19,7 @@ from splitbed.session import (
     SPLIT,
     CutAnswer,
     CutQuestion,
+    ModelFile,
     Placement,
     SessionAgreed,
     SessionSpec,
@@ -42,6 +43,9 @@ DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 MODELS = st.builds(ModelId, DIGESTS, st.integers(0, 2**32 - 1), INPUT_SHAPES)
 PARTS = st.sampled_from(["first", "second", "whole"])
 PARTITIONS = st.builds(Partition, MODELS, CUTS, PARTS, DIGESTS, FILE_SIZES, BOUNDARIES, BOUNDARIES)
+FILES = st.builds(
+    ModelFile, TEXT, FILE_SIZES, st.binary(min_size=16, max_size=16).map(bytes.hex), DIGESTS
+)
 ANSWERS = st.builds(
     CutAnswer,
     st.none() | PARTITIONS,
@@ -51,6 +55,7 @@ ANSWERS = st.builds(
     BOUNDARIES,
     BOUNDARIES,
     TEXT,
+    st.none() | FILES,
 )
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | TEXT
@@ -74,7 +79,11 @@ SPECS = st.builds(
     provider=st.sampled_from(["auto", "cpu", "cuda"]),
     input_shapes=INPUT_SHAPES,
 )
-AGREED = st.builds(SessionAgreed, st.integers(0, 2**64 - 1), TEXT, BOUNDARIES, NUMBERS, NUMBERS)
+FACT = st.none() | st.booleans() | st.integers(0, 2**60) | TEXT
+FACTS = st.dictionaries(TEXT, FACT | st.dictionaries(TEXT, FACT, max_size=3), max_size=3)
+AGREED = st.builds(
+    SessionAgreed, st.integers(0, 2**64 - 1), TEXT, BOUNDARIES, NUMBERS, NUMBERS, FACTS
+)
 property_test = settings(max_examples=60, deadline=None)
 
 TENSOR = TensorSpec("x", "float32", (1, 3, 8, 8))
@@ -286,6 +295,34 @@ def test_a_long_name_is_not_repeated_in_full() -> None:
         hostile_spec(lambda m: (put("cut.boundary.0.name", "n" * 10**6)(m),
                                 put("cut.boundary.0.shape", [-1])(m)))  # fmt: skip
     assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x", "[]", "1", '{"a":[1]}', '{"a":{"b":{}}}', '{"a":' * 5000, '{"a":"' + "x" * 70_000 + '"}'],
+)
+def test_what_an_edge_says_of_itself_is_bounded(text: str) -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        conversion.agreed_of(pb.SessionAgreed(node_json=text))
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "change", [{"md5": "../x"}, {"sha256": "F" * 64}, {"sha256": ""}, {"file_bytes": -1}]
+)
+def test_a_model_file_that_cannot_be(change: dict[str, Any]) -> None:
+    fields: dict[str, Any] = {"name": "m", "file_bytes": 1, "md5": "0" * 32, "sha256": "0" * 64}
+    message = conversion.answer_message(ANSWER)
+    message.source.CopyFrom(pb.ModelFile(**(fields | change)))
+    with pytest.raises(ProtocolViolation, match="model file"):
+        conversion.answer_of(message)
+
+
+def test_a_model_file_may_have_any_name() -> None:
+    file = ModelFile("m\udcff.onnx", 1, "0" * 32, "0" * 64)
+    answer = msgspec.structs.replace(ANSWER, source=file)
+    back = conversion.answer_of(over_the_wire(conversion.answer_message(answer)))
+    assert back.source == msgspec.structs.replace(file, name="m?.onnx")
 
 
 def test_an_empty_message_of_every_kind() -> None:

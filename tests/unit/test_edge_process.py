@@ -19,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edge_node.__main__ import main
 from splitbed.engine import Engine
 from splitbed.errors import EdgeUnreachable, SplitbedError, Unauthorised
+from splitbed.host import host_facts, versions
 from splitbed.record import EdgeFrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import CutQuestion
@@ -37,7 +38,8 @@ from tests.unit.edges import (
 
 HOSTILE = "<b>&'\""
 LISTEN = ("--listen", "127.0.0.1:0", "--status", "127.0.0.1:0")
-EDGE = ("-m", "edge_node", *LISTEN, "--provider", "cpu", "--threads", "1")
+RECORDING_EDGE = ("-m", "edge_node", *LISTEN, "--provider", "cpu", "--threads", "1")
+EDGE = (*RECORDING_EDGE, "--records", "")
 
 
 def hostile_model() -> onnx.ModelProto:
@@ -114,7 +116,7 @@ def test_metrics_are_what_prometheus_reads(edge: Node, transport: Transport) -> 
     spec = spec_for(transport.describe_cut(CutQuestion("tiny", "sum")))
     session = transport.open(spec)
     sent = payloads(spec, boundary_of("sum", picture(1)))
-    sizes = [session.submit(n, sent).result(10).request_bytes for n in range(3)]
+    replies = [session.submit(n, sent).result(10) for n in range(3)]
     during = measured(edge)
     session.close()
 
@@ -123,8 +125,8 @@ def test_metrics_are_what_prometheus_reads(edge: Node, transport: Transport) -> 
 
     assert grown("splitbed_sessions_open") == 1
     assert grown("splitbed_frames_total", "tiny", "ok") == 3
-    assert grown("splitbed_bytes_total", "up", "tiny") == sum(sizes)
-    assert grown("splitbed_bytes_total", "down", "tiny") == 3 * 20
+    assert grown("splitbed_bytes_total", "up", "tiny") == sum(r.request_bytes for r in replies)
+    assert grown("splitbed_bytes_total", "down", "tiny") == sum(r.reply_bytes for r in replies)
     for stage in ("queue", "decode", "tail", "encode"):
         assert grown("splitbed_stage_seconds_count", "tiny", stage) == 3
     assert grown("splitbed_stage_seconds_sum", "tiny", "tail") > 0
@@ -242,6 +244,38 @@ def test_configured_by_a_file_and_ended_by_sigterm(models: Path, tmp_path: Path)
     assert list(read_rows(folder.resources("edge"), ResourceSample))
 
 
+def test_an_edge_started_by_hand_keeps_rows(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Node(*RECORDING_EDGE, "--models", str(models)) as node:
+        transport = GrpcTransport(node.address)
+        spec = spec_for(transport.describe_cut(CutQuestion("tiny", "sum")))
+        session = transport.open(spec)
+        reply = session.submit(0, payloads(spec, boundary_of("sum", picture(1)))).result(10)
+        session.close()
+        transport.close()
+        facts = session.agreed.node
+        assert facts["threads"] == 1
+        assert facts["versions"] == versions()
+        assert facts["host"]["processor"] == host_facts()["processor"]
+    folder = RunFolder(tmp_path / "runs" / "run-1")
+    (row,) = read_rows(folder.frames("edge"), EdgeFrameRecord)
+    assert (row.request_bytes, row.reply_bytes) == (reply.request_bytes, reply.reply_bytes)
+    assert list(read_rows(folder.resources("edge"), ResourceSample))
+
+
+def test_an_edge_may_keep_no_rows(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with Node(*EDGE, "--status", "", "--models", str(models)) as node:
+        made = GrpcTransport(node.address)
+        made.open(spec_for(made.describe_cut(CutQuestion("tiny", "sum")))).close()
+        made.close()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_killed_under_work(models: Path) -> None:
     with Node(*EDGE, "--models", str(models)) as node:
         transport = GrpcTransport(node.address)
@@ -295,6 +329,7 @@ def _own_signals() -> Iterator[None]:
 REFUSED = {
     "a type": (("--threads", "many"), "--threads many: "),
     "a range": (("--sessions", "0"), "--sessions 0: "),
+    "too seldom": (("--sample-s", "1e12"), "--sample-s 1e12: "),
     "a message": (("--message-mib", "4000"), "--message-mib 4000: "),
     "a provider": (("--provider", "tpu"), "--provider tpu: "),
     "no models": (("--models", "{tmp}/none"), "none is not there: give a model folder or file"),

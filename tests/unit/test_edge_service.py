@@ -30,6 +30,7 @@ from splitbed.errors import (
 from splitbed.record import EdgeFrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import CutQuestion, Frame, ProviderChoice, Reply, SessionSpec
+from splitbed.wire.framing import encode_reply
 from tests.unit.edges import (
     TASK,
     Edge,
@@ -83,6 +84,41 @@ def test_one_file_is_the_only_model(models: Path) -> None:
         store.get("other", ())
 
 
+@pytest.mark.parametrize("name", ["links/mine.onnx", "mine.bin", "mine", "links/mine.v2.onnx"])
+def test_one_file_is_exactly_that_file(tmp_path: Path, models: Path, name: str) -> None:
+    place = tmp_path / name
+    if name.startswith("links/"):
+        place.parent.mkdir()
+        place.symlink_to(models / "tiny.onnx")
+    else:
+        onnx.save(tiny_model(), str(place), format="protobuf")
+    place.with_suffix(".toml").write_text(TASK)
+    store = ModelStore(place)
+    assert store.names() == [place.stem]
+    stored = store.get(place.stem, ())
+    assert stored.canonical.source.path == place
+    assert stored.task is not None
+
+
+def test_one_file_that_went_away(models: Path) -> None:
+    store = ModelStore(models / "tiny.onnx")
+    (models / "tiny.onnx").unlink()
+    with pytest.raises(ModelUnknown, match=r"there is no model file .*tiny\.onnx"):
+        store.get("tiny", ())
+
+
+def test_only_names_that_can_be_had_are_listed(tmp_path: Path, models: Path) -> None:
+    onnx.save(tiny_model(), str(tmp_path / "secret.onnx"))
+    (models / "link.onnx").symlink_to(tmp_path / "secret.onnx")
+    (models / "nowhere.onnx").symlink_to("gone.onnx")
+    (models / "alias.onnx").symlink_to("tiny.onnx")
+    (models / "folder.onnx").mkdir()
+    store = ModelStore(models)
+    assert store.names() == ["alias", "tiny"]
+    with pytest.raises(ModelUnknown, match="no model 'link': it has alias, tiny;"):
+        store.get("link", ())
+
+
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"none is not there: give a model folder or file"):
         ModelStore(tmp_path / "none")
@@ -93,16 +129,29 @@ def test_an_empty_folder_says_so(tmp_path: Path) -> None:
         ModelStore(tmp_path).get("tiny", ())
 
 
-OUTSIDE = ("../secret", "sub/../../secret", "..", "", ".", "/", "~/secret", "sub/link", "link")
+OUTSIDE = (
+    "../secret",
+    "sub/../tiny",
+    "./tiny",
+    "sub//../tiny",
+    "sub/../../secret",
+    "..",
+    "",
+    ".",
+    "/",
+    "~/secret",
+    "sub/link",
+    "link",
+)
 
 
-@pytest.mark.parametrize("name", [*OUTSIDE, "{absolute}", "//{absolute}"])
+@pytest.mark.parametrize("name", [*OUTSIDE, "{absolute}", "//{absolute}", "{models}/tiny"])
 def test_a_name_never_leads_out_of_the_folder(tmp_path: Path, models: Path, name: str) -> None:
     onnx.save(tiny_model(), str(tmp_path / "secret.onnx"))
     (models / "sub").mkdir()
     (models / "link.onnx").symlink_to(tmp_path / "secret.onnx")
     (models / "sub" / "link.onnx").symlink_to("../../secret.onnx")
-    name = name.format(absolute=tmp_path / "secret")
+    name = name.format(absolute=tmp_path / "secret", models=models)
     with pytest.raises(ModelUnknown, match="this edge has no model"):
         ModelStore(models).get(name, ())
 
@@ -374,28 +423,53 @@ def test_devices_that_come_at_once_are_counted_too(models: Path) -> None:
             assert sorted(pool.map(opened, range(2))) == [False, True]
 
 
-def test_a_session_that_was_forgotten_makes_room(
-    models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with edge_over(models, sessions=2) as edge:
+def test_a_session_that_was_forgotten_makes_room(models: Path) -> None:
+    with edge_over(models, sessions=3, unused_s=0.2) as edge:
         spec = spec_for(edge.answer("sum"))
-        forgotten, used = (edge.service.open_session(spec).session_id for _ in range(2))
+        forgotten, used, slow = (edge.service.open_session(spec).session_id for _ in range(3))
+        submit(edge, used, spec)
+        edge.service.attach(slow)
         with pytest.raises(Overloaded):
             edge.service.open_session(spec)
-        monkeypatch.setattr("edge_node.service._STALE_S", 0.2)
+        assert eventually(lambda: len(edge.service.sessions()) == 2, 2)
         time.sleep(0.3)
-        submit(edge, used, spec)
         edge.service.open_session(spec)
+        # A device with a stream may take as long as it likes, before its first frame too.
         assert submit(edge, used, spec).error is None
+        assert submit(edge, slow, spec).error is None
         with pytest.raises(ProtocolViolation, match="not open here"):
             submit(edge, forgotten, spec)
+
+
+def test_a_session_that_was_forgotten_is_no_longer_sampled(models: Path, tmp_path: Path) -> None:
+    with edge_over(models, records=tmp_path, unused_s=0.1) as edge:
+        edge.service.open_session(spec_for(edge.answer("sum")))
+        assert eventually(lambda: edge.service.sessions() == [], 2)
+        path = RunFolder(tmp_path / "run-1").resources("edge")
+        assert eventually(path.read_bytes, 2)
+        size = path.stat().st_size
+        time.sleep(0.2)
+        assert path.stat().st_size == size
+
+
+def test_the_watch_over_sessions_ends_with_the_service(models: Path) -> None:
+    def reapers() -> int:
+        return sum(thread.name == "reaper" for thread in threading.enumerate())
+
+    before = reapers()
+    with edge_over(models):
+        assert reapers() == before + 1
+    assert reapers() == before
 
 
 def test_what_happened_is_counted(edge: Edge) -> None:
     spec = spec_for(edge.answer("sum"))
     session = edge.service.open_session(spec)
-    submit(edge, session.session_id, spec)
-    edge.service.process(Frame(session.session_id, 2, ()), 0, 10)
+    replies = (
+        submit(edge, session.session_id, spec),
+        edge.service.process(Frame(session.session_id, 2, ()), 0, 10),
+    )
+    down = sum(len(encode_reply(reply)) for reply in replies)
     with pytest.raises(UsageError):
         edge.service.open_session(msgspec.structs.replace(spec, codecs=()))
     text = edge.metrics.text().decode()
@@ -403,7 +477,7 @@ def test_what_happened_is_counted(edge: Edge) -> None:
         'splitbed_frames_total{model="tiny",status="ok"} 1.0',
         'splitbed_frames_total{model="tiny",status="protocol"} 1.0',
         'splitbed_bytes_total{direction="up",model="tiny"} 778.0',
-        'splitbed_bytes_total{direction="down",model="tiny"} 20.0',
+        f'splitbed_bytes_total{{direction="down",model="tiny"}} {down:.1f}',
         'splitbed_stage_seconds_count{model="tiny",stage="tail"} 2.0',
         "splitbed_sessions_open 1.0",
         'splitbed_sessions_refused_total{kind="usage"} 1.0',
@@ -420,13 +494,14 @@ def test_what_happened_is_counted(edge: Edge) -> None:
 
 def test_audit_rows_lie_in_one_folder_for_each_run(models: Path, tmp_path: Path) -> None:
     records = tmp_path / "records"
+    sizes = {}
     with edge_over(models, records=records) as edge:
         for run_id in ("run-a", "run-b"):
             spec = spec_for(edge.answer("right"), run_id=run_id)
             session = edge.service.open_session(spec)
-            for number in range(3):
-                submit(edge, session.session_id, spec, number)
-            edge.service.process(Frame(session.session_id, 3, ()), 0, 0)
+            replies = [submit(edge, session.session_id, spec, number) for number in range(3)]
+            replies.append(edge.service.process(Frame(session.session_id, 3, ()), 0, 0))
+            sizes[run_id] = [len(encode_reply(reply)) for reply in replies]
             edge.service.close_session(session.session_id)
     assert sorted(path.name for path in records.iterdir()) == ["run-a", "run-b"]
     for run_id in ("run-a", "run-b"):
@@ -436,7 +511,7 @@ def test_audit_rows_lie_in_one_folder_for_each_run(models: Path, tmp_path: Path)
         assert [row.status for row in rows] == ["ok", "ok", "ok", "failed:protocol"]
         assert {row.run_id for row in rows} == {run_id}
         assert rows[0].request_bytes == 2 * 768
-        assert rows[0].reply_bytes == 20
+        assert [row.reply_bytes for row in rows] == sizes[run_id]
         assert "0 payloads came" in rows[3].error
         assert rows[3].tail_ns == 0
         for row in rows:
@@ -476,6 +551,25 @@ def test_rows_that_cannot_be_written_cost_no_reply(
     words = capfd.readouterr().err
     assert words.count("frames go on without audit rows") == 1
     assert "no space left" in words
+
+
+def test_samples_that_cannot_be_written_are_said_once(
+    models: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    for run_id in ("run-a", "run-b"):
+        folder = RunFolder(tmp_path / run_id)
+        folder.folder.mkdir()
+        folder.resources("edge").symlink_to("/dev/full")
+    with edge_over(models, records=tmp_path) as edge:
+        for run_id in ("run-a", "run-b"):
+            spec = spec_for(edge.answer("sum"), run_id=run_id)
+            submit(edge, edge.service.open_session(spec).session_id, spec)
+    words = capfd.readouterr().err
+    assert words.count("\n") == words.count("frames go on without resource samples") == 1
+    assert "no space left" in words
+    assert len(list(read_rows(RunFolder(tmp_path / "run-b").frames("edge"), EdgeFrameRecord))) == 1
 
 
 def test_a_records_folder_that_cannot_be_made_costs_no_reply(models: Path, tmp_path: Path) -> None:

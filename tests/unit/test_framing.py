@@ -19,7 +19,13 @@ from splitbed.errors import ProtocolViolation, SplitbedError, TransportError, fr
 from splitbed.session import Buffer, EdgeTimes, Frame, Reply
 from splitbed.wire import framing
 from splitbed.wire import split_pb2 as pb
-from splitbed.wire.framing import decode_frame, decode_reply, encode_frame, encode_reply
+from splitbed.wire.framing import (
+    decode_frame,
+    decode_reply,
+    encode_frame,
+    encode_reply,
+    reply_size,
+)
 
 GOLDEN: Final = Path(__file__).resolve().parents[1] / "golden" / "wire"
 TIMES: Final = EdgeTimes.__struct_fields__
@@ -171,6 +177,12 @@ def test_round_trips(frame: Frame, reply: Reply) -> None:
     assert decoded == Frame(frame.session_id, frame.frame_id, decoded.payloads)
     assert [bytes(p) for p in decoded.payloads] == list(frame.payloads)
     same_reply(decode_reply(encode_reply(reply)), reply)
+
+
+@property_test
+@given(REPLIES)
+def test_the_size_of_a_reply_is_known_before_it_is_made(reply: Reply) -> None:
+    assert reply_size(reply) == len(encode_reply(reply))
 
 
 def test_every_order_of_the_fields_of_a_reply() -> None:

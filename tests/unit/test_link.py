@@ -160,16 +160,6 @@ def test_certified_figures_are_means_of_before_and_after() -> None:
     assert (alone.rtt_ns, alone.up_goodput_bps) == (24 * MS, before.up_goodput_bps)
 
 
-def test_predicted_time_by_hand() -> None:
-    found = certificate(
-        measured(rtt_ms=20, up_goodput_bps=8e6, down_goodput_bps=4e6),
-        measured(rtt_ms=20, up_goodput_bps=8e6, down_goodput_bps=4e6),
-    )
-    # 100 kB at 1 MB/s, 5 kB at 0.5 MB/s, and the round trip: 100 + 10 + 20 ms.
-    assert found.predicted_ns(100_000, 5_000) == pytest.approx(130 * MS)
-    assert found.predicted_ns(0, 0) == pytest.approx(20 * MS)
-
-
 def test_violations_say_when() -> None:
     assert certificate(measured(), measured()).violations() == []
     before = certificate(measured(up_pct=-10), measured()).violations()

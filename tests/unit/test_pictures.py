@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.pictures import PictureSet, hold_out, read_pictures
+from experiments.pictures import PictureSet, digests, hold_out, read_pictures
 from splitbed.errors import UsageError
 
 
@@ -104,3 +104,19 @@ def test_rest_of_a_set_keeps_order_and_labels() -> None:
     assert not set(rest.paths) & set(held)
     assert list(rest.paths) == sorted(rest.paths)
     assert rest.labels == pictures.labels
+
+
+def test_labels_without_a_header_lose_none(folder: Path) -> None:
+    label_file(folder / "labels.tsv", "a.png\t3", "b.png\t-1")
+    assert read_pictures(folder, None).labels == {"a.png": 3, "b.png": -1}
+
+
+def test_digests_are_of_the_content(tmp_path: Path) -> None:
+    one, same, other = (tmp_path / name for name in ("one.png", "same.png", "other.png"))
+    one.write_bytes(b"picture")
+    same.write_bytes(b"picture")
+    other.write_bytes(b"another")
+    found = digests([one, same, other])
+    assert found[one] == found[same] != found[other]
+    with pytest.raises(UsageError, match=r"cannot read the picture .*gone\.png"):
+        digests([tmp_path / "gone.png"])

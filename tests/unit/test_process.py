@@ -113,6 +113,18 @@ def test_signals_set_the_stop_event(number: signal.Signals) -> None:
             signal.signal(each, handler)
 
 
+def test_a_signal_that_another_thread_takes_is_heard() -> None:
+    script = (
+        "import signal, threading, time\nfrom splitbed import process\n"
+        "stop = process.stop_event()\n"
+        "def other():\n    process.announce(ready=1)\n    time.sleep(0.3)\n"
+        "    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)\n    time.sleep(30)\n"
+        "threading.Thread(target=other, daemon=True).start()\nstop.wait()"
+    )
+    with Node("-c", script) as node:
+        assert node.process.wait(5) == 0
+
+
 WAITING = (
     "import time\nfrom splitbed import process\nprocess.end_with_parent()\n"
     "process.announce(ready=1)\ntime.sleep(30)"

@@ -325,7 +325,7 @@ def test_no_loss_without_the_anchors_answer(tmp_path: Path) -> None:
 
 def test_largest_difference_of_raw_outputs(tmp_path: Path) -> None:
     rows = [
-        frame(number, result={"outputs": {}, "agreement": {"max_abs": value}})
+        frame(number, result={"outputs": {}, "agreement": {"max_abs": value, "nmse": value}})
         for number, value in enumerate((0.25, 0.75, 0.5))
     ]
     found = summed(tmp_path, rows)
@@ -338,7 +338,7 @@ def test_difference_that_was_nan_is_not_small(
     values: tuple[float | None, ...], tmp_path: Path
 ) -> None:
     rows = [
-        frame(number, result={"outputs": {}, "agreement": {"max_abs": value}})
+        frame(number, result={"outputs": {}, "agreement": {"max_abs": value, "nmse": value}})
         for number, value in enumerate(values)
     ]
     found = summed(tmp_path, rows).max_difference
@@ -357,3 +357,25 @@ def test_evaluation_decides_over_the_measured_frames(tmp_path: Path) -> None:
     (tmp_path / "evaluation.json").write_text("{}", encoding="utf-8")
     with pytest.raises(RecordError, match=r"evaluation\.json"):
         summarise(tmp_path)
+
+
+def test_runs_share_a_setting_whatever_ran_where(tmp_path: Path) -> None:
+    """All on the device, no provider runs anything at the edge; it is still the same setting."""
+    config = {"window": 1, "threads": 1, "edge_threads": 0, "provider": "auto"}
+    found = {
+        summed(tmp_path / str(n), THREE, config=config, edge={"provider": provider}).setting
+        for n, provider in enumerate(("", "CPUExecutionProvider"))
+    }
+    assert found == {(1, 1, 0, "auto")}
+
+
+def test_a_cut_that_was_called_an_anchor_is_one(tmp_path: Path) -> None:
+    assert summed(tmp_path, THREE, config=MANIFEST.config | {"anchor": True}).is_anchor
+
+
+def test_tensors_coded_differently_are_named(tmp_path: Path) -> None:
+    codecs = [
+        {"tensor": "a", "stages": [{"id": "raw", "config": {}}]},
+        {"tensor": "b", "stages": [{"id": "cast", "config": {}}]},
+    ]
+    assert summed(tmp_path, THREE, codecs=codecs).codec == "raw, cast"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from splitbed.transport.grpc_settings import SERVICE, WINDOW_HEADER
+from splitbed.transport.grpc_settings import SERVICE, SESSION_HEADER, WINDOW_HEADER
 
 # isort: split
 import grpc
@@ -38,12 +39,15 @@ from splitbed.errors import (
     Unauthorised,
     UsageError,
 )
+from splitbed.record import EdgeFrameRecord as Row
+from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import (
     LOCAL,
     REMOTE,
     Buffer,
     CutQuestion,
     Frame,
+    ModelFile,
     Placement,
     Reply,
     SessionSpec,
@@ -55,8 +59,11 @@ from splitbed.tensor import Cut
 from splitbed.transport import InProcessTransport, Peer, Transport
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
+from splitbed.wire import conversion
+from splitbed.wire import split_pb2 as pb
 from splitbed.wire.framing import encode_frame
 from tests.unit.edges import (
+    NODE,
     Edge,
     Stalling,
     boundary_of,
@@ -235,6 +242,36 @@ def test_times_and_sizes_of_a_reply_add_up(transport: Transport) -> None:
     assert times.edge_ns <= reply.complete_ns - reply.submitted_ns
     # Both nodes are this machine here, so that their clocks are one.
     assert reply.submitted_ns <= times.received_ns <= reply.complete_ns
+    session.close()
+
+
+@pytest.mark.parametrize("kind", ["in-process", "grpc"])
+def test_both_nodes_count_the_same_bytes(kind: str, models: Path, tmp_path: Path) -> None:
+    with edge_over(models, records=tmp_path / "records") as edge, reached(kind, edge.service) as at:
+        for reply_mode in ("full", "result"):
+            answer = at.describe_cut(CutQuestion("tiny", "right"))
+            spec = spec_for(answer, reply=reply_mode, run_id=reply_mode)
+            session = at.open(spec)
+            sent = payloads(spec, boundary_of("right", picture(1)))
+            replies = [session.submit(n, p).result(PATIENCE_S) for n, p in ((1, sent), (300, ()))]
+            session.close()
+            rows = read_rows(RunFolder(tmp_path / "records" / reply_mode).frames("edge"), Row)
+            assert [(row.request_bytes, row.reply_bytes) for row in rows] == [
+                (reply.request_bytes, reply.reply_bytes) for reply in replies
+            ]
+
+
+def test_an_edge_says_what_it_is_and_what_it_serves(transport: Transport, edge: Edge) -> None:
+    content = (edge.models / "tiny.onnx").read_bytes()
+    answer = transport.describe_cut(CutQuestion("tiny", "sum"))
+    assert answer.source == ModelFile(
+        "tiny.onnx",
+        len(content),
+        hashlib.md5(content, usedforsecurity=False).hexdigest(),
+        hashlib.sha256(content).hexdigest(),
+    )
+    session = transport.open(spec_for(answer))
+    assert session.agreed.node == NODE
     session.close()
 
 
@@ -612,6 +649,104 @@ def test_a_device_that_vanishes_leaves_no_session(edge: Edge) -> None:
         session.submit(1, payloads(spec, boundary_of("sum", picture(1)))).result(PATIENCE_S)
         transport.close()  # what the edge sees of a killed process
         assert eventually(lambda: edge.service.sessions() == [], 2)
+
+
+def test_a_device_that_vanishes_before_its_first_frame_leaves_no_session(edge: Edge) -> None:
+    with over_grpc(edge.service) as (_, transport):
+        transport.open(spec_for(transport.describe_cut(CutQuestion("tiny", "sum"))))
+        assert len(edge.service.sessions()) == 1
+        transport.close()
+        assert eventually(lambda: edge.service.sessions() == [], 2)
+
+
+def test_a_device_may_be_slow_to_send_its_first_frame(models: Path) -> None:
+    with edge_over(models, unused_s=0.2) as edge, over_grpc(edge.service) as (_, transport):
+        spec = spec_for(transport.describe_cut(CutQuestion("tiny", "sum")))
+        without_stream = transport._call(
+            "OpenSession", conversion.spec_message(spec), pb.SessionAgreed
+        )
+        session = transport.open(spec)
+        assert len(edge.service.sessions()) == 2
+        assert eventually(lambda: len(edge.service.sessions()) == 1, 2)
+        time.sleep(0.3)
+        sent = payloads(spec, boundary_of("sum", picture(1)))
+        assert session.submit(1, sent).result(PATIENCE_S).error is None
+        assert session.agreed.session_id != without_stream.session_id
+        session.close()
+
+
+@pytest.mark.parametrize("header", ["x", "-1", "1" * 30, "\u00b2", "12345"])
+def test_a_stream_for_a_session_that_is_none(edge: Edge, header: str) -> None:
+    with over_grpc(edge.service) as (server, transport):
+        channel = grpc.insecure_channel(server.address)
+        method: Any = channel.stream_stream(f"/{SERVICE}/Frames")
+        with contextlib.suppress(ValueError, grpc.RpcError, UnicodeEncodeError):
+            assert list(method(iter(()), metadata=((SESSION_HEADER, header),))) == []
+        channel.close()
+        transport.probe()
+
+
+def our_threads() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if t.name in ("replies", "requests")}
+
+
+@pytest.mark.parametrize("window", [1, 4])
+def test_closing_does_not_wait_for_an_edge_that_hangs(edge: Edge, window: int) -> None:
+    before, peer = our_threads(), Stalling(edge.service)
+    with over_grpc(peer) as (_, transport):
+        spec = spec_for(transport.describe_cut(CutQuestion("tiny", "sum")), window=window)
+        session = transport.open(spec)
+        sent = payloads(spec, boundary_of("sum", picture(1)))
+        pending = [session.submit(n, sent) for n in range(window)]
+        assert peer.reached.acquire(timeout=5)
+        start = time.monotonic()
+        session.close()
+        assert time.monotonic() - start < 3.5
+        for future in pending:
+            with pytest.raises(EdgeUnreachable, match="closed before the reply came"):
+                future.result(0)
+        assert not any(t.name == "replies" for t in our_threads() - before)
+        peer.go.set()
+        assert eventually(lambda: our_threads() <= before)
+        assert eventually(lambda: edge.service.sessions() == [])
+
+
+class _Deaf:
+    """An edge that answers everything but the end of a session."""
+
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self.go = threading.Event()
+
+    def close_session(self, session_id: int) -> None:
+        self.go.wait(30)
+        self._peer.close_session(session_id)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._peer, name)
+
+
+def test_closing_does_not_wait_for_an_edge_that_does_not_close(edge: Edge) -> None:
+    peer = _Deaf(edge.service)
+    with over_grpc(peer) as (_, transport):
+        session = transport.open(spec_for(transport.describe_cut(CutQuestion("tiny", "sum"))))
+        start = time.monotonic()
+        session.close()
+        assert time.monotonic() - start < 5
+        peer.go.set()
+        assert eventually(lambda: edge.service.sessions() == [])
+
+
+def test_no_proxy_comes_between_the_nodes(
+    shared_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    transport = GrpcTransport(shared_address, connect_timeout_s=2)
+    transport.probe()
+    transport.close()
 
 
 def test_a_message_larger_than_the_device_may_send(edge: Edge) -> None:

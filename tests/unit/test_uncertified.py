@@ -10,7 +10,7 @@ import pytest
 
 from experiments import testbed
 from experiments.report import gather
-from splitbed.errors import LinkUncertified
+from splitbed.errors import LinkUncertified, RecordError
 from splitbed.link import (
     Direction,
     Link,
@@ -118,3 +118,17 @@ def test_runs_outside_tolerance_are_left_out(tmp_path: Path) -> None:
 def test_no_run_within_tolerance_is_no_report(tmp_path: Path) -> None:
     with pytest.raises(LinkUncertified, match="1 of 1 runs"):
         gather([run(tmp_path / "a", 10, 14)], accept_uncertified=False)
+
+
+def test_a_run_without_a_frame_does_not_hide_the_others(tmp_path: Path) -> None:
+    good = run(tmp_path / "a", 10, 10)
+    empty = tmp_path / "b"
+    write_manifest(empty, msgspec.structs.replace(MANIFEST, outcome="the device was killed"))
+    found = gather([good, empty], accept_uncertified=False)
+    assert len(found.shown) == 1
+    assert found.empty == [
+        f"the run in {empty} has no frame that was measured (the device was killed)"
+    ]
+    found.check()
+    with pytest.raises(RecordError, match="has no frame that was measured"):
+        gather([empty], accept_uncertified=False)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
 import pytest
 
 from experiments.evaluation import Evaluation
-from experiments.statistics import PairedLoss, Percentile, share
+from experiments.statistics import PairedLoss, Percentile, paired_loss, share
 from experiments.summary import SHARES, STAGES, Summary
 from experiments.verdict import decide, decide_by_link
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
@@ -35,6 +36,9 @@ def summary(
         "run_id": f"run of {cut}",
         "folder": "",
         "model": "net",
+        "model_digest": "",
+        "setting": (1, 1, 0, "CPU"),
+        "is_anchor": cut.startswith("@"),
         "cut": cut,
         "codec": "raw",
         "link": "slow",
@@ -65,6 +69,7 @@ def summary(
         "loss": None,
         "agreement": None,
         "max_difference": None,
+        "rms_difference_pct": None,
         "use": {},
         "evaluation": None,
     }
@@ -159,6 +164,41 @@ def test_incomplete_run_cannot_win() -> None:
     assert decide(runs).winner == "run of r"
 
 
+def known(**figures: Any) -> dict[str, Any]:
+    return figures
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (known(agreement=share(99, 100)), known(agreement=share(98, 100))),
+        (known(rms_difference_pct=1.0), known(rms_difference_pct=1.1)),
+        (known(codec="raw+zstd:3"), known(codec="quantize:4+zstd:3")),
+        (known(codec="png"), known(codec="jpeg:90")),
+        # What is known comes first: a lossy codec that loses nothing takes part.
+        (known(codec="jpeg:90", agreement=share(9, 9)), known(codec="raw", agreement=share(8, 9))),
+    ],
+)
+def test_without_labels_answers_must_be_the_uncut_models(
+    good: dict[str, Any], bad: dict[str, Any]
+) -> None:
+    others = [summary("exact", 20), summary(RESULT_CUT, 30)]
+    assert decide([summary("fast", 10, **good), *others]).winner == "run of fast"
+    assert decide([summary("fast", 10, **bad), *others]).winner == "run of exact"
+
+
+def test_a_winner_that_loses_something_says_so() -> None:
+    lost = paired_loss([True] * 99 + [False], [True] * 98 + [False] * 2)
+    words = decide([summary("r", 20, loss=lost), summary(RESULT_CUT, 30)]).sentence
+    assert re.search(r"20\.0 ms end to end and loses 1\.0 points of accuracy \(-?\d", words)
+
+
+def test_first_layers_only_is_an_anchor_where_it_was_called_one() -> None:
+    found = decide([summary("stem", 20, is_anchor=True), summary("r", 30)])
+    assert found.splitting_helps is False
+    assert "first layers only, the cut at stem coded raw, wins" in found.sentence
+
+
 def test_nothing_complete() -> None:
     found = decide([summary("fast", 10, complete=False)])
     assert (found.winner, found.splitting_helps) == ("", None)
@@ -190,24 +230,35 @@ def test_only_splits_or_only_anchors(cuts: tuple[str, str], missing: str) -> Non
 # ------------------------------------------------------------------------------------------ outlook
 
 
-def test_outlook_names_the_slowdown_from_which_on_a_split_wins() -> None:
-    # Times at factor f: split 30 + 5 (f - 1), device 20 + 15 (f - 1): the split wins from f = 2.
-    found = decide([summary("relu3", 30, device_ms=5), summary(RESULT_CUT, 20, device_ms=15)])
-    assert "on a device 2.0 times slower than this one" in found.outlook
-    assert "the cut at relu3 coded raw would win" in found.outlook
-    assert found.outlook.startswith("By arithmetic, not by measurement")
+def test_outlook_names_the_slowdowns_between_which_a_split_begins_to_win() -> None:
+    # At factor f: split 30 + 5 (f - 1), device 20 + 15 (f - 1), each 1 ms more or less. The split
+    # is ahead from f = 1.8 on by the ends that favour it, from 2.2 by those that do not.
+    found = decide([summary("relu3", 30, 1, device_ms=5), summary(RESULT_CUT, 20, 1, device_ms=15)])
+    assert found.outlook == (
+        "By arithmetic, not by measurement: with the same edge and link, the cut at relu3 coded "
+        "raw would win from a device 1.8 to 2.2 times slower than this one on."
+    )
 
 
 def test_outlook_looks_at_every_split_and_every_anchor() -> None:
     runs = [
-        summary("early", 40, device_ms=1),
-        summary("late", 30, device_ms=18),
-        summary(RESULT_CUT, 20, device_ms=20),  # `late` never overtakes it: 10 ms behind, 2 ms / f
-        summary(PICTURE_CUT, 90, device_ms=0.5),
+        summary("early", 40, 0.01, device_ms=1),
+        summary("late", 30, 0.01, device_ms=18),
+        # `late` never overtakes it while `early` is behind: 10 ms behind, 2 ms a step.
+        summary(RESULT_CUT, 20, 0.01, device_ms=20),
+        summary(PICTURE_CUT, 90, 0.01, device_ms=0.5),
     ]
     # early overtakes the device from f - 1 = 20 / 19 on, and the edge is far behind until f = 101.
-    assert "2.1 times slower" in decide(runs).outlook
+    assert "2.1 to 2.1 times slower" in decide(runs).outlook
     assert "the cut at early" in decide(runs).outlook
+
+
+def test_outlook_that_only_begins_within_reach() -> None:
+    found = decide([summary("r", 30, 2, device_ms=14.97), summary(RESULT_CUT, 20, 2, device_ms=15)])
+    assert found.splitting_helps is False
+    assert "would not gain" in found.outlook
+    found = decide([summary("r", 30, 3, device_ms=14.9), summary(RESULT_CUT, 20, 3, device_ms=15)])
+    assert re.search(r"at least 4\d\.\d times slower .* before the cut at r", found.outlook)
 
 
 def test_outlook_without_hope() -> None:
@@ -216,10 +267,11 @@ def test_outlook_without_hope() -> None:
     assert "would not gain" in found.outlook
 
 
-def test_outlook_does_not_promise_a_win_on_this_very_device() -> None:
-    found = decide([summary("relu3", 20, 9), summary(RESULT_CUT, 25, 9)])
-    assert found.splitting_helps is None
-    assert "1.0 times slower" not in found.outlook
+def test_no_outlook_where_these_frames_cannot_tell() -> None:
+    for split_ms, anchor_ms in ((20, 25), (25, 20)):
+        found = decide([summary("relu3", split_ms, 9), summary(RESULT_CUT, anchor_ms, 9)])
+        assert found.splitting_helps is None
+        assert found.outlook == ""
 
 
 # ------------------------------------------------------------------------------------------- groups
@@ -232,8 +284,14 @@ def test_one_verdict_for_each_link_and_model() -> None:
         summary(RESULT_CUT, 30, link="slow"),
         summary(RESULT_CUT, 10, link="fast"),
         summary("a", 5, link="fast", model="other"),
+        summary("a", 5, link="fast", setting=(8, 1, 0, "CPU")),
+        summary("a", 5, link="fast", model_digest="a later file"),
     ]
     found = decide_by_link(runs)
-    assert [verdict.splitting_helps for verdict in found] == [True, False, None]
-    assert [verdict.sentence.split()[1] for verdict in found] == ["slow", "fast", "fast"]
+    assert [verdict.splitting_helps for verdict in found] == [True, False, None, None, None]
+    assert [verdict.sentence.split()[1] for verdict in found] == [
+        "slow",
+        *["fast"] * 4,
+    ]
+    assert "On fast with 8 frames in flight" in found[3].sentence
     assert decide_by_link([]) == []

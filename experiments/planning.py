@@ -1,0 +1,211 @@
+"""What was asked of a run, and the plan that is made of it before anything is started."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+from rich.console import Console
+
+from experiments.measurement import RunPlan
+from experiments.pictures import PictureSet, digests, hold_out, read_pictures
+from experiments.preparation import (
+    PreparedModel,
+    calibrate,
+    prepare_cut,
+    reference,
+    verify_cut,
+    write_reference,
+)
+from netem.profiles import WRITTEN_FORM, find_profile
+from splitbed import codec, config
+from splitbed.codec import Calibration
+from splitbed.errors import RecordError, UsageError
+from splitbed.session import ProviderChoice
+
+_IDENTIFYING = (
+    *("cut", "codec", "warmup", "window", "reply", "provider", "threads", "edge_threads"),
+    *("edge", "seed"),
+)
+_REFERENCE_BYTES = 1 << 30
+"""Outputs of the uncut model are kept for comparison up to this size."""
+
+
+class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Cut a model, run it across two processes over a shaped and certified link, show the numbers.
+
+    Starts an edge, a relay and a device as three processes and leaves a run folder with every raw
+    sample.
+    """
+
+    model: Annotated[Path, config.POSITIONAL, Meta(description="an ONNX file")]
+    cut: Annotated[
+        str,
+        Meta(
+            description="a cut of `splitbed model cuts`; @picture or @input: all on the edge; "
+            "@result or @output: all on the device"
+        ),
+    ]
+    images: Annotated[Path, Meta(description="folder of pictures, with labels.tsv if there is one")]
+    codec: Annotated[
+        str, Meta(description="as in raw, cast+zstd:3, quantize:4+zstd:3, jpeg:90")
+    ] = "raw"
+    link: Annotated[str, Meta(description=f"a profile's name, or {WRITTEN_FORM}")] = "none"
+    frames: Annotated[
+        Annotated[int, Meta(ge=1)] | None, Meta(description="default: every picture once")
+    ] = None
+    warmup: Annotated[int, Meta(description="frames before that, marked in the rows", ge=0)] = 5
+    labels: Annotated[Path | None, Meta(description="another label file")] = None
+    calibration: Annotated[Path | None, Meta(description="file of `splitbed calibrate`")] = None
+    calibration_images: Annotated[
+        Path | None, Meta(description="folder to calibrate from (default: some of --images)")
+    ] = None
+    calibration_count: Annotated[int, Meta(description="pictures to calibrate from", ge=1)] = 16
+    reply: Annotated[
+        Literal["auto", "full", "result"],
+        Meta(description="what comes back; auto: the result, or full tensors of a raw task"),
+    ] = "auto"
+    window: Annotated[int, Meta(description="frames in flight", ge=1, le=256)] = 1
+    provider: Annotated[ProviderChoice, Meta(description="what the edge runs the tail on")] = "auto"
+    threads: Annotated[int, Meta(description="threads of the head, 0: ONNX Runtime's", ge=0)] = 1
+    edge_threads: Annotated[int, Meta(description="threads of the tail, 0: likewise", ge=0)] = 0
+    edge: Annotated[str, Meta(description="relay before an edge that runs already, host:port")] = ""
+    out: Annotated[Path, Meta(description="folder of run folders")] = Path("runs")
+    certify_s: Annotated[
+        float, Meta(description="seconds for each link measurement", gt=0, le=600)
+    ] = 3.0
+    timeout_s: Annotated[float, Meta(description="longest wait for a reply", gt=0, le=86_400)] = (
+        30.0
+    )
+    sample_s: Annotated[
+        float, Meta(description="seconds between resource samples", ge=0.01, le=3600)
+    ] = 0.5
+    anchor: Annotated[
+        bool, Meta(description="count this cut among the anchors: first layers only, for privacy")
+    ] = False
+    message_mib: Annotated[int, Meta(description="largest message", ge=1, le=2000)] = 128
+    tls_ca: Annotated[Path | None, Meta(description="CA of a remote edge in PEM")] = None
+    token_file: Annotated[Path | None, Meta(description="file with a remote edge's token")] = None
+    seed: Annotated[int, Meta(description="for the calibration's choice and the jitter")] = 0
+    accept_uncertified: Annotated[
+        bool, Meta(description="exit with 0 although the link was outside its tolerance")
+    ] = False
+    json: Annotated[bool, Meta(description="print the figures as JSON")] = False
+
+
+def plan_run(
+    model: PreparedModel, options: RunOptions, pictures: PictureSet, scratch: Path, say: Console
+) -> RunPlan:
+    """Cut, verify, calibrate, and ask the uncut model, before anything is started."""
+    prepared = prepare_cut(model, options.cut)
+    notes: list[str] = []
+    calibration = options.calibration
+    found: Calibration | None = None
+    if calibration is not None:
+        found = codec.read_calibration(calibration)
+    elif codec.needs_calibration(options.codec) and any(s.is_float for s in prepared.cut.boundary):
+        found = calibrate(model, prepared, _for_calibration(options, pictures), options.threads)
+        calibration = scratch / f"calibration-{secrets.token_hex(4)}.json"
+        _keep(calibration, found)
+    digest_of = digests(pictures.paths)
+    if found is not None:
+        seen = [path for path in pictures.paths if digest_of[path] in found.digests]
+        pictures = pictures.without(seen)
+        if seen:
+            notes.append(f"{len(seen)} of the pictures served for calibration")
+            say.print(f"{notes[-1]}; {len(pictures.paths)} are measured", highlight=False)
+        if not pictures.paths:
+            raise UsageError(
+                "every picture served for calibration and none is left to be measured: calibrate "
+                "from others with --calibration-images"
+            )
+    _check_labels(model, pictures)
+    codec.plan(options.codec, prepared.cut.boundary, found)
+    frames = options.frames or len(pictures.paths)
+    measured = pictures.spread(frames)
+    verification = verify_cut(model, prepared, measured, options.threads)
+    keep = model.task.output == "raw" or options.reply == "full"
+    output_bytes = sum(spec.nbytes for spec in model.canonical.outputs) * len(measured)
+    uncut = reference(model, measured, 0, keep and output_bytes <= _REFERENCE_BYTES)
+    path: Path | None = None
+    if uncut.outputs:
+        path = scratch / "reference.npz"
+        write_reference(path, uncut.outputs)
+    settings: dict[str, Any] = msgspec.to_builtins(options, enc_hook=str)
+    settings["command"] = config.command_line(options, "splitbed run")
+    contents = hashlib.sha256("".join(digest_of[path] for path in measured).encode())
+    return RunPlan(
+        model=model,
+        cut=options.cut if options.cut.startswith("@") else prepared.cut.name,
+        codec=options.codec,
+        calibration=calibration,
+        pictures=measured,
+        labels=pictures.labels,
+        frames=frames,
+        warmup=options.warmup,
+        window=options.window,
+        reply=options.reply,
+        provider=options.provider,
+        threads=options.threads,
+        timeout_s=options.timeout_s,
+        seed=options.seed,
+        security={
+            name: value
+            for name, value in (
+                ("tls-ca", options.tls_ca),
+                ("token-file", options.token_file),
+                ("message-mib", options.message_mib),
+            )
+            if value is not None
+        },
+        settings=settings,
+        identity={
+            "model": model.canonical.id.digest,
+            "calibration": None if found is None else msgspec.to_builtins(found.tensors),
+            "link": msgspec.to_builtins(find_profile(options.link)),
+            "pictures": contents.hexdigest(),
+            "frames": frames,
+            **{name: settings[name] for name in _IDENTIFYING},
+        },
+        answers=uncut.answers,
+        reference=path,
+        verification=verification,
+        notes=tuple(notes),
+    )
+
+
+def _for_calibration(options: RunOptions, pictures: PictureSet) -> tuple[Path, ...]:
+    if options.calibration_images is not None:
+        return read_pictures(options.calibration_images, None).spread(options.calibration_count)
+    return hold_out(pictures, options.calibration_count, options.seed)
+
+
+def _keep(path: Path, calibration: Calibration) -> None:
+    try:
+        path.write_bytes(msgspec.json.encode(calibration))
+    except OSError as error:
+        raise RecordError(
+            f"cannot keep the calibration in {path}: {error.strerror}; free some space, or let "
+            "TMPDIR name another folder"
+        ) from error
+
+
+def _check_labels(model: PreparedModel, pictures: PictureSet) -> None:
+    """A label that the model cannot answer is a mistake in the labels, not a wrong answer."""
+    if model.task.output != "argmax":
+        return
+    outputs = model.canonical.outputs
+    scores = next((o for o in outputs if o.name == model.task.scores), outputs[0])
+    low, high = -model.task.label_offset, math.prod(scores.shape) - model.task.label_offset
+    for path in pictures.paths:
+        label = pictures.labels.get(path.name)
+        if label is not None and not low <= label < high:
+            raise UsageError(
+                f"the label of {path.name} is class {label}, and {model.name} knows classes "
+                f"{max(0, low)} to {high - 1}: is it the right label file for this model?"
+            )

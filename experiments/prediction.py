@@ -1,0 +1,100 @@
+"""What the certified link says that a frame should have taken, and whether it was that link."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Any, Final
+
+from splitbed.link import LinkCertificate
+from splitbed.record import FrameRecord, RunManifest
+
+_TOO_FAST_NS: Final = 2_000_000
+_TOO_FAST_SHARE: Final = 0.05
+"""A frame that is faster than the certified link by more than both together went another way."""
+
+
+def predicted_link_ns(
+    rows: Sequence[FrameRecord], certificate: LinkCertificate
+) -> dict[int, float]:
+    """Time between the nodes that the certified link predicts for each frame, by frame id.
+
+    Messages go one after the other at the certified rate and travel half the round trip each way;
+    one that is submitted while another is being sent waits for it.
+    """
+    up_free = down_free = 0.0
+    one_way = certificate.rtt_ns / 2
+    found = {}
+    for row in rows:
+        if row.status != "ok":
+            continue
+        worked = row.wait_ns + row.preprocess_ns + row.head_ns + row.encode_ns
+        submitted = row.intended_ns + worked + row.window_ns
+        sent = max(submitted, up_free) + row.request_bytes * 8e9 / certificate.up_goodput_bps
+        replied = sent + one_way + row.edge_ns
+        came = max(replied, down_free) + row.reply_bytes * 8e9 / certificate.down_goodput_bps
+        up_free, down_free = sent, came
+        found[row.frame_id] = came + one_way - submitted - row.edge_ns
+    return found
+
+
+def violations(
+    certificate: LinkCertificate | None,
+    manifest: RunManifest,
+    rows: Sequence[FrameRecord],
+    predicted: dict[int, float] | None,
+) -> tuple[str, ...]:
+    """Each reason, as a clause, why a run's link is not the certified one; () if none."""
+    if certificate is None or predicted is None:
+        return ("the link was not certified",)
+    found = certificate.violations()
+    if manifest.certificate is None:
+        found += _not_this_run(certificate, manifest)
+    middle = median(predicted[row.frame_id] for row in rows)
+    faster_ns = -median(row.link_ns - predicted[row.frame_id] for row in rows)
+    if faster_ns > _TOO_FAST_NS + _TOO_FAST_SHARE * middle:
+        found.append(
+            f"frames took {faster_ns / 1e6:.1f} ms less between the nodes than the certified link "
+            "allows: they went another way"
+        )
+    return tuple(found)
+
+
+def _not_this_run(certificate: LinkCertificate, manifest: RunManifest) -> list[str]:
+    """Why a certificate made by hand says nothing of this run, if so."""
+    found = []
+    edge = str(manifest.config.get("edge", ""))
+    for word, measured in (("before", certificate.before), ("after", certificate.after)):
+        if measured is None:
+            continue
+        if measured.at != edge:
+            found.append(f"certified {word} the run at {measured.at}, and run over {edge}")
+        # Both by the clock of the device's machine.
+        early = measured.taken_utc < manifest.ended_utc
+        if word == "before" and measured.taken_utc > manifest.started_utc:
+            found.append("the first measurement of the link was not before the run")
+        elif word == "after" and early:
+            found.append("the second measurement of the link was not after the run")
+    return found
+
+
+def arithmetic(
+    rows: Sequence[FrameRecord], predicted: dict[int, float] | None, window: int
+) -> dict[str, Any]:
+    """`arithmetic_ms` and `transport_excess_ms` of a Summary."""
+    if predicted is None:
+        return {"arithmetic_ms": None, "transport_excess_ms": None}
+    parts = [
+        r.preprocess_ns
+        + r.head_ns
+        + r.encode_ns
+        + r.edge_decode_ns
+        + r.edge_tail_ns
+        + predicted[r.frame_id]
+        for r in rows
+    ]
+    excess = [row.link_ns - predicted[row.frame_id] for row in rows]
+    return {
+        "arithmetic_ms": median(parts) / 1e6 if window == 1 else None,
+        "transport_excess_ms": median(excess) / 1e6,
+    }
