@@ -108,6 +108,7 @@ def measure(
         cut=learnt.get("cut"),
         codecs=learnt.get("codecs", []),
         head=learnt.get("head"),
+        notes=(*plan.notes, *learnt.get("notes", [])),
         # The session's own facts last: its provider is what the tail ran on.
         edge=testbed.edge_facts | learnt.get("edge", {}) | _sizes(learnt),
     )

@@ -122,12 +122,15 @@ def read_rows(path: Path, kind: type[Row]) -> Iterator[Row]:
 
 def write_manifest(folder: Path, manifest: RunManifest) -> None:
     """Write the manifest into its run folder; readers see the old or the new one, never half."""
-    path = folder / MANIFEST
-    scratch = folder / f".{MANIFEST}.{os.getpid()}"
+    text = msgspec.json.encode(_as_text(msgspec.to_builtins(manifest)))
+    _replace(folder / MANIFEST, msgspec.json.format(text, indent=2) + b"\n")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = msgspec.json.encode(_as_text(msgspec.to_builtins(manifest)))
-        scratch.write_bytes(msgspec.json.format(text, indent=2) + b"\n")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(content)
         os.replace(scratch, path)
     except OSError as error:
         with contextlib.suppress(OSError):
@@ -178,12 +181,7 @@ class RunFolder:
 
     def write_session(self, facts: dict[str, Any]) -> None:
         """Keep what the device learnt when its session opened, for whoever orchestrates."""
-        path = self.folder / _SESSION
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(msgspec.json.encode(facts))
-        except OSError as error:
-            raise _translated(error, path, 0) from error
+        _replace(self.folder / _SESSION, msgspec.json.encode(facts))
 
     def read_session(self) -> dict[str, Any]:
         """What `write_session` kept; empty where the session never opened."""

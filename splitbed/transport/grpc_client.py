@@ -48,7 +48,8 @@ from splitbed.transport.credentials import channel_credentials, token_metadata
 from splitbed.transport.face import Session
 from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
-from splitbed.wire.framing import decode_reply, encode_frame
+from splitbed.wire.framing import decode_reply, frame_parts
+from splitbed.wire.pieces import cut_frame, too_large
 
 M = TypeVar("M")
 
@@ -76,6 +77,8 @@ class GrpcTransport:
         message_bytes: int = MESSAGE_BYTES,
     ) -> None:
         self._address = address
+        self.message_bytes = message_bytes
+        """No frame's message may be larger."""
         self._metadata = token_metadata(token)
         self._closed = False
         if tls_ca is None:
@@ -186,13 +189,20 @@ class _GrpcSession:
     def submit(self, frame_id: int, payloads: tuple[Buffer, ...]) -> Future[Reply]:
         future: Future[Reply] = Future()
         submitted_ns = time.perf_counter_ns()
-        message = encode_frame(Frame(self.agreed.session_id, frame_id, payloads))
+        parts = frame_parts(Frame(self.agreed.session_id, frame_id, payloads))
+        whole_bytes = sum(map(len, parts))
+        if whole_bytes > self._transport.message_bytes:
+            future.set_exception(too_large(whole_bytes))
+            return future
+        messages = cut_frame(parts)
+        size = sum(len(part) for message in messages for part in message)
         with self._lock:
             if self._failure is not None or self._closed:
                 future.set_exception(self._failure or EdgeUnreachable("this session is closed"))
                 return future
-            self._pending.append((frame_id, submitted_ns, len(message), future))
-        self._requests.put(message)
+            self._pending.append((frame_id, submitted_ns, size, future))
+        for message in messages:
+            self._requests.put(b"".join(message))
         return future
 
     def close(self) -> None:

@@ -35,11 +35,13 @@ from splitbed.errors import (
     TransportError,
     Unauthorised,
 )
+from splitbed.session import Buffer
 from splitbed.transport.credentials import server_credentials
 from splitbed.transport.face import Peer
 from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
 from splitbed.wire.framing import decode_frame, encode_reply
+from splitbed.wire.pieces import Assembler
 
 _STATUS: Final = {
     "unauthorised": grpc.StatusCode.UNAUTHENTICATED,
@@ -56,7 +58,8 @@ _MOST_WINDOW: Final = 256
 _MOST_DIGITS: Final = 20  # of a 64-bit number
 _SENTENCE_CHARACTERS: Final = 1500  # HTTP/2 headers are limited to 8 KiB
 
-Received = tuple[bytes, int]
+Received = tuple[Buffer, int, int]
+"""A frame's message, the bytes that carried it, and the instant at which it was complete."""
 
 
 class GrpcServer:
@@ -74,6 +77,7 @@ class GrpcServer:
     ) -> None:
         host_and_port(listen)
         self._peer = peer
+        self._message_bytes = message_bytes
         self._streams = threading.Semaphore(streams)
         # Every stream of frames holds a worker; the rest serve short calls.
         self._server = grpc.server(
@@ -164,11 +168,12 @@ class GrpcServer:
             if named.isdecimal() and len(named) <= _MOST_DIGITS:
                 used.add(int(named))
                 self._peer.attach(int(named))
-            with contextlib.closing(_received(requests, depth)) as received:
-                for message, received_ns in received:
+            whole = _assembled(requests, self._message_bytes)
+            with contextlib.closing(_ahead(whole, depth)) as received:
+                for message, request_bytes, received_ns in received:
                     frame = decode_frame(message)
                     used.add(frame.session_id)
-                    yield encode_reply(self._peer.process(frame, received_ns, len(message)))
+                    yield encode_reply(self._peer.process(frame, received_ns, request_bytes))
         except Exception as error:
             abort(context, error)
         finally:
@@ -178,27 +183,33 @@ class GrpcServer:
                 self._peer.close_session(session_id)
 
 
-def _received(requests: Iterator[bytes], depth: int) -> Generator[Received, None, None]:
-    """Requests with the instant at which each was complete.
+def _assembled(requests: Iterator[bytes], most_bytes: int) -> Iterator[Received]:
+    assembler = Assembler(most_bytes)
+    for message in requests:
+        done = assembler.take(message)
+        if done is not None:
+            yield (*done, time.perf_counter_ns())
+
+
+def _ahead(frames: Iterator[Received], depth: int) -> Generator[Received, None, None]:
+    """The frames of a stream, up to `depth` of them read before they are wanted.
 
     With several frames in flight a thread reads ahead, so that the instant is true while an earlier
     frame is worked on; with one it is true without, and a change of threads is saved.
     """
     if depth == 1:
-        for message in requests:
-            yield message, time.perf_counter_ns()
+        yield from frames
         return
     ahead: queue.SimpleQueue[Received | BaseException | None] = queue.SimpleQueue()
     places, over = threading.Semaphore(depth), threading.Event()
 
     def read() -> None:
         try:
-            for message in requests:
-                received_ns = time.perf_counter_ns()
+            for received in frames:
                 places.acquire()
                 if over.is_set():
                     return
-                ahead.put((message, received_ns))
+                ahead.put(received)
             ahead.put(None)
         except BaseException as error:
             ahead.put(error)

@@ -20,7 +20,8 @@ from splitbed.session import (
     SessionSpec,
 )
 from splitbed.transport.face import Peer, Session
-from splitbed.wire.framing import encode_frame, encode_reply
+from splitbed.wire.framing import encode_reply, frame_parts
+from splitbed.wire.pieces import cut_frame
 
 
 class InProcessTransport:
@@ -69,7 +70,7 @@ class _InProcessSession:
         future: Future[Reply] = Future()
         submitted_ns = time.perf_counter_ns()
         frame = Frame(self.agreed.session_id, frame_id, payloads)
-        size = len(encode_frame(frame))
+        size = sum(len(part) for message in cut_frame(frame_parts(frame)) for part in message)
         try:
             reply = self._peer.process(frame, time.perf_counter_ns(), size)
         except SplitbedError as error:

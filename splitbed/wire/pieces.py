@@ -40,6 +40,13 @@ def cut_frame(parts: Sequence[Buffer]) -> list[list[Buffer]]:
     return messages
 
 
+def too_large(whole_bytes: int) -> Overloaded:
+    """What is said of a frame whose message is larger than a node allows."""
+    return Overloaded(
+        f"a frame of {whole_bytes} bytes is larger than a node allows: raise --message-mib on both"
+    )
+
+
 def _pieces(parts: Sequence[Buffer], size: int) -> Iterator[list[Buffer]]:
     piece: list[Buffer] = []
     room = size
@@ -80,10 +87,7 @@ class Assembler:
         whole_bytes, piece = _read(message)
         if self._whole is None:
             if whole_bytes > self._most_bytes:
-                raise Overloaded(
-                    f"a frame of {whole_bytes} bytes is larger than a node allows: raise "
-                    "--message-mib on both"
-                )
+                raise too_large(whole_bytes)
             self._whole = np.empty(whole_bytes, np.uint8).data
             self._filled = self._sent = 0
         if whole_bytes != len(self._whole) or len(piece) > whole_bytes - self._filled:

@@ -1,11 +1,11 @@
-"""What each gRPC setting is worth: all of them against one group left out, and none of them.
+"""What the transport's settings are worth, each against another choice.
 
     python tests/benchmarks/settings.py [--rounds 60] [--json]
 
 A process for each variant, the same settings on both sides; frames go round robin, so that a drift
-of the machine's speed falls on all alike. On loopback, and through a relay of 200 Mbit/s and 20 ms
-one way, where flow control that waits for acknowledgements shows as time beyond rate and delay; the
-first frame of a new connection apart.
+of the machine's speed falls on all alike; client and servers are pinned to a processor each. On
+loopback, and through a relay of 200 Mbit/s and 20 ms one way, where flow control that waits for
+acknowledgements would show as time beyond rate and delay; the first frame of a connection apart.
 """
 
 from __future__ import annotations
@@ -29,43 +29,44 @@ from splitbed.session import SPLIT, SessionSpec, StageSpec, TensorCodec
 from splitbed.tensor import Cut, TensorSpec
 from splitbed.transport import grpc_client, grpc_server, grpc_settings
 from splitbed.transport.face import Session
-from tests.benchmarks.transport import Sink
+from splitbed.wire import pieces
+from tests.benchmarks.transport import Sink, pin
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "look-ahead": ("grpc.http2.lookahead_bytes",),
-    "frame size": ("grpc.http2.max_frame_size",),
-    "read sizes": (
-        "grpc.experimental.tcp_read_chunk_size",
-        "grpc.experimental.tcp_min_read_chunk_size",
-        "grpc.experimental.tcp_max_read_chunk_size",
-    ),
+_MIB = 1024 * 1024
+_PIECE_BYTES = pieces.PIECE_BYTES
+VARIANTS: dict[str, dict[str, int]] = {
+    "as set": {},
+    "whole messages": {},
+    "frames of 1 MiB": {"grpc.http2.max_frame_size": _MIB},
+    "look-ahead 32 MiB": {"grpc.http2.lookahead_bytes": 32 * _MIB},
+    "reads of 8 MiB": {
+        "grpc.experimental.tcp_read_chunk_size": 8 * _MIB,
+        "grpc.experimental.tcp_min_read_chunk_size": 8 * _MIB,
+        "grpc.experimental.tcp_max_read_chunk_size": 16 * _MIB,
+    },
 }
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "all settings": (),
-    **{f"without {name}": keys for name, keys in GROUPS.items()},
-    "none of them": tuple(key for keys in GROUPS.values() for key in keys),
-}
+"""What is set in each beside our own. `whole messages`: no frame in pieces."""
+
 LINK = "rate=200mbit,delay=20ms"
 CASES = (
-    ("loopback", 5_800_000),
-    ("loopback", 1_600_000),
-    ("link", 1_600_000),
-    ("first frame", 1_600_000),
+    *(("loopback", 5_800_000), ("loopback", 1_600_000), ("loopback", 20_000)),
+    *(("link", 1_600_000), ("first frame", 1_600_000)),
 )
 
 
-def leave_out(variant: str) -> None:
-    """From here on, this process' channels and servers do without some settings."""
+def apply(variant: str) -> None:
+    """From here on, this process' channels, servers and frames are set like this."""
 
-    def fewer(message_bytes: int) -> grpc_settings.Options:
-        every = grpc_settings.options(message_bytes)
-        return [(key, value) for key, value in every if key not in VARIANTS[variant]]
+    def changed(message_bytes: int) -> grpc_settings.Options:
+        every = dict(grpc_settings.options(message_bytes)) | VARIANTS[variant]
+        return list(every.items())
 
-    vars(grpc_client)["options"] = vars(grpc_server)["options"] = fewer
+    vars(grpc_client)["options"] = vars(grpc_server)["options"] = changed
 
 
 def serve(variant: str) -> None:
-    leave_out(variant)
+    pin(1)
+    apply(variant)
     server = grpc_server.GrpcServer(Sink(), "127.0.0.1:0")
     print(server.address, flush=True)
     sys.stdin.read()
@@ -73,14 +74,15 @@ def serve(variant: str) -> None:
 
 
 def session(variant: str, address: str, size: int) -> tuple[grpc_client.GrpcTransport, Session]:
-    leave_out(variant)
+    apply(variant)
     transport = grpc_client.GrpcTransport(address)
     cut = Cut("x", (TensorSpec("x", "float32", (size // 4,)),))
     codecs = (TensorCodec("x", (StageSpec("raw"),)),)
     return transport, transport.open(SessionSpec("b", "m", "", SPLIT, cut, codecs, "result", ""))
 
 
-def frame_ms(stream: Session, number: int, payload: memoryview) -> float:
+def frame_ms(variant: str, stream: Session, number: int, payload: memoryview) -> float:
+    vars(pieces)["PIECE_BYTES"] = sys.maxsize if variant == "whole messages" else _PIECE_BYTES
     start_ns = time.perf_counter_ns()
     stream.submit(number, (payload,)).result()
     return (time.perf_counter_ns() - start_ns) / 1e6
@@ -100,10 +102,10 @@ def times_ms(
     for number in range(rounds + 5):
         for variant, (_, stream) in opened.items():
             if where != "first frame":
-                took_ms = frame_ms(stream, number, payload)
+                took_ms = frame_ms(variant, stream, number, payload)
             else:
                 transport, stream = session(variant, addresses[variant], size)
-                took_ms = frame_ms(stream, number, payload)
+                took_ms = frame_ms(variant, stream, number, payload)
                 stream.close()
                 transport.close()
             if number >= 5:
@@ -134,6 +136,7 @@ def main() -> int:
         )
         for variant in VARIANTS
     }
+    pin(0)
     addresses = {}
     for variant, edge in edges.items():
         assert edge.stdout is not None
@@ -142,7 +145,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         for where, size in CASES:
             found = times_ms(where, size, options.rounds, addresses, Path(name))
-            ours = np.asarray(found["all settings"])
+            ours = np.asarray(found["as set"])
             for variant, samples in found.items():
                 ratios = np.asarray(samples) / ours
                 rng = np.random.default_rng(0)
@@ -165,11 +168,11 @@ def main() -> int:
         print(json.dumps(rows))
         return 0
     print(f"link: {LINK}; {options.rounds} rounds; ratios paired within a round")
-    print("where           bytes  settings             p50 ms  to all settings  95 % interval")
+    print("where           bytes  settings             p50 ms    to as set  95 % interval")
     for row in rows:
         print(
             f"{row['where']:<11} {row['bytes']:9,}  {row['variant']:<19} {row['p50_ms']:7.2f}  "
-            f"{row['ratio']:15.2f}  {row['ratio_low']:.2f}..{row['ratio_high']:.2f}"
+            f"{row['ratio']:11.2f}  {row['ratio_low']:.2f}..{row['ratio_high']:.2f}"
         )
     return 0
 

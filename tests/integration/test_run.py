@@ -264,8 +264,8 @@ def test_control_c_drains(pictures: Path, tmp_path: Path) -> None:
     folder = wait_for_rows(tmp_path, 10)
     process.send_signal(signal.SIGINT)
     code, _, err = finish(process)
-    assert code == 7
-    assert "stopped after" in one_sentence(err)
+    assert code == 130
+    assert "interrupted: stopped after" in one_sentence(err)
     rows = list(read_rows(RunFolder(folder).frames("device"), FrameRecord))
     assert all(row.status == "ok" for row in rows)
 

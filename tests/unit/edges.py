@@ -74,6 +74,16 @@ def growing_model(elements: int) -> onnx.ModelProto:
     return _model(nodes, (1, 1), (1, elements), [sizes])
 
 
+def wide_model() -> onnx.ModelProto:
+    """x -> mid = relu(x) of 3.1 MB -> scores, the mean of each channel."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["mid"]),
+        helper.make_node("GlobalAveragePool", ["mid"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["scores"]),
+    ]
+    return _model(nodes, (1, 3, 512, 512), (1, 3), [])
+
+
 def _model(
     nodes: list[onnx.NodeProto],
     shape_in: Sequence[int],

@@ -262,9 +262,11 @@ def test_fitting_takes_input_and_size_from_the_model() -> None:
     assert luma.size == (20, 30)
 
 
-def test_fitting_chooses_the_named_one_of_several_inputs() -> None:
+def test_a_model_that_needs_more_than_the_picture_is_refused() -> None:
     inputs = [image_input(1, 3, 8, 8, name="a"), image_input(1, 3, 20, 30, name="b")]
-    assert task(input="b").fitted(inputs).size == (20, 30)
+    assert task(input="b").fitted(inputs[1:]).size == (20, 30)
+    with pytest.raises(TaskError, match="the model also needs a, which no picture gives: export"):
+        task(input="b").fitted(inputs)
     with pytest.raises(TaskError, match=r"input '' is none of the model's inputs \(a, b\)"):
         task().fitted(inputs)
     with pytest.raises(TaskError, match="input 'c' is none of"):

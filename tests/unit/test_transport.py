@@ -78,6 +78,7 @@ from tests.unit.edges import (
     spec_for,
     tensor_of,
     uncut,
+    wide_model,
 )
 
 PATIENCE_S = 10
@@ -259,6 +260,40 @@ def test_both_nodes_count_the_same_bytes(kind: str, models: Path, tmp_path: Path
             assert [(row.request_bytes, row.reply_bytes) for row in rows] == [
                 (reply.request_bytes, reply.reply_bytes) for reply in replies
             ]
+
+
+@pytest.mark.parametrize("kind", ["in-process", "grpc"])
+@pytest.mark.parametrize("window", [1, 3])
+def test_large_frames_come_whole_and_are_counted_alike(
+    kind: str, window: int, models: Path, tmp_path: Path
+) -> None:
+    """They travel in pieces; small ones between them do not."""
+    onnx.save(wide_model(), str(models / "wide.onnx"))
+    records = tmp_path / "records"
+    with edge_over(models, records=records) as edge, reached(kind, edge.service) as at:
+        spec = spec_for(at.describe_cut(CutQuestion("wide", "mid")), model="wide", window=window)
+        session = at.open(spec)
+        replies: list[Reply] = []
+        pending: list[Future[Reply]] = []
+        values = [np.full((1, 3, 512, 512), n + 1, np.float32) for n in range(7)]
+        for number, value in enumerate(values):
+            if len(pending) == window:
+                replies.append(pending.pop(0).result(PATIENCE_S))
+            # One of them has no payload at all, and fails.
+            sent = () if number == 3 else payloads(spec, {"mid": value})
+            pending.append(session.submit(number, sent))
+        replies += [future.result(PATIENCE_S) for future in pending]
+        session.close()
+    for number, reply in enumerate(replies):
+        if number == 3:
+            assert reply.error is not None
+            continue
+        assert reply.error is None
+        found = tensor_of(reply.payloads[0], session.agreed.outputs[0])
+        np.testing.assert_allclose(found, [[number + 1] * 3], rtol=1e-5)
+        assert 3 * 512 * 512 * 4 < reply.request_bytes < 3 * 512 * 512 * 4 + 100
+    rows = read_rows(RunFolder(records / "run-1").frames("edge"), Row)
+    assert [row.request_bytes for row in rows] == [reply.request_bytes for reply in replies]
 
 
 def test_an_edge_says_what_it_is_and_what_it_serves(transport: Transport, edge: Edge) -> None:
@@ -874,7 +909,13 @@ def raw_frames(address: str, window: str, messages: list[bytes]) -> Iterator[_Ne
         made.close()
 
 
-@pytest.mark.parametrize("message", [b"\xff" * 30, b"\x09", b"", encode_frame(Frame(1, 1, ()))])
+@pytest.mark.parametrize(
+    "message",
+    [
+        *(b"\xff" * 30, b"\x09", b"", encode_frame(Frame(1, 1, ()))),
+        *(b"\x28\x01\x32\x02ab", b"\x28\x0a\x32\x00"),
+    ],
+)
 def test_a_message_that_is_no_frame_ends_the_stream(edge: Edge, message: bytes) -> None:
     with over_grpc(edge.service) as (server, transport):
         with raw_frames(server.address, "1", [message]) as frames:
