@@ -20,6 +20,9 @@ points of agreement with it."""
 RMS_ALLOWED_PCT: Final = 1.0
 """For raw outputs: error over output, both root mean square, up to which it may win."""
 
+NO_GAIN: Final = 0.05
+"""A split that cannot be faster by more than this share does not help."""
+
 _DEVICE_STAGES: Final = ("preprocess", "head", "encode")
 _SLOWEST: Final = 100.0
 
@@ -103,6 +106,15 @@ def decide(summaries: Sequence[Summary]) -> Verdict:
             f"to end{_price(anchor)}; the best split, {_called(split)}, takes {_time(split)}."
         )
         return Verdict(sentence, _outlook(splits, anchors), anchor.run_id, False)
+    gain = _largest_gain(split, anchor)
+    if gain is not None and gain < NO_GAIN:
+        sentence = (
+            f"On {link} splitting does not help: {_called(split)} takes {_time(split)} and "
+            f"{_called(anchor)} {_time(anchor)} end to end, which leaves the split at most "
+            f"{100 * gain:.1f} % faster."
+        )
+        winner = min(split, anchor, key=_median)
+        return Verdict(sentence, _outlook(splits, anchors), winner.run_id, False)
     sentence = (
         f"On {link} these frames cannot tell whether splitting helps: {_called(split)} takes "
         f"{_time(split)}, the best anchor, {_called(anchor)}, {_time(anchor)}; measure more frames."
@@ -124,6 +136,11 @@ def _outlook(splits: Sequence[Summary], anchors: Sequence[Summary]) -> str:
             "any of these splits either."
         )
     most = _turning(splits, anchors, favourable=False)
+    if most is None and least[0] == 1:
+        return (
+            f"{start}on a slower device, with the same edge and link, {_called(least[1])} could "
+            "win; from where on, these frames do not tell."
+        )
     if most is None:
         return (
             f"{start}with the same edge and link, a device would have to be at least "
@@ -184,6 +201,12 @@ def _median(summary: Summary) -> float:
 def _clearly_faster(one: Summary, other: Summary) -> bool:
     high, low = one.total_ms["p50"].high, other.total_ms["p50"].low
     return high is not None and low is not None and high < low
+
+
+def _largest_gain(split: Summary, anchor: Summary) -> float | None:
+    """What a split saves at the most, as a share, by the ends of the intervals that favour it."""
+    low, high = split.total_ms["p50"].low, anchor.total_ms["p50"].high
+    return None if low is None or high is None else 1 - low / high
 
 
 def _called(summary: Summary) -> str:

@@ -51,8 +51,8 @@ def network(folder: Path, channels: int) -> Path:
         nodes,
         "bench",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 128, 128])],
-        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 8])],
-        [weights("w1", channels, 3, 3, 3), weights("w2", 8, channels, 3, 3)],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 10])],
+        [weights("w1", channels, 3, 3, 3), weights("w2", 10, channels, 3, 3)],
     )
     path = folder / f"bench{channels}.onnx"
     onnx.save_model(

@@ -100,7 +100,10 @@ def times_ms(
     opened = {variant: session(variant, at, size) for variant, at in addresses.items()}
     found: dict[str, list[float]] = {variant: [] for variant in opened}
     for number in range(rounds + 5):
-        for variant, (_, stream) in opened.items():
+        # Every variant comes first equally often: whoever follows a pause finds cold caches.
+        turn = number % len(opened)
+        order = list(opened.items())
+        for variant, (_, stream) in order[turn:] + order[:turn]:
             if where != "first frame":
                 took_ms = frame_ms(variant, stream, number, payload)
             else:
