@@ -66,6 +66,13 @@ def decide(summaries: Sequence[Summary]) -> Verdict:
     splits = sorted((s for s in fit if not s.is_anchor), key=_median)
     if not complete:
         return Verdict("No configuration was measured completely.", "", "", None)
+    if len(complete) == 1:
+        only = complete[0]
+        sentence = (
+            f"On {_place(only)} {_called(only)} takes {_time(only)} end to end; measure other cuts "
+            "and the anchors (@result, @picture) to compare it with."
+        )
+        return Verdict(sentence, "", only.run_id if fit else "", None)
     if not fit:
         return Verdict(
             f"Every configuration loses too much: more than {POINTS_ALLOWED:g} points of accuracy "
@@ -75,19 +82,11 @@ def decide(summaries: Sequence[Summary]) -> Verdict:
             "",
             None,
         )
-    link, window = fit[0].link, fit[0].setting[0]
-    if window not in (None, 1):
-        link += f" with {window} frames in flight"
-    if len(fit) == 1:
-        sentence = (
-            f"On {link} {_called(fit[0])} takes {_time(fit[0])} end to end; measure other cuts and "
-            "the anchors (@result, @picture) to compare it with."
-        )
-        return Verdict(sentence, "", fit[0].run_id, None)
+    link = _place(fit[0])
     if not anchors or not splits:
         best = (anchors or splits)[0]
         return Verdict(
-            f"On {link} the fastest of {len(fit)} configurations is {_called(best)} with "
+            f"On {link} the fastest of {len(fit)} that may be compared is {_called(best)} with "
             f"{_time(best)}; there is no {'split' if not splits else 'anchor'} to compare it with.",
             "",
             best.run_id,
@@ -184,6 +183,13 @@ def _fits(summary: Summary) -> bool:
     if summary.rms_difference_pct is not None:
         return summary.rms_difference_pct <= RMS_ALLOWED_PCT
     return codec.is_lossless(summary.codec)
+
+
+def _place(summary: Summary) -> str:
+    """The link, and how many frames were on it."""
+    window = summary.setting[0]
+    alone = window in (None, 1)
+    return summary.link if alone else f"{summary.link} with {window} frames in flight"
 
 
 def _price(summary: Summary) -> str:
