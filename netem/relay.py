@@ -31,7 +31,8 @@ _IN_FLIGHT_CHUNKS: Final = 4096
 _CONNECT_TIMEOUT_S: Final = 10.0
 _FIRST_BYTES_TIMEOUT_S: Final = 10.0
 
-_Item = tuple[int, bytes]
+_Item = tuple[int, bytes | None]
+"""When it arrives, and what: b"" where the sender ended, None where it was reset."""
 
 
 class Relay:
@@ -150,11 +151,12 @@ def _read(
 ) -> None:
     """Take bytes off the sender as fast as the wire takes them, no faster."""
     while True:
+        data: bytes | None
         try:
             data = source.recv(shaper.chunk_bytes)
         except OSError:
-            data = b""
-        leaves_ns, arrives_ns = shaper.book(len(data), counted)
+            data = None
+        leaves_ns, arrives_ns = shaper.book(len(data or b""), counted)
         travelling.put((arrives_ns, data))
         if not data:
             return
@@ -166,20 +168,31 @@ def _write(sink: socket.socket, source: socket.socket, travelling: queue.Queue[_
     while True:
         arrives_ns, data = travelling.get()
         sleep_until(arrives_ns)
+        if data is None:
+            # The sender was reset. A receiver must not take what came for all there was.
+            _abort(sink)
+            return
         try:
             if not data:
                 sink.shutdown(socket.SHUT_WR)
                 return
             sink.sendall(data)
         except OSError:
-            # The receiver is gone: let the sender know, and let its reader end. A sender that waits
-            # for a full window notices only the reset that closing without lingering sends.
-            with contextlib.suppress(OSError):
-                source.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                source.shutdown(socket.SHUT_RDWR)
+            # The receiver is gone: let the sender know, and let its reader end.
+            _abort(source)
             while data:
                 _, data = travelling.get()
             return
+
+
+def _abort(sock: socket.socket) -> None:
+    """Make the close that follows a reset, and wake up whoever reads from this end.
+
+    A sender that waits for a full window notices nothing less than a reset.
+    """
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.shutdown(socket.SHUT_RD)
 
 
 def _listen(where: tuple[str, int], profile: LinkProfile) -> socket.socket:

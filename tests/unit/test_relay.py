@@ -171,15 +171,22 @@ class _Backwards(socketserver.StreamRequestHandler):
         self.wfile.write(self.rfile.read()[::-1])
 
 
+class _Target(socketserver.ThreadingTCPServer):
+    request_queue_size = 128  # its own 5 are too few for 50 at once: the kernel would drop some
+
+
 def test_many_connections_at_once_do_not_mix() -> None:
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Backwards) as target:
+    with _Target(("127.0.0.1", 0), _Backwards) as target, contextlib.ExitStack() as stack:
         serving = threading.Thread(target=target.serve_forever, args=(0.01,))
         serving.start()
+        stack.callback(serving.join)
+        stack.callback(target.shutdown)
         relay = Relay(
             profile(*both(Direction(delay_ns=MS))),
             "127.0.0.1:0",
             f"127.0.0.1:{target.server_address[1]}",
         )
+        stack.callback(relay.close)
 
         def exchange(number: int) -> bool:
             data = random.Random(number).randbytes(5_000 + number)
@@ -190,9 +197,6 @@ def test_many_connections_at_once_do_not_mix() -> None:
         with ThreadPoolExecutor(50) as pool:
             assert all(pool.map(exchange, range(50)))
         assert relay.counters().connections == 50
-        relay.close()
-        target.shutdown()
-        serving.join()
 
 
 def test_half_close_leaves_the_other_direction_open() -> None:
@@ -225,6 +229,20 @@ def test_an_end_that_vanishes_ends_the_other(who: str) -> None:
         leaver.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         leaver.close()
         assert ended(stayer)
+
+
+@pytest.mark.parametrize("who", ["device", "edge"])
+def test_a_reset_is_not_mistaken_for_the_end_of_the_data(who: str) -> None:
+    with link(*both(Direction(delay_ns=MS))) as made:
+        client, server = made.connect()
+        leaver, stayer = (client, server) if who == "device" else (server, client)
+        leaver.sendall(b"not all")
+        assert stayer.recv(7, socket.MSG_WAITALL) == b"not all"
+        leaver.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        leaver.close()
+        stayer.settimeout(5)
+        with pytest.raises(ConnectionResetError):
+            stayer.recv(1)
 
 
 def send_while_taken(sender: socket.socket) -> None:
