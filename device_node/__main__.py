@@ -144,7 +144,7 @@ class Device:
                 f"{loop.failed[0]}"
             )
         if stop.is_set():
-            raise RunIncomplete(f"stopped after {loop.ok} of {frames} frames; their rows are kept")
+            raise RunIncomplete(f"stopped after {loop.ok} of {frames} frames")
         return 0
 
     def _note_start(
@@ -223,10 +223,9 @@ class Device:
         p50, p95, p99 = np.percentile([row.total_ns / 1e6 for row in rows], [50, 95, 99])
         payload = int(np.median([row.payload_bytes for row in rows]))
         sys.stdout.write(
-            f"{len(rows)} of {frames} frames: p50 {p50:.2f} ms, p95 {p95:.2f} ms, p99 {p99:.2f} ms "
-            f"end to end; {payload} bytes a frame up (median)\n"
-            f"rows are in {self._folder.folder}; `splitbed report` there shows stages and "
-            "intervals\n"
+            f"{len(rows)} of {frames} frames, end to end: p50 {p50:.2f}, p95 {p95:.2f}, "
+            f"p99 {p99:.2f} ms\n{payload} bytes a frame up (median)\n"
+            f"rows: {self._folder.folder}; `splitbed report` shows stages and intervals\n"
         )
 
 

@@ -182,6 +182,8 @@ def _wait(
     words = children.last_words(folder.log("device")).removeprefix("device: ")
     if device.returncode < 0:
         words = f"the device {children.ending(device)}"
+        if told:  # it had not begun, and ended at our word
+            words = "stopped before the first frame"
     return f"{others}; {words}" if others else words
 
 

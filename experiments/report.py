@@ -44,13 +44,22 @@ class Gathered(msgspec.Struct, frozen=True):
 
     def check(self) -> None:
         """Raise LinkUncertified where a run was refused."""
-        if self.refused:
-            bad = self.refused[0]
-            raise LinkUncertified(
-                f"{len(self.refused)} of {len(self.refused) + len(self.shown)} runs are left out: "
-                f"their link was outside its tolerance ({bad.name}: {bad.violations[0]}); repeat "
-                "them on a quieter machine, or use --accept-uncertified"
-            )
+        if not self.refused:
+            return
+        bad = self.refused[0]
+        state = "" if bad.complete else f"; it is incomplete: {bad.outcome}"
+        uncertified = bad.link_attempts == 0 or any("not measured" in v for v in bad.violations)
+        way_out = (
+            "certify a run by hand with `splitbed link certify --save RUN/link.json`"
+            if uncertified
+            else "repeat it on a quieter machine"
+        )
+        raise LinkUncertified(
+            f"{len(self.refused)} of {len(self.refused) + len(self.shown)} runs are left out for "
+            f"their link; {bad.name} in {bad.folder} ({bad.frames_ok} of {bad.frames_wanted} "
+            f"frames): "
+            f"{bad.violations[0]}{state}; {way_out}, or show it with --accept-uncertified"
+        )
 
 
 def gather(folders: Sequence[Path], accept_uncertified: bool) -> Gathered:

@@ -16,6 +16,7 @@ from experiments.statistics import PairedLoss, Percentile, Share, paired_loss, p
 from splitbed import codec
 from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
+from splitbed.link import LinkCertificate
 from splitbed.record import FrameRecord, ResourceSample, RunManifest
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.session import TensorCodec
@@ -39,6 +40,23 @@ STAGES: Final[dict[str, Callable[[FrameRecord], int]]] = {
 """The parts of a frame's time in the order in which it passes them."""
 
 _ONE_NODE: Final = (PICTURE_CUT, RESULT_CUT, INPUT_CUT, OUTPUT_CUT)
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """What runs must share to be compared, as it was asked for; None where nobody did."""
+
+    window: int | None
+    threads: int | None
+    edge_threads: int | None
+    provider: str | None
+
+
+class CertifiedLink(msgspec.Struct, frozen=True):
+    """Means of the measurements before and after the run."""
+
+    up_goodput_mbps: float
+    down_goodput_mbps: float
+    rtt_ms: float
 
 
 class NodeUse(msgspec.Struct, frozen=True):
@@ -68,8 +86,7 @@ class Summary(msgspec.Struct, frozen=True):
     folder: str
     model: str
     model_digest: str
-    setting: tuple[Any, ...]
-    """What runs must share to be compared: window, threads of both nodes, provider asked for."""
+    setting: Setting
     cut: str
     is_anchor: bool
     """Everything on one node, or called an anchor when it was run (first layers only)."""
@@ -79,6 +96,7 @@ class Summary(msgspec.Struct, frozen=True):
     outcome: str
     complete: bool
     violations: tuple[str, ...]
+    certified: CertifiedLink | None
     link_attempts: int
     """Measurements of the link before the run, until one met the profile; 0: not certified."""
     frames_wanted: int
@@ -167,6 +185,7 @@ def summarise(folder: Path) -> Summary:
         outcome=outcome,
         complete=complete,
         violations=violations(certificate, manifest, ok, predicted),
+        certified=None if certificate is None else _certified(certificate),
         link_attempts=certificate.before_attempts if certificate else 0,
         frames_wanted=manifest.frames_wanted,
         frames_ok=len(ok),
@@ -206,10 +225,18 @@ def _preparation(manifest: RunManifest) -> dict[str, Preparation]:
     }
 
 
-def _setting(manifest: RunManifest) -> tuple[Any, ...]:
+def _setting(manifest: RunManifest) -> Setting:
     # The provider as asked for: all on the device, nothing runs on any.
-    names = ("window", "threads", "edge_threads", "provider")
-    return tuple(manifest.config.get(name) for name in names)
+    asked = manifest.config
+    return Setting(*(asked.get(name) for name in Setting.__struct_fields__))
+
+
+def _certified(certificate: LinkCertificate) -> CertifiedLink:
+    return CertifiedLink(
+        certificate.up_goodput_bps / 1e6,
+        certificate.down_goodput_bps / 1e6,
+        certificate.rtt_ns / 1e6,
+    )
 
 
 def _codec_text(manifest: RunManifest) -> str:

@@ -106,8 +106,12 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
             )
         )
     verdict = "; ".join(summary.violations) or "certified before and after"
-    if summary.link_kind == "direct" and not summary.violations:
-        verdict = "not shaped; what it bears was measured before and after"
+    if summary.link_kind == "direct" and not summary.violations and summary.certified is not None:
+        found_link = summary.certified
+        verdict = (
+            f"nothing asked of it; measured {found_link.up_goodput_mbps:.4g} Mbit/s up, "
+            f"{found_link.rtt_ms:.2f} ms"
+        )
     if summary.link_attempts > 1:
         verdict += f" (before: at measurement {summary.link_attempts})"
     found.append(("link", verdict))

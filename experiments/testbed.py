@@ -35,8 +35,8 @@ class RemoteLink:
 
     @property
     def kind(self) -> LinkKind:
-        """A relay answers our probe on the port of the frames; nothing else does."""
-        return "relay"
+        """A relay answers our probe on the port of the frames; nothing asked, nothing shaped."""
+        return "relay" if self.profile.is_shaped else "direct"
 
     def counters(self) -> LinkCounters:
         """What the relay forwarded."""

@@ -51,7 +51,7 @@ def decide_by_link(summaries: Sequence[Summary]) -> list[Verdict]:
     groups: dict[tuple[object, ...], list[Summary]] = {}
     for summary in summaries:
         model = summary.model_digest or summary.model
-        groups.setdefault((summary.link, model, *summary.setting), []).append(summary)
+        groups.setdefault((summary.link, model, summary.setting), []).append(summary)
     return [decide(group) for group in groups.values()]
 
 
@@ -127,7 +127,7 @@ def _outlook(splits: Sequence[Summary], anchors: Sequence[Summary]) -> str:
     Between the slowdown at which it would by the ends of the medians' intervals that favour it, and
     the one by the ends that do not.
     """
-    start = "By arithmetic, not by measurement: "
+    start = "By arithmetic from these frames, not by measurement: "
     least = _turning(splits, anchors, favourable=True)
     if least is None:
         return (
@@ -187,7 +187,7 @@ def _fits(summary: Summary) -> bool:
 
 def _place(summary: Summary) -> str:
     """The link, and how many frames were on it."""
-    window = summary.setting[0]
+    window = summary.setting.window
     alone = window in (None, 1)
     return summary.link if alone else f"{summary.link} with {window} frames in flight"
 

@@ -79,8 +79,9 @@ def _help() -> str:
     lines += [f"  {name:<16}{about}" for name, (_, about) in _COMMANDS.items()]
     lines += [
         "",
-        "exit codes: 0 done, 2 a mistake in what was asked, 3 running or coding a model failed,",
-        "4 link, 5 connection, 6 disk, 7 a run that is not complete, 130 interrupted",
+        "exit codes: 0 done, 2 a mistake in what was asked, 3 running or coding a model",
+        "failed, 4 link, 5 connection, 6 disk, 7 a run that is not complete,",
+        "130 interrupted",
     ]
     return "\n".join(lines) + "\n"
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import shlex
+import textwrap
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -44,7 +45,7 @@ def from_command_line(
     """
     parser = _Parser(
         prog=command,
-        description=_first_paragraph(kind.__doc__ or ""),
+        description=textwrap.fill(_first_paragraph(kind.__doc__ or ""), 79),
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -162,7 +163,8 @@ def _table(path: Path, table: str, kind: type[msgspec.Struct]) -> dict[str, Any]
                 f"{path} has '{name}' at the top: everything goes into one of the tables "
                 + ", ".join(f"[{known}]" for known in TABLES)
             )
-    values: dict[str, Any] = content.get(table, {})
+    # A key may be written like the flag.
+    values = {name.replace("-", "_"): value for name, value in content.get(table, {}).items()}
     known = kind.__struct_fields__
     for name in values:
         if name not in known:

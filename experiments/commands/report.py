@@ -14,7 +14,7 @@ from rich.console import Console
 from experiments.report import gather, write_report
 from experiments.table import print_comparison, print_run
 from splitbed import config
-from splitbed.errors import UsageError
+from splitbed.errors import RunIncomplete, UsageError
 from splitbed.run_folder import MANIFEST
 
 
@@ -27,7 +27,9 @@ class ReportOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     runs: Annotated[
         tuple[Path, ...], config.POSITIONAL, Meta(description="run folders, or folders of them")
     ]
-    out: Annotated[Path, Meta(description="the page")] = Path("report.html")
+    out: Annotated[
+        Path | None, Meta(description="the page (default: report.html in the first folder)")
+    ] = None
     accept_uncertified: Annotated[
         bool, Meta(description="show runs made on a link outside its tolerance")
     ] = False
@@ -52,13 +54,16 @@ def main(argv: Sequence[str]) -> int:
         print_run(summaries[0], console)
     else:
         print_comparison(summaries, console)
-    for verdict in write_report(summaries, options.out):
+    page = options.out or options.runs[0] / "report.html"
+    for verdict in write_report(summaries, page):
         console.print(f"\n{verdict.sentence}", markup=False, highlight=False)
         if verdict.outlook:
             console.print(verdict.outlook, markup=False, highlight=False)
-    sys.stdout.write(f"report: {options.out}\n")
+    sys.stdout.write(f"report: {page}\n")
     sys.stdout.flush()
     found.check()
+    if not any(summary.complete for summary in summaries):
+        raise RunIncomplete("none of these runs is complete; the report says how far each came")
     return 0
 
 
@@ -71,6 +76,11 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
         else:
             below = sorted(place.glob(f"*/{MANIFEST}"), key=lambda p: p.stat().st_mtime)
             found += [path.parent for path in below]
+            # A demo keeps the logs of its edge and relay in `logs`.
+            begun = {path.parent for path in place.glob("*/*.log")} - {*found, place / "logs"}
+            if begun:
+                names = ", ".join(sorted(path.name for path in begun)[:3])
+                sys.stderr.write(f"left out: {len(begun)} runs that never started ({names})\n")
     if not found:
         shown = ", ".join(map(str, places))
         raise UsageError(f"no run folder (with a {MANIFEST}) was found at {shown}")

@@ -1,7 +1,8 @@
-"""Certificates and tokens, checked before gRPC gets them: it says little of what is wrong."""
+"""Certificates and tokens, and what is wrong with them: gRPC itself says little of that."""
 
 from __future__ import annotations
 
+import socket
 import ssl
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from splitbed.transport.grpc_settings import TOKEN_HEADER
 # isort: split
 import grpc
 
+from splitbed.address import host_and_port
 from splitbed.errors import UsageError
 
 
@@ -45,6 +47,40 @@ def token_metadata(token: str) -> tuple[tuple[str, str], ...]:
             "the token has characters that a header cannot carry: use printable ASCII, on one line"
         )
     return ((TOKEN_HEADER, f"Bearer {token}"),)
+
+
+def why_no_edge(address: str, roots: Path | None, patience_s: float) -> str:
+    """A sentence for an edge to which no connection came about, after one more look at it."""
+    tls = " with TLS" if roots else ""
+    try:
+        host, port = host_and_port(address)
+        sock = socket.create_connection((host, port), 2)
+    except (OSError, UsageError):
+        return (
+            f"no edge answers{tls} at {address} within {patience_s:g} s: start one with "
+            "`python -m edge_node`, or check the address and the firewall"
+        )
+    if roots is None:
+        sock.close()
+        return (
+            f"something answers at {address}, but not as an edge without TLS: check the address, "
+            "or give --tls-ca if it is an edge with TLS"
+        )
+    try:
+        context = ssl.create_default_context(cafile=str(roots))
+        with sock, context.wrap_socket(sock, server_hostname=host):
+            reason = "it is no edge"
+    except ssl.SSLCertVerificationError as error:
+        return (
+            f"the certificate at {address} is not one that {roots} vouches for "
+            f"({error.verify_message}): give the CA that signed it, and dial a name that it holds"
+        )
+    except OSError as error:
+        reason = _reason(error)
+    return (
+        f"something answers at {address}, but not as an edge with TLS ({reason}): check the "
+        "address, or leave out --tls-ca if the edge has no TLS"
+    )
 
 
 def _content(path: Path) -> bytes:

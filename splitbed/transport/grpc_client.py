@@ -44,7 +44,7 @@ from splitbed.session import (
     SessionAgreed,
     SessionSpec,
 )
-from splitbed.transport.credentials import channel_credentials, token_metadata
+from splitbed.transport.credentials import channel_credentials, token_metadata, why_no_edge
 from splitbed.transport.face import Session
 from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
@@ -90,11 +90,7 @@ class GrpcTransport:
             grpc.channel_ready_future(self._channel).result(timeout=connect_timeout_s)
         except grpc.FutureTimeoutError as error:
             self._channel.close()
-            tls = " with TLS" if tls_ca else ""
-            raise EdgeUnreachable(
-                f"no edge answers{tls} at {address} within {connect_timeout_s:g} s: start one with "
-                "`python -m edge_node`, or check the address and the firewall"
-            ) from error
+            raise EdgeUnreachable(why_no_edge(address, tls_ca, connect_timeout_s)) from error
 
     def describe_cut(self, question: CutQuestion) -> CutAnswer:
         """See Transport."""

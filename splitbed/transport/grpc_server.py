@@ -237,7 +237,11 @@ class _TokenCheck(grpc.ServerInterceptor):
         self._wanted = f"Bearer {token}".encode()
 
         def refuse(_: Any, context: Any) -> NoReturn:
-            abort(context, Unauthorised("this edge wants a token: give it with --token-file"))
+            if TOKEN_HEADER in dict(context.invocation_metadata()):
+                words = "the token is not this edge's: give the right one with --token-file"
+            else:
+                words = "this edge wants a token: give it with --token-file"
+            abort(context, Unauthorised(words))
 
         self._refusal: Any = grpc.stream_stream_rpc_method_handler(refuse)
 

@@ -10,7 +10,7 @@ import pytest
 
 from experiments.evaluation import Evaluation, write_evaluation
 from experiments.statistics import PairedLoss, paired_loss, share
-from experiments.summary import STAGES, Summary, summarise
+from experiments.summary import STAGES, Setting, Summary, summarise
 from splitbed.errors import RecordError
 from splitbed.link import Direction, LinkCertificate, LinkMeasurement, LinkProfile
 from splitbed.record import FrameRecord, ResourceSample, RunManifest
@@ -366,7 +366,7 @@ def test_runs_share_a_setting_whatever_ran_where(tmp_path: Path) -> None:
         summed(tmp_path / str(n), THREE, config=config, edge={"provider": provider}).setting
         for n, provider in enumerate(("", "CPUExecutionProvider"))
     }
-    assert found == {(1, 1, 0, "auto")}
+    assert found == {Setting(1, 1, 0, "auto")}
 
 
 def test_a_cut_that_was_called_an_anchor_is_one(tmp_path: Path) -> None:

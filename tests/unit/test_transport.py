@@ -845,7 +845,7 @@ def test_something_that_is_not_grpc_listens_there(words: bytes) -> None:
         serving = threading.Thread(target=serve)
         serving.start()
         port = server.getsockname()[1]
-        with pytest.raises(EdgeUnreachable, match=f"no edge answers at 127.0.0.1:{port}"):
+        with pytest.raises(EdgeUnreachable, match=f"answers at 127.0.0.1:{port}, but not as an"):
             GrpcTransport(f"127.0.0.1:{port}", connect_timeout_s=0.5)
         server.shutdown(socket.SHUT_RDWR)
         serving.join()
@@ -981,7 +981,8 @@ def test_another_token_opens_no_call(edge: Edge, token: str) -> None:
         lambda: list(transport.part_chunks("0" * 64, 0)),
         lambda: transport.open(spec),
     ):
-        with pytest.raises(Unauthorised, match="this edge wants a token"):
+        words = "the token is not this edge's" if token else "this edge wants a token"
+        with pytest.raises(Unauthorised, match=words):
             call()
     with raw_frames(server.address, "1", []) as frames:
         with pytest.raises(grpc.RpcError) as caught:
@@ -1041,12 +1042,28 @@ def test_tls_with_a_stranger(edge: Edge, certificate: tuple[Path, Path], tmp_pat
     plain = GrpcServer(edge.service, "127.0.0.1:0")
     secret = GrpcServer(edge.service, "127.0.0.1:0", tls=certificate)
     for server, tls_ca, words in (
-        (plain, certificate[0], "no edge answers with TLS at"),
-        (secret, None, "no edge answers at"),
+        (plain, certificate[0], "but not as an edge with TLS"),
+        (secret, None, "but not as an edge without TLS"),
     ):
-        with pytest.raises(EdgeUnreachable, match=f"{words} {server.address}"):
+        with pytest.raises(EdgeUnreachable, match=f"answers at {server.address}, {words}"):
             GrpcTransport(server.address, tls_ca=tls_ca, connect_timeout_s=0.5)
         server.stop(0)
+
+
+def test_tls_with_another_ca_or_another_name(
+    edge: Edge, certificate: tuple[Path, Path], tmp_path: Path
+) -> None:
+    other = tmp_path / "other.pem"
+    command = ["openssl", "req", "-x509", "-nodes", "-days", "2", "-subj", "/CN=other"]
+    command += ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    command += ["-keyout", str(tmp_path / "other.key"), "-out", str(other)]
+    subprocess.run(command, check=True, capture_output=True)
+    server = GrpcServer(edge.service, "0.0.0.0:0", tls=certificate)
+    port = server.address.rpartition(":")[2]
+    for address, ca in ((f"127.0.0.1:{port}", other), (f"127.0.0.2:{port}", certificate[0])):
+        with pytest.raises(EdgeUnreachable, match=r"vouches for \(.*\): give the CA that signed"):
+            GrpcTransport(address, tls_ca=ca, connect_timeout_s=0.5)
+    server.stop(0)
 
 
 def test_files_for_tls_that_are_not_there(edge: Edge, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_runs_outside_tolerance_are_left_out(tmp_path: Path) -> None:
     folders = [run(tmp_path / "a", 10, 10), run(tmp_path / "b", 10, 14), run(tmp_path / "c", 10)]
     found = gather(folders, accept_uncertified=False)
     assert [s.folder for s in found.shown] == [str(folders[0])]
-    with pytest.raises(LinkUncertified, match=r"^2 of 3 runs are left out: .* \(\+4\.00\) after"):
+    with pytest.raises(LinkUncertified, match=r"^2 of 3 runs are left out .* \(\+4\.00\) after"):
         found.check()
     accepted = gather(folders, accept_uncertified=True)
     assert len(accepted.shown) == 3
@@ -132,3 +132,16 @@ def test_a_run_without_a_frame_does_not_hide_the_others(tmp_path: Path) -> None:
     found.check()
     with pytest.raises(RecordError, match="has no frame that was measured"):
         gather([empty], accept_uncertified=False)
+
+
+def test_a_killed_run_by_hand_says_what_there_is_of_it(tmp_path: Path) -> None:
+    folder = run(tmp_path / "a", 10, 10)
+    manifest = msgspec.structs.replace(MANIFEST, certificate=None, outcome="running")
+    write_manifest(folder, manifest)
+    with pytest.raises(
+        LinkUncertified,
+        match=r"in .*/a \(3 of 3 frames\): the link was not certified; it is incomplete: ended "
+        r"without a word after 3 rows .*; certify a run by hand with `splitbed link certify --save",
+    ):
+        gather([folder], accept_uncertified=False)
+    assert len(gather([folder], accept_uncertified=True).shown) == 1

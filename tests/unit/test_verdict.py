@@ -10,7 +10,7 @@ import pytest
 
 from experiments.evaluation import Evaluation
 from experiments.statistics import PairedLoss, Percentile, paired_loss, share
-from experiments.summary import SHARES, STAGES, Summary
+from experiments.summary import SHARES, STAGES, Setting, Summary
 from experiments.verdict import decide, decide_by_link
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
 from splitbed.task import PICTURE_CUT, RESULT_CUT
@@ -37,7 +37,8 @@ def summary(
         "folder": "",
         "model": "net",
         "model_digest": "",
-        "setting": (1, 1, 0, "CPU"),
+        "setting": Setting(1, 1, 0, "cpu"),
+        "certified": None,
         "is_anchor": cut.startswith("@"),
         "cut": cut,
         "codec": "raw",
@@ -247,8 +248,8 @@ def test_outlook_names_the_slowdowns_between_which_a_split_begins_to_win() -> No
     # is ahead from f = 1.8 on by the ends that favour it, from 2.2 by those that do not.
     found = decide([summary("relu3", 30, 1, device_ms=5), summary(RESULT_CUT, 20, 1, device_ms=15)])
     assert found.outlook == (
-        "By arithmetic, not by measurement: with the same edge and link, the cut at relu3 coded "
-        "raw would win from a device 1.8 to 2.2 times slower than this one on."
+        "By arithmetic from these frames, not by measurement: with the same edge and link, the cut "
+        "at relu3 coded raw would win from a device 1.8 to 2.2 times slower than this one on."
     )
 
 
@@ -301,7 +302,7 @@ def test_one_verdict_for_each_link_and_model() -> None:
         summary(RESULT_CUT, 30, link="slow"),
         summary(RESULT_CUT, 10, link="fast"),
         summary("a", 5, link="fast", model="other"),
-        summary("a", 5, link="fast", setting=(8, 1, 0, "CPU")),
+        summary("a", 5, link="fast", setting=Setting(8, 1, 0, "cpu")),
         summary("a", 5, link="fast", model_digest="a later file"),
     ]
     found = decide_by_link(runs)
