@@ -109,8 +109,8 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.link_kind == "direct" and not summary.violations and summary.certified is not None:
         found_link = summary.certified
         verdict = (
-            f"nothing asked of it; measured {found_link.up_goodput_mbps:.4g} Mbit/s up, "
-            f"{found_link.rtt_ms:.2f} ms"
+            f"nothing asked of it; measured {found_link.up_goodput_mbps:,.0f} Mbit/s up, "
+            f"{found_link.rtt_ms:.2f} ms round trip"
         )
     if summary.link_attempts > 1:
         verdict += f" (before: at measurement {summary.link_attempts})"
