@@ -169,7 +169,8 @@ def _background(rng: np.random.Generator, skin: Plane) -> Plane:
     image = first + (0.5 + u) * (second - first)
     if rng.random() < 0.4:
         waves, phase = rng.uniform(3.0, 14.0), rng.random()
-        stripe = np.sin((u * np.float32(waves) + np.float32(phase)) * np.float32(math.tau))
+        wave = (u * np.float32(waves) + np.float32(phase)) * np.float32(math.tau)
+        stripe: Plane = np.asarray(np.sin(wave), np.float32)
         image = image + stripe * _signed(rng, 28.0)
     image = image + _smooth_noise(rng, int(rng.integers(3, 14))) * _signed(rng, 40.0)
     image = np.ascontiguousarray(image, np.float32)
