@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ PARENT: Final = "SPLITBED_PARENT"
 
 _PR_SET_PDEATHSIG: Final = 1
 INTERRUPTED: Final = 130
-_LOOK_UP_S: Final = 0.25
+_LOOK_UP_S: Final = 0.1
 
 
 def guarded(main: Callable[[], int], program: str) -> int:
@@ -55,18 +56,31 @@ def end_with_parent() -> None:
 
 
 class _StopEvent(threading.Event):
-    """An event whose `wait` hears every signal.
+    """An event that a signal handler may set, and whose `wait` hears every signal.
 
-    Python runs handlers on the main thread only. A signal that the system gave to another thread
-    (as it does while the main thread is stopped) leaves it asleep, so it looks up now and then.
+    It has no lock: a handler runs on the main thread in the middle of whatever that does, `wait`
+    included, and would wait for ever for a lock that its own thread holds. And `wait` looks up now
+    and then: a signal that the system gave to another thread leaves the main thread asleep.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._told = False
+
+    def set(self) -> None:
+        self._told = True
+
+    def clear(self) -> None:
+        self._told = False
+
+    def is_set(self) -> bool:
+        return self._told
+
     def wait(self, timeout: float | None = None) -> bool:
-        if timeout is not None:
-            return super().wait(timeout)
-        while not super().wait(_LOOK_UP_S):
-            pass
-        return True
+        end_s = None if timeout is None else time.monotonic() + timeout
+        while not self._told and (end_s is None or time.monotonic() < end_s):
+            time.sleep(_LOOK_UP_S)
+        return self._told
 
 
 def stop_event() -> threading.Event:

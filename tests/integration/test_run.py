@@ -246,7 +246,7 @@ def test_nothing_survives_a_killed_orchestrator(pictures: Path, tmp_path: Path) 
     process.kill()
     process.communicate(timeout=10)
     _, alive = psutil.wait_procs(nodes, timeout=15)
-    assert not alive
+    assert not alive, [(p, p.status(), p.cmdline()) for p in alive]
     assert read_manifest(folder).outcome == "running"
     done = splitbed("report", folder, "--out", tmp_path / "x.html")
     assert done.returncode == 4  # its link was not measured again

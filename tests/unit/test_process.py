@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -213,3 +215,16 @@ def test_progress_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> 
     progress.update(1)
     progress.close()
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_signal_in_the_middle_of_waiting_ends_it() -> None:
+    """Whatever lock the main thread holds when the handler runs, the handler must not want it."""
+    script = (
+        "import os, signal, time\nfrom splitbed import process\n"
+        "stop = process.stop_event()\n"
+        "with stop._cond:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    time.sleep(0.05)\n"
+        "assert stop.wait(2)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=20)
