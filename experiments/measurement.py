@@ -42,8 +42,8 @@ class RunPlan(msgspec.Struct, frozen=True):
     threads: int
     timeout_s: float
     seed: int
-    security: dict[str, object]
-    """Flags of the device for a remote edge: its CA, its token, the largest message."""
+    connection: dict[str, object]
+    """Flags of the device for its connection: the edge's CA, its token, the largest message."""
     settings: dict[str, Any]
     """What the person asked for, as it stands in the manifest."""
     identity: dict[str, Any]
@@ -141,7 +141,7 @@ def _start_device(
         "run-id": run_id,
         # A cache of its own: every run fetches its head over the link, and says what that took.
         "cache": folder.folder / "head",
-        **plan.security,
+        **plan.connection,
     }
     if plan.calibration is not None:
         options["calibration"] = plan.calibration

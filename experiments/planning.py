@@ -112,9 +112,8 @@ def plan_run(
         found = calibrate(model, prepared, _for_calibration(options, pictures), options.threads)
         calibration = scratch / f"calibration-{secrets.token_hex(4)}.json"
         _keep(calibration, found)
-    digest_of = digests(pictures.paths)
     if found is not None:
-        seen = [path for path in pictures.paths if digest_of[path] in found.digests]
+        seen = [path for path, sha in digests(pictures.paths).items() if sha in found.digests]
         pictures = pictures.without(seen)
         if seen:
             notes.append(f"{len(seen)} of the pictures served for calibration")
@@ -138,7 +137,7 @@ def plan_run(
         write_reference(path, uncut.outputs)
     settings: dict[str, Any] = msgspec.to_builtins(options, enc_hook=str)
     settings["command"] = config.command_line(options, "splitbed run")
-    contents = hashlib.sha256("".join(digest_of[path] for path in measured).encode())
+    contents = hashlib.sha256("".join(digests(measured).values()).encode())
     return RunPlan(
         model=model,
         cut=options.cut if options.cut.startswith("@") else prepared.cut.name,
@@ -154,7 +153,7 @@ def plan_run(
         threads=options.threads,
         timeout_s=options.timeout_s,
         seed=options.seed,
-        security={
+        connection={
             name: value
             for name, value in (
                 ("tls-ca", options.tls_ca),

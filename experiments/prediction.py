@@ -62,19 +62,18 @@ def violations(
 
 def _not_this_run(certificate: LinkCertificate, manifest: RunManifest) -> list[str]:
     """Why a certificate made by hand says nothing of this run, if so."""
-    found = []
     edge = str(manifest.config.get("edge", ""))
-    for word, measured in (("before", certificate.before), ("after", certificate.after)):
-        if measured is None:
-            continue
-        if measured.at != edge:
-            found.append(f"certified {word} the run at {measured.at}, and run over {edge}")
-        # Both by the clock of the device's machine.
-        early = measured.taken_utc < manifest.ended_utc
-        if word == "before" and measured.taken_utc > manifest.started_utc:
-            found.append("the first measurement of the link was not before the run")
-        elif word == "after" and early:
-            found.append("the second measurement of the link was not after the run")
+    before, after = certificate.before, certificate.after
+    found = [
+        f"certified at {measured.at}, and run over {edge}"
+        for measured in (before, after)
+        if measured is not None and measured.at != edge
+    ][:1]
+    # All by the clock of the device's machine.
+    if before.taken_utc > manifest.started_utc:
+        found.append("the first measurement of the link was not before the run")
+    if after is not None and after.taken_utc < manifest.ended_utc:
+        found.append("the second measurement of the link was not after the run")
     return found
 
 

@@ -55,7 +55,7 @@ def end_with_parent() -> None:
         sys.exit(0)
 
 
-class _StopEvent(threading.Event):
+class StopEvent(threading.Event):
     """An event that a signal handler may set, and whose `wait` hears every signal.
 
     It has no lock: a handler runs on the main thread in the middle of whatever that does, `wait`
@@ -68,15 +68,19 @@ class _StopEvent(threading.Event):
         self._told = False
 
     def set(self) -> None:
+        """Tell it."""
         self._told = True
 
     def clear(self) -> None:
+        """Forget it."""
         self._told = False
 
     def is_set(self) -> bool:
+        """Whether it was told."""
         return self._told
 
     def wait(self, timeout: float | None = None) -> bool:
+        """Until it is told, or for `timeout` seconds; whether it was told."""
         end_s = None if timeout is None else time.monotonic() + timeout
         while not self._told and (end_s is None or time.monotonic() < end_s):
             time.sleep(_LOOK_UP_S)
@@ -85,7 +89,7 @@ class _StopEvent(threading.Event):
 
 def stop_event() -> threading.Event:
     """An event that SIGTERM and SIGINT set: the process drains and ends."""
-    event = _StopEvent()
+    event = StopEvent()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: event.set())
     return event

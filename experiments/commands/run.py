@@ -97,7 +97,7 @@ def show(folder: Path, manifest: RunManifest, as_json: bool, accept_uncertified:
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
     """An event that the first Ctrl-C or SIGTERM sets; the second one interrupts at once."""
-    event = threading.Event()
+    event = process.StopEvent()
 
     def handle(number: int, frame: object) -> None:
         if event.is_set():

@@ -1,6 +1,6 @@
 """The user-space relay against its target: rate, round trip, sharing.
 
-    python tests/benchmarks/relay.py [--seconds 2] [--json]
+    python tests/benchmarks/relay.py [--seconds 2] [--busy 1] [--json]
 
 The relay runs in a process of its own, as in a run. `busy` is the number of processes that compute
 without pause meanwhile, on the same processors: a receiver that is busy with a tail. Sharing: four
@@ -95,11 +95,12 @@ def shared(seconds: float, folder: Path, connections: int = 4) -> dict[str, floa
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=2.0, help="for each figure")
+    parser.add_argument("--busy", type=int, default=1, help="computing processes, where busy")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = [one(r, busy, options.seconds, folder) for r in RATES for busy in (0, 1)]
+        rows = [one(r, busy, options.seconds, folder) for r in RATES for busy in (0, options.busy)]
         together = shared(options.seconds, folder)
     if options.json:
         print(json.dumps({"rows": rows, "shared": together}))

@@ -1,6 +1,6 @@
 """What the transport's settings are worth, each against another choice.
 
-    python tests/benchmarks/settings.py [--rounds 60] [--json]
+    python tests/benchmarks/settings.py [--rounds 60] [--link PROFILE] [--bytes 1600000] [--json]
 
 A process for each variant, the same settings on both sides; frames go round robin, so that a drift
 of the machine's speed falls on all alike; client and servers are pinned to a processor each. On
@@ -47,11 +47,7 @@ VARIANTS: dict[str, dict[str, int]] = {
 }
 """What is set in each beside our own. `whole messages`: no frame in pieces."""
 
-LINK = "rate=200mbit,delay=20ms"
-CASES = (
-    *(("loopback", 5_800_000), ("loopback", 1_600_000), ("loopback", 20_000)),
-    *(("link", 1_600_000), ("first frame", 1_600_000)),
-)
+LOOPBACK_BYTES = (5_800_000, 1_600_000, 20_000)
 
 
 def apply(variant: str) -> None:
@@ -89,13 +85,13 @@ def frame_ms(variant: str, stream: Session, number: int, payload: memoryview) ->
 
 
 def times_ms(
-    where: str, size: int, rounds: int, addresses: dict[str, str], folder: Path
+    where: str, size: int, rounds: int, addresses: dict[str, str], link: str, folder: Path
 ) -> dict[str, list[float]]:
     links: list[ProcessLink] = []
     if where != "loopback":
-        profile, log = find_profile(LINK), folder / "relay.log"
+        profile, log = find_profile(link), folder / "relay.log"
         links = [ProcessLink(profile, at, log, start_module) for at in addresses.values()]
-        addresses = dict(zip(addresses, (link.address for link in links), strict=True))
+        addresses = dict(zip(addresses, (made.address for made in links), strict=True))
     payload = memoryview(secrets.token_bytes(size))
     opened = {variant: session(variant, at, size) for variant, at in addresses.items()}
     found: dict[str, list[float]] = {variant: [] for variant in opened}
@@ -116,14 +112,16 @@ def times_ms(
     for transport, stream in opened.values():
         stream.close()
         transport.close()
-    for link in links:
-        link.close()
+    for made in links:
+        made.close()
     return found
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--link", default="rate=200mbit,delay=20ms")
+    parser.add_argument("--bytes", type=int, default=1_600_000, help="of a frame on the link")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -145,9 +143,11 @@ def main() -> int:
         assert edge.stdout is not None
         addresses[variant] = edge.stdout.readline().strip()
     rows: list[dict[str, Any]] = []
+    cases = [("loopback", size) for size in LOOPBACK_BYTES]
+    cases += [(where, options.bytes) for where in ("link", "first frame")]
     with tempfile.TemporaryDirectory() as name:
-        for where, size in CASES:
-            found = times_ms(where, size, options.rounds, addresses, Path(name))
+        for where, size in cases:
+            found = times_ms(where, size, options.rounds, addresses, options.link, Path(name))
             ours = np.asarray(found["as set"])
             for variant, samples in found.items():
                 ratios = np.asarray(samples) / ours
@@ -170,7 +170,7 @@ def main() -> int:
     if options.json:
         print(json.dumps(rows))
         return 0
-    print(f"link: {LINK}; {options.rounds} rounds; ratios paired within a round")
+    print(f"link: {options.link}; {options.rounds} rounds; ratios paired within a round")
     print("where           bytes  settings             p50 ms    to as set  95 % interval")
     for row in rows:
         print(

@@ -92,7 +92,7 @@ def test_a_certificate_made_by_hand_around_the_run(tmp_path: Path) -> None:
         (hand_made(before="10:01:00"), "the first measurement of the link was not before the run"),
         (hand_made(after="10:04:59"), "the second measurement of the link was not after the run"),
         (hand_made(after="09:59:30"), "the second measurement of the link was not after the run"),
-        (hand_made(at="edge:50051"), "certified before the run at edge:50051, and run over edge:5"),
+        (hand_made(at="edge:50051"), "certified at edge:50051, and run over edge:5"),
     ],
 )
 def test_a_certificate_made_by_hand_of_something_else(
