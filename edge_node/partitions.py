@@ -111,7 +111,7 @@ class Partitions:
     def _cut(self, question: CutQuestion, stored: StoredModel) -> CutAnswer:
         model, task = stored.canonical, stored.task
         at = {PICTURE_CUT: INPUT_CUT, RESULT_CUT: OUTPUT_CUT}.get(question.cut, question.cut)
-        point = find_cut(stored.points, at, f"model '{question.model}'")
+        point = find_cut(model, stored.points, at, f"model '{question.model}'")
         parts = extract(model, point)
         cut = parts.cut
         if question.cut == PICTURE_CUT:

@@ -93,7 +93,9 @@ def prepare_model(path: Path) -> PreparedModel:
 def prepare_cut(model: PreparedModel, name: str) -> PreparedCut:
     """Cut at a name, `@picture` and `@result` included."""
     at = {PICTURE_CUT: INPUT_CUT, RESULT_CUT: OUTPUT_CUT}.get(name, name)
-    parts = extract(model.canonical, find_cut(model.points, at, f"model '{model.name}'"))
+    parts = extract(
+        model.canonical, find_cut(model.canonical, model.points, at, f"model '{model.name}'")
+    )
     cut = parts.cut
     if name == PICTURE_CUT:
         cut = Cut(PICTURE_CUT, (picture_spec(model.task),))
@@ -147,7 +149,7 @@ def reference(
 ) -> Reference:
     """Run the uncut model on every picture once. A picture that cannot be read is left out."""
     engine = Engine(
-        model.canonical.serialised(), provider="cpu", threads=threads, what="the uncut model"
+        model.canonical.file().content, provider="cpu", threads=threads, what="the uncut model"
     )
     answerer = Answerer(model.task, model.canonical.outputs)
     paths = list(dict.fromkeys(pictures))
@@ -183,7 +185,7 @@ def write_reference(path: Path, outputs: Mapping[str, Mapping[str, Array]]) -> N
 
 
 def _opener(threads: int) -> Any:
-    def open_part(content: bytes) -> Engine:
+    def open_part(content: bytes | Path) -> Engine:
         return Engine(content, provider="cpu", threads=threads)
 
     return open_part

@@ -70,7 +70,7 @@ def canonical(
     return canonicalise(load(saved(proto, folder / "model.onnx")), shapes)
 
 
-def open_part(content: bytes) -> Engine:
+def open_part(content: bytes | Path) -> Engine:
     """ONNX Runtime on the CPU with one thread: what `verify` is handed."""
     return Engine(content, provider="cpu", threads=1)
 

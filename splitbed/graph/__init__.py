@@ -7,10 +7,11 @@ is handed in (`Opener`).
 """
 
 from splitbed.graph.canonical import CANONICALISER, CanonicalModel, canonicalise
-from splitbed.graph.cuts import INPUT_CUT, OUTPUT_CUT, CutPoint, cut_points, find_cut
+from splitbed.graph.cuts import INPUT_CUT, OUTPUT_CUT, CutPoint, cut_points
 from splitbed.graph.extract import Parts, extract
+from splitbed.graph.naming import find_cut
 from splitbed.graph.source import SourceModel, load
-from splitbed.graph.verify import Opener, Verification, verify
+from splitbed.graph.verify import Opener, Verification, Verifier, verify
 
 __all__ = [
     "CANONICALISER",
@@ -22,6 +23,7 @@ __all__ = [
     "Parts",
     "SourceModel",
     "Verification",
+    "Verifier",
     "canonicalise",
     "cut_points",
     "extract",

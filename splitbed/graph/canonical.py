@@ -7,20 +7,23 @@ form and not the file as given.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 import onnx
+from onnx import helper
 
 from splitbed.errors import ModelError
+from splitbed.graph.batch import batch_is_free
+from splitbed.graph.file import ModelFile
 from splitbed.graph.fold import fold
-from splitbed.graph.reading import label, reads, rename, writes
+from splitbed.graph.reading import is_onnx, label, reads, rename, writes
 from splitbed.graph.shapes import Specs, contradiction, infer
 from splitbed.graph.source import SourceModel
 from splitbed.tensor import ModelId, TensorSpec
 
-CANONICALISER: Final = 1
+CANONICALISER: Final = 2
 """Version of the rules below; part of every model's identity."""
 
 Shape = tuple[int, ...]
@@ -38,10 +41,33 @@ class CanonicalModel(msgspec.Struct, frozen=True):
     """Every value with a known type and fixed shape."""
     unusable: dict[str, str]
     """Every other value, with the reason why it cannot cross a cut."""
+    aliases: dict[str, str]
+    """Names of the file that cleaning removed, with the value that stands for each now."""
+    batch_free: bool
+    """Whether the file left the batch open and every value still follows it: then the parts leave
+    it open too, although the specifications here are of the bound batch."""
 
-    def serialised(self) -> bytes:
-        """The uncut canonical model as a file."""
-        return self.proto.SerializeToString(deterministic=True)
+    def file(self) -> ModelFile:
+        """The uncut canonical model, ready to be written."""
+        graph = self.proto.graph
+        return ModelFile(
+            self.source,
+            self.proto,
+            list(graph.node),
+            list(graph.initializer),
+            [self.value_info(spec) for spec in self.inputs],
+            [self.value_info(spec) for spec in self.outputs],
+            doc="canonical form of a model",
+            graph_name=graph.name or "model",
+        )
+
+    def value_info(self, spec: TensorSpec) -> onnx.ValueInfoProto:
+        """`spec` as a part's input or output, its batch left open where it may be."""
+        element = helper.np_dtype_to_tensor_dtype(spec.numpy_dtype)
+        shape: list[int | str] = list(spec.shape)
+        if self.batch_free and shape:
+            shape[0] = "batch"
+        return helper.make_tensor_value_info(spec.name, element, shape)
 
 
 def canonicalise(
@@ -62,6 +88,7 @@ def canonicalise(
     _check(model, str(source.path))
     held = {tensor.name for tensor in graph.initializer}
     _keep(graph.input, lambda value: value.name not in held)
+    open_batch = all(_leaves_batch_open(value) for value in graph.input)
     shapes = _bind(graph, dict(input_shapes or {}), str(source.path))
     del graph.value_info[:]
     for value in graph.output:
@@ -71,7 +98,7 @@ def canonicalise(
         elif value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
     _free_outputs(graph)
-    _drop_identities(graph)
+    aliases = _drop_identities(graph)
     try:
         specs, unusable = infer(model)
         while fold(model, specs):
@@ -79,6 +106,7 @@ def canonicalise(
     except ModelError as error:
         raise ModelError(f"{source.path} is no valid graph: {error}") from error
     _drop_dead(graph)
+    _drop_unread_outputs(graph)
     outputs = []
     for value in graph.output:
         if value.name not in specs:
@@ -96,7 +124,15 @@ def canonicalise(
         if value.name not in specs:
             raise ModelError(f"{source.path} cannot be cut: {unusable[value.name]}")
     inputs = tuple(specs[value.name] for value in graph.input)
-    return CanonicalModel(source, model, identity, inputs, tuple(outputs), specs, unusable)
+    free = open_batch and batch_is_free(model, inputs, specs)
+    return CanonicalModel(
+        source, model, identity, inputs, tuple(outputs), specs, unusable, aliases, free
+    )
+
+
+def _leaves_batch_open(value: onnx.ValueInfoProto) -> bool:
+    dims = value.type.tensor_type.shape.dim
+    return len(dims) > 0 and not dims[0].HasField("dim_value")
 
 
 def _check(model: onnx.ModelProto, where: str) -> None:
@@ -195,14 +231,15 @@ def _free_outputs(graph: onnx.GraphProto) -> None:
             )
 
 
-def _drop_identities(graph: onnx.GraphProto) -> None:
+def _drop_identities(graph: onnx.GraphProto) -> dict[str, str]:
+    """Remove nodes that only give a value another name; those names, and what they stand for."""
     outputs = {value.name for value in graph.output}
     produced = {name for node in graph.node for name in writes(node)}
     names: dict[str, str] = {}
     kept: list[onnx.NodeProto] = []
     for node in graph.node:
         rename(node, names)
-        if node.op_type == "Identity" and node.domain in ("", "ai.onnx") and node.input:
+        if node.op_type == "Identity" and is_onnx(node) and node.input:
             source, target = node.input[0], node.output[0]
             if target not in outputs:
                 names[target] = source
@@ -215,9 +252,8 @@ def _drop_identities(graph: onnx.GraphProto) -> None:
                 continue
         kept.append(node)
     if len(kept) != len(graph.node):
-        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
-        del graph.node[:]
-        graph.node.extend(nodes)
+        _replace_nodes(graph, kept)
+    return names
 
 
 def _rename_value(nodes: list[onnx.NodeProto], source: str, target: str) -> bool:
@@ -241,10 +277,36 @@ def _drop_dead(graph: onnx.GraphProto) -> None:
             needed.update(reads(node))
             alive.append(node)
     if len(alive) != len(graph.node):
-        nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in reversed(alive)]
-        del graph.node[:]
-        graph.node.extend(nodes)
+        _replace_nodes(graph, alive[::-1])
     _keep(graph.initializer, lambda tensor: tensor.name in needed)
+
+
+def _drop_unread_outputs(graph: onnx.GraphProto) -> None:
+    """Leave out optional outputs that nothing reads (a Dropout's mask, a MaxPool's indices)."""
+    read = {value.name for value in graph.output}
+    for node in graph.node:
+        read.update(reads(node))
+    for node in graph.node:
+        if read.issuperset(node.output) or not is_onnx(node) or not onnx.defs.has(node.op_type):
+            continue
+        schema = onnx.defs.get_schema(node.op_type)
+        optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+        for index, name in enumerate(node.output):
+            if (
+                name not in read
+                and index < len(schema.outputs)
+                and schema.outputs[index].option == optional
+            ):
+                node.output[index] = ""
+        while node.output and not node.output[-1]:
+            del node.output[-1]
+
+
+def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Let `nodes`, some of the graph's own, be all of its nodes."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def _keep(field, wanted) -> None:  # type: ignore[no-untyped-def]

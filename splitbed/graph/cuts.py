@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 import onnx
 
-from splitbed.errors import CutUnknown
 from splitbed.graph.canonical import CanonicalModel
-from splitbed.graph.reading import label, reads, writes
+from splitbed.graph.reading import is_random, label, reads, writes
 from splitbed.tensor import Cut, TensorSpec
 
 INPUT_CUT: Final = "@input"
@@ -22,9 +20,10 @@ OUTPUT_CUT: Final = "@output"
 
 
 class CutPoint(msgspec.Struct, frozen=True):
-    """One position in the topological order of the canonical graph.
+    """A place to cut: a head that holds everything that it depends on, and what then crosses.
 
-    The head is the first `position` nodes. A cut is named after the tensor that the head's last
+    The head is the first `position` nodes of the canonical graph's order, or, where a person listed
+    tensors, the nodes that these need. A cut is named after the tensor that the head's last
     node makes, which crosses it by construction, so names are unique; the boundary holds that
     tensor and every other one that crosses.
     """
@@ -41,6 +40,13 @@ class CutPoint(msgspec.Struct, frozen=True):
     """Why it cannot be cut here; "" where it can."""
     depth_pct: float
     """Share of the nodes that is in the head."""
+    head_nodes: tuple[int, ...] = ()
+    """The head's nodes by their place in the order, where they are not the first ones."""
+
+    @property
+    def head(self) -> frozenset[int]:
+        """The head's nodes by their place in the order."""
+        return frozenset(self.head_nodes or range(self.position))
 
 
 def cut_points(model: CanonicalModel) -> list[CutPoint]:
@@ -60,8 +66,12 @@ def cut_points(model: CanonicalModel) -> list[CutPoint]:
         last_use[value.name] = len(order)
     alive = {value.name: None for value in graph.input if last_use.get(value.name, -1) >= 0}
     points = [_point(model, INPUT_CUT, 0, "", list(alive), len(order))]
+    dying: dict[int, list[str]] = {}
+    for name, index in last_use.items():
+        dying.setdefault(index, []).append(name)
     for index, node in enumerate(order):
-        alive = {name: None for name in alive if last_use[name] > index}
+        for name in dying.get(index, ()):
+            alive.pop(name, None)
         made = [name for name in writes(node) if last_use.get(name, -1) > index]
         alive |= dict.fromkeys(made)
         position = index + 1
@@ -77,29 +87,25 @@ def cut_points(model: CanonicalModel) -> list[CutPoint]:
     return points
 
 
-def find_cut(points: Sequence[CutPoint], name: str, model: str = "the model") -> CutPoint:
-    """The legal cut of this name; CutUnknown with the nearest names, or the reason, otherwise.
+def point_of_set(
+    model: CanonicalModel, head: Sequence[int], points: Sequence[CutPoint]
+) -> CutPoint:
+    """The cut whose head is these nodes, given by their places in the order.
 
-    Accepted are a cut's name (its newest tensor), the name of the head's last node, and a graph
-    input's or output's name for `@input` and `@output` where there is only one.
+    The nodes must hold everything that they depend on. Where they are the first ones of the order,
+    the point is one of `points`; otherwise it is named after all tensors that cross.
     """
-    found = next((point for point in points if point.name == name), None)
-    if found is None:
-        found = next((point for point in points if point.node and point.node == name), None)
-    if found is None:
-        for end in (points[0], points[-1]):
-            if end.tensors == (name,):
-                found = end
-    if found is None:
-        names = [point.name for point in points if point.cut is not None]
-        close = difflib.get_close_matches(name, names, 3)
-        hint = f"; near it are {', '.join(close)}" if close else ""
-        raise CutUnknown(
-            f"{model} has no cut '{name}'{hint}: `splitbed model cuts` lists all {len(names)}"
-        )
-    if found.cut is None:
-        raise CutUnknown(f"{model} cannot be cut at '{name}': {found.why_not}")
-    return found
+    if list(head) == list(range(len(head))):
+        return points[len(head)]
+    order, inside = cuttable_nodes(model), set(head)
+    below = {name for at, node in enumerate(order) if at not in inside for name in reads(node)} | {
+        value.name for value in model.proto.graph.output
+    }
+    crossing = [value.name for value in model.proto.graph.input if value.name in below]
+    for at in head:
+        crossing += [name for name in writes(order[at]) if name in below]
+    point = _point(model, ",".join(crossing), len(head), "", crossing, len(order))
+    return msgspec.structs.replace(point, head_nodes=tuple(head))
 
 
 def cuttable_nodes(model: CanonicalModel) -> list[onnx.NodeProto]:
@@ -114,7 +120,11 @@ def constant_values(model: CanonicalModel) -> frozenset[str]:
     constant = {tensor.name for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
     for node in graph.node:
-        if constant.issuperset(reads(node)) and not outputs.intersection(node.output):
+        if (
+            constant.issuperset(reads(node))
+            and not outputs.intersection(node.output)
+            and not is_random(node)
+        ):
             constant.update(writes(node))
     return frozenset(constant)
 

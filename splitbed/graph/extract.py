@@ -1,45 +1,97 @@
-"""Making the two parts of a cut as ONNX files."""
+"""Making the two parts of a cut."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 import msgspec
 import onnx
-from onnx import helper
 
 from splitbed.errors import CutUnknown
 from splitbed.graph.canonical import CanonicalModel
 from splitbed.graph.cuts import CutPoint, constant_values, cuttable_nodes
+from splitbed.graph.file import ModelFile, frame_of
 from splitbed.graph.reading import reads, writes
+from splitbed.graph.weights import with_length
 from splitbed.tensor import Cut, Part, Partition, TensorSpec
 
 
-class ExtractedPart(msgspec.Struct, frozen=True):
-    """One part: what it is, and its file."""
+class ExtractedPart:
+    """One part: what it is, and its file, which is made when it is asked for."""
 
-    partition: Partition
-    content: bytes
+    def __init__(
+        self,
+        model: CanonicalModel,
+        cut: Cut,
+        part: Part,
+        nodes: Sequence[onnx.NodeProto],
+        initialisers: Sequence[onnx.TensorProto],
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+    ) -> None:
+        self._model, self._cut, self._part = model, cut, part
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self.initialisers = tuple(initialisers)
+        """Weights that the part holds."""
+        self.file = ModelFile(
+            model.source,
+            model.proto,
+            nodes,
+            initialisers,
+            map(model.value_info, inputs),
+            map(model.value_info, outputs),
+            doc=_doc(cut, part),
+            graph_name=_graph_name(model, part),
+        )
+        """The file, ready to be written."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ExtractedPart) and self.partition == other.partition
+
+    def __hash__(self) -> int:
+        return hash(self.partition.sha256)
+
+    @property
+    def content(self) -> bytes:
+        """The whole file, the weights included."""
+        return self.file.content
+
+    @cached_property
+    def partition(self) -> Partition:
+        """What the part is. Its digest reads every weight once."""
+        return Partition(
+            model=self._model.id,
+            cut=self._cut,
+            part=self._part,
+            sha256=self.file.sha256,
+            file_bytes=self.file.nbytes,
+            inputs=self._inputs,
+            outputs=self._outputs,
+        )
 
 
 class Parts(msgspec.Struct, frozen=True):
     """Both parts of one cut; None for a part without nodes."""
 
     cut: Cut
+    point: CutPoint
     first: ExtractedPart | None
     second: ExtractedPart | None
 
 
-def extract(model: CanonicalModel, point: CutPoint) -> Parts:
+def extract(model: CanonicalModel, point: CutPoint, *, expose: bool = False) -> Parts:
     """Cut the model. Every node lands in exactly one part, constants in each that needs them.
 
-    Raises CutUnknown where the point is not legal.
+    `expose` makes every value of a part its output, to look for where something goes wrong. Raises
+    CutUnknown where the point is not legal.
     """
     if point.cut is None:
         raise CutUnknown(f"the model cannot be cut at '{point.name}': {point.why_not}")
     order = cuttable_nodes(model)
-    upstream, downstream = order[: point.position], order[point.position :]
+    in_head = point.head
+    upstream = [node for index, node in enumerate(order) if index in in_head]
+    downstream = [node for index, node in enumerate(order) if index not in in_head]
     boundary = [spec.name for spec in point.cut.boundary]
     made = {name for node in upstream for name in writes(node)}
     head = _part(
@@ -47,7 +99,7 @@ def extract(model: CanonicalModel, point: CutPoint) -> Parts:
         point.cut,
         "first" if downstream else "whole",
         upstream,
-        [name for name in boundary if name in made],
+        _exposed(model, upstream) if expose else [name for name in boundary if name in made],
     )
     made = {name for node in downstream for name in writes(node)}
     tail = _part(
@@ -55,9 +107,15 @@ def extract(model: CanonicalModel, point: CutPoint) -> Parts:
         point.cut,
         "second" if upstream else "whole",
         downstream,
-        [value.name for value in model.proto.graph.output if value.name in made],
+        _exposed(model, downstream)
+        if expose
+        else [value.name for value in model.proto.graph.output if value.name in made],
     )
-    return Parts(point.cut, head, tail)
+    return Parts(point.cut, point, head, tail)
+
+
+def _exposed(model: CanonicalModel, nodes: Sequence[onnx.NodeProto]) -> list[str]:
+    return [name for node in nodes for name in writes(node) if name in model.specs]
 
 
 def _part(
@@ -83,36 +141,39 @@ def _part(
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
     held = {tensor.name for tensor in weights} | computed
     inputs = _specs(model, (name for name in needed if name not in held))
-    outs = _specs(model, outputs)
-    file = onnx.ModelProto(
-        ir_version=model.proto.ir_version,
-        producer_name="splitbed",
-        doc_string=f"{part} part of a model cut at {cut.name}",
+    return ExtractedPart(
+        model, cut, part, [*helpers, *nodes], weights, inputs, _specs(model, outputs)
     )
-    file.opset_import.extend(model.proto.opset_import)
-    file.functions.extend(model.proto.functions)
-    file.graph.name = f"{graph.name or 'model'}.{part}"
-    file.graph.node.extend([*helpers, *nodes])
-    file.graph.initializer.extend(weights)
-    file.graph.input.extend(_value_info(spec) for spec in inputs)
-    file.graph.output.extend(_value_info(spec) for spec in outs)
-    content = file.SerializeToString(deterministic=True)
-    partition = Partition(
-        model=model.id,
-        cut=cut,
-        part=part,
-        sha256=hashlib.sha256(content).hexdigest(),
-        file_bytes=len(content),
-        inputs=tuple(inputs),
-        outputs=tuple(outs),
-    )
-    return ExtractedPart(partition, content)
+
+
+def file_bytes(
+    model: CanonicalModel,
+    cut: Cut,
+    part: Part,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    content_bytes: int,
+) -> int:
+    """Size of a part's file whose nodes and initialisers take `content_bytes`, not made for it."""
+    graph = content_bytes + _field_bytes(len(_graph_name(model, part).encode()))
+    for spec in _specs(model, (*inputs, *outputs)):
+        graph += _field_bytes(model.value_info(spec).ByteSize())
+    frame = frame_of(model.proto, _doc(cut, part)).ByteSize()
+    return frame + _field_bytes(graph)
+
+
+def _field_bytes(nbytes: int) -> int:
+    # All field numbers used here are below 16: their tag takes one byte.
+    return len(with_length(1, nbytes)) + nbytes
+
+
+def _doc(cut: Cut, part: Part) -> str:
+    return f"{part} part of a model cut at {cut.name}"
+
+
+def _graph_name(model: CanonicalModel, part: Part) -> str:
+    return f"{model.proto.graph.name or 'model'}.{part}"
 
 
 def _specs(model: CanonicalModel, names: Iterable[str]) -> list[TensorSpec]:
     return [model.specs[name] for name in names]
-
-
-def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
-    element = helper.np_dtype_to_tensor_dtype(spec.numpy_dtype)
-    return helper.make_tensor_value_info(spec.name, element, list(spec.shape))

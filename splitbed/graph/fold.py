@@ -14,21 +14,16 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from splitbed.errors import ModelError
-from splitbed.graph.reading import subgraphs, writes
+from splitbed.graph.reading import is_onnx, is_random, subgraphs, writes
 from splitbed.graph.shapes import Specs
+from splitbed.graph.weights import is_detached
 
 FOLDED_ELEMENTS: Final = 4096
 """Nothing larger is folded: shapes are small, and weights stay as the file has them."""
 
 _NEVER: Final = frozenset(
     {
-        # Random, and quantised weights, which folding would blow up to floating point.
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-        "Bernoulli",
-        "Multinomial",
+        # Quantised weights, which folding would blow up to floating point.
         "QuantizeLinear",
         "DequantizeLinear",
         "DynamicQuantizeLinear",
@@ -44,13 +39,21 @@ def fold(model: onnx.ModelProto, specs: Specs) -> bool:
     small = {
         tensor.name: tensor
         for tensor in graph.initializer
-        if math.prod(tensor.dims) <= FOLDED_ELEMENTS
+        if math.prod(tensor.dims) <= FOLDED_ELEMENTS and not is_detached(tensor)
     }
     known: dict[str, Constant] = {}
     outputs = {value.name for value in graph.output}
     kept: list[onnx.NodeProto] = []
     changed = False
     for node in graph.node:
+        moved = _constant_tensor(node)
+        if moved is not None and node.output[0] not in outputs:
+            # Of any size: it only changes its place in the file.
+            graph.initializer.append(moved)
+            if math.prod(moved.dims) <= FOLDED_ELEMENTS and not is_detached(moved):
+                known[moved.name] = _array(moved, moved.name)
+            changed = True
+            continue
         values = _evaluate(node, small, known, specs, model)
         if values is None or outputs & set(node.output):
             kept.append(node)
@@ -72,7 +75,7 @@ def _evaluate(
     specs: Specs,
     model: onnx.ModelProto,
 ) -> dict[str, Constant] | None:
-    if node.domain not in ("", "ai.onnx") or node.op_type in _NEVER:
+    if not is_onnx(node) or node.op_type in _NEVER or is_random(node):
         return None
     if node.op_type in ("Shape", "Size"):
         if not node.input:
@@ -81,10 +84,6 @@ def _evaluate(
         return None if spec is None else {node.output[0]: _shape_value(node, spec.shape)}
     if any(True for _ in subgraphs(node)):
         return None
-    if node.op_type == "Constant":
-        tensor = next((a.t for a in node.attribute if a.name == "value"), None)
-        if tensor is not None:  # of any size: it only changes its place in the file
-            return {node.output[0]: _array(tensor, node.output[0])}
     inputs: dict[str, Constant] = {}
     for name in filter(None, node.input):
         if name not in known:
@@ -98,6 +97,19 @@ def _evaluate(
     if sum(value.size for value in inputs.values()) > FOLDED_ELEMENTS:
         return None
     return _run(node, inputs, model)
+
+
+def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
+    """What a Constant node holds, named as its output; None for any other node."""
+    if node.op_type != "Constant" or not is_onnx(node):
+        return None
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            tensor = onnx.TensorProto()
+            tensor.CopyFrom(attribute.t)
+            tensor.name = node.output[0]
+            return tensor
+    return None
 
 
 def _array(tensor: onnx.TensorProto, name: str) -> Constant:

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 import onnx
+from onnx import helper
+
+RANDOM: Final = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+"""Operators whose result is drawn; each runs in exactly one part."""
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -39,6 +53,18 @@ def writes(node: onnx.NodeProto) -> list[str]:
     return [name for name in node.output if name]
 
 
+def is_onnx(node: onnx.NodeProto) -> bool:
+    """Whether the node is one of ONNX's own operators."""
+    return node.domain in ("", "ai.onnx")
+
+
+def is_random(node: onnx.NodeProto) -> bool:
+    """Whether running the node twice may give two results, its subgraphs included."""
+    if is_onnx(node) and node.op_type in RANDOM:
+        return True
+    return any(is_random(inner) for graph in subgraphs(node) for inner in graph.node)
+
+
 def rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
     """Let the node read other values, in its subgraphs as well."""
     for index, name in enumerate(node.input):
@@ -51,6 +77,14 @@ def rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
             # A subgraph may hand out a captured value as it is.
             if value.name in names and value.name not in {o for n in graph.node for o in n.output}:
                 value.name = names[value.name]
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """The value of a node's attribute, `default` where it has none of that name."""
+    for found in node.attribute:
+        if found.name == name:
+            return helper.get_attribute_value(found)
+    return default
 
 
 def label(node: onnx.NodeProto) -> str:

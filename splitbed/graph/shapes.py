@@ -9,7 +9,8 @@ import onnx
 from onnx import TensorProto, helper, shape_inference
 
 from splitbed.errors import ModelError
-from splitbed.graph.reading import label
+from splitbed.graph.reading import label, subgraphs
+from splitbed.graph.weights import is_detached, is_hollow, tensors
 from splitbed.tensor import DType, TensorSpec
 
 KEPT_ELEMENTS: Final = 4096
@@ -26,17 +27,9 @@ def infer(model: onnx.ModelProto) -> tuple[Specs, dict[str, str]]:
     The second dictionary holds a clause for each value that was inferred but cannot cross a cut.
     Raises ModelError where the graph contradicts itself.
     """
-    try:
-        inferred = shape_inference.infer_shapes(
-            _without_weights(model), check_type=False, strict_mode=False, data_prop=True
-        )
-    except Exception as error:  # onnx raises InferenceError and plain RuntimeError
-        raise ModelError(
-            f"shapes cannot be inferred: {' '.join(str(error).split())[:300]}"
-        ) from error
     specs: Specs = {}
     unusable: dict[str, str] = {}
-    graph = inferred.graph
+    graph = _inferred(model).graph
     for value in [*graph.input, *graph.value_info, *graph.output]:
         spec, why_not = _spec_of(value)
         if spec is None:
@@ -47,6 +40,40 @@ def infer(model: onnx.ModelProto) -> tuple[Specs, dict[str, str]]:
         specs.pop(tensor.name, None)
         unusable.pop(tensor.name, None)
     return specs, unusable
+
+
+def all_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Shape of every value and weight that has a fixed one, those inside subgraphs included.
+
+    Raises ModelError where the graph contradicts itself.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    _collect(_inferred(model).graph, shapes)
+    # Weights that inference was not given, at any depth.
+    for tensor in tensors(model.graph):
+        shapes[tensor.name] = tuple(tensor.dims)
+    return shapes
+
+
+def _collect(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> None:
+    for value in [*graph.input, *graph.value_info, *graph.output]:
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
+            shapes[value.name] = tuple(d.dim_value for d in dims)
+    for node in graph.node:
+        for inner in subgraphs(node):
+            _collect(inner, shapes)
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return shape_inference.infer_shapes(
+            _without_weights(model), check_type=False, strict_mode=False, data_prop=True
+        )
+    except Exception as error:  # onnx raises InferenceError and plain RuntimeError
+        raise ModelError(
+            f"shapes cannot be inferred: {' '.join(str(error).split())[:300]}"
+        ) from error
 
 
 def contradiction(model: onnx.ModelProto) -> str:
@@ -75,7 +102,8 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.input.extend(source.input)
     graph.output.extend(source.output)
     for tensor in source.initializer:
-        if math.prod(tensor.dims) <= KEPT_ELEMENTS:
+        small = math.prod(tensor.dims) <= KEPT_ELEMENTS
+        if small and not is_detached(tensor) and not is_hollow(tensor):
             graph.initializer.append(tensor)
         else:
             graph.input.append(

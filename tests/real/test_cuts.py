@@ -60,7 +60,7 @@ def test_a_wrong_tail_is_found(data: Path) -> None:
     class Swapped:
         """The tail, fed with its two inputs the wrong way round."""
 
-        def __init__(self, content: bytes) -> None:
+        def __init__(self, content: bytes | Path) -> None:
             from splitbed.engine import Engine
 
             self._engine = Engine(content)

@@ -50,7 +50,7 @@ def assert_same_answers(cleaned: CanonicalModel) -> None:
     """The canonical model answers as the source file does."""
     feed = random_feed(cleaned)
     wanted = run(cleaned.source.proto.SerializeToString(), feed)
-    got = run(cleaned.serialised(), feed)
+    got = run(cleaned.file().content, feed)
     assert got.keys() == wanted.keys()
     for name, array in wanted.items():
         np.testing.assert_array_equal(got[name], array)
@@ -139,7 +139,7 @@ def test_external_data_is_loaded_and_counted(external: Path) -> None:
     inside = models.residual()
     feed = random_feed(cleaned)
     np.testing.assert_array_equal(
-        run(cleaned.serialised(), feed)["y"], run(inside.SerializeToString(), feed)["y"]
+        run(cleaned.file().content, feed)["y"], run(inside.SerializeToString(), feed)["y"]
     )
 
 
@@ -778,8 +778,8 @@ def test_source_is_left_as_it_was(tmp_path: Path) -> None:
 def test_canonical_form_of_the_canonical_form_is_itself(tmp_path: Path) -> None:
     for name, build in models.ALL.items():
         cleaned = canonical(build(), tmp_path)
-        again = canonical(onnx.load_from_string(cleaned.serialised()), tmp_path)
-        assert again.serialised() == cleaned.serialised(), name
+        again = canonical(onnx.load_from_string(cleaned.file().content), tmp_path)
+        assert again.file().content == cleaned.file().content, name
 
 
 def test_wrong_shapes_stated_in_the_file_are_not_believed(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from splitbed.graph import (
     CanonicalModel,
     Opener,
     Parts,
+    Verifier,
     canonicalise,
     cut_points,
     extract,
@@ -37,7 +38,7 @@ def boundaries(cleaned: CanonicalModel) -> dict[str, tuple[str, ...]]:
 
 
 def parts_at(cleaned: CanonicalModel, name: str) -> Parts:
-    return extract(cleaned, find_cut(cut_points(cleaned), name))
+    return extract(cleaned, find_cut(cleaned, cut_points(cleaned), name))
 
 
 class Spoilt:
@@ -55,7 +56,7 @@ class Spoilt:
 def spoiling(content: bytes, spoil: Spoil) -> Opener:
     """Opens parts as they are, but for the one with this content."""
 
-    def opener(file: bytes) -> Runnable:
+    def opener(file: bytes | Path) -> Runnable:
         part = open_part(file)
         return Spoilt(part, spoil) if file == content else part
 
@@ -242,7 +243,7 @@ def test_data_dependent_shapes_cannot_cross_and_say_why(tmp_path: Path) -> None:
     assert legal == [INPUT_CUT, "r", OUTPUT_CUT]
     assert points["where"].why_not == "dimension 1 of 'where' depends on the data"
     with pytest.raises(CutUnknown, match="cannot be cut at 'where': dimension 1 of 'where'"):
-        find_cut(list(points.values()), "where", "model 'm'")
+        find_cut(cleaned, list(points.values()), "where", "model 'm'")
     with pytest.raises(CutUnknown, match="cannot be cut at 'where': dimension 1 of 'where'"):
         extract(cleaned, points["where"])
 
@@ -261,42 +262,6 @@ def test_sequence_cannot_cross(tmp_path: Path) -> None:
     points = {point.name: point for point in cut_points(canonical(proto, tmp_path))}
     assert points["sequence"].cut is None
     assert "'sequence'" in points["sequence"].why_not
-
-
-# ------------------------------------------------------------------------------------ finding a cut
-
-
-def test_cut_is_found_by_tensor_by_node_and_by_either_end(tmp_path: Path) -> None:
-    points = cut_points(canonical(models.data_dependent(), tmp_path))
-    assert find_cut(points, "r").name == "r"
-    assert find_cut(points, "rectify").name == "r"
-    assert find_cut(points, "x").name == INPUT_CUT
-    assert find_cut(points, "y").name == OUTPUT_CUT
-
-
-def test_tensor_name_comes_before_node_name(tmp_path: Path) -> None:
-    proto = model(
-        [
-            node("Relu", ["x"], ["b"], name="a"),
-            node("Neg", ["b"], ["a"], name="b"),
-            node("Tanh", ["a"], ["y"]),
-        ],
-        [info("x", [1, 4])],
-        [info("y", [1, 4])],
-    )
-    points = cut_points(canonical(proto, tmp_path))
-    assert find_cut(points, "a").tensors == ("a",)
-    assert find_cut(points, "b").tensors == ("b",)
-
-
-def test_unknown_cut_suggests_near_names(tmp_path: Path) -> None:
-    proto = models.chain()
-    proto.graph.node[0].output[0] = proto.graph.node[1].input[0] = "layer1_out"
-    points = cut_points(canonical(proto, tmp_path))
-    with pytest.raises(CutUnknown, match=r"model 'm' has no cut 'layer1'; near it are layer1_out"):
-        find_cut(points, "layer1", "model 'm'")
-    with pytest.raises(CutUnknown, match="lists all 4"):
-        find_cut(points, "???")
 
 
 # ----------------------------------------------------------------------------------- handing values
@@ -443,3 +408,41 @@ def test_output_of_another_shape_never_verifies(tmp_path: Path) -> None:
     feed: dict[str, Array] = {"x": np.full((1, 4), 0.5, np.float32)}
     with pytest.raises(VerificationError):
         verify(cleaned, parts, [feed], spoiling(parts.second.content, lambda array: array[:, :1]))
+
+
+def test_difference_is_traced_to_the_tensor_where_it_starts(tmp_path: Path) -> None:
+    proto = model(
+        [
+            node("Relu", ["x"], ["r"]),
+            node("RandomNormalLike", ["r"], ["noise"], name="draw"),
+            node("Add", ["r", "noise"], ["sum"]),
+            node("Tanh", ["sum"], ["t"]),
+            node("Neg", ["t"], ["y"]),
+        ],
+        [info("x", [1, 4])],
+        [info("y", [1, 4])],
+    )
+    cleaned = canonical(proto, tmp_path)
+    # The file and its canonical form draw the same numbers; a tail alone draws others.
+    verifier = Verifier(cleaned, [random_feed(cleaned)], open_part)
+    with pytest.raises(VerificationError) as caught:
+        verifier.check(parts_at(cleaned, "r"))
+    assert "starts at 'noise' in the tail, which node 'draw' (RandomNormalLike)" in str(
+        caught.value
+    )
+
+    def wrong(file: bytes | Path) -> Runnable:
+        return Spoilt(open_part(file), lambda array: array + 1)
+
+    with pytest.raises(VerificationError, match=r"starts at 'r' in the head, which node 'r'"):
+        verifier.check(parts_at(cleaned, "t"), head=wrong)
+
+
+def test_canonical_form_that_differs_from_the_file_is_refused(tmp_path: Path) -> None:
+    cleaned = canonical(models.chain(), tmp_path)
+    saved(models.chain(), tmp_path / "model.onnx")
+    proto = models.chain()
+    proto.graph.node[1].op_type = "Abs"
+    saved(proto, tmp_path / "model.onnx")
+    with pytest.raises(VerificationError, match=r"canonical form of .* differs from the file by"):
+        verify(cleaned, parts_at(cleaned, "r"), [random_feed(cleaned)], open_part)

@@ -1,0 +1,208 @@
+"""What each part of a cut weighs: parameters, multiply-accumulates, bytes of its file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto
+
+from splitbed.graph.canonical import CanonicalModel
+from splitbed.graph.cuts import CutPoint, constant_values, cuttable_nodes
+from splitbed.graph.extract import extract, file_bytes
+from splitbed.graph.file import MOST_BYTES, tensor_bytes
+from splitbed.graph.macs import node_macs
+from splitbed.graph.reading import is_onnx, reads, writes
+from splitbed.graph.shapes import all_shapes
+from splitbed.graph.weights import is_detached, node_tensors, stored_bytes, with_length
+from splitbed.tensor import Part
+
+_LEARNED = frozenset(
+    {
+        TensorProto.FLOAT,
+        TensorProto.FLOAT16,
+        TensorProto.BFLOAT16,
+        TensorProto.DOUBLE,
+        TensorProto.INT8,
+        TensorProto.UINT8,
+        TensorProto.INT4,
+        TensorProto.UINT4,
+        TensorProto.FLOAT8E4M3FN,
+        TensorProto.FLOAT8E5M2,
+    }
+)
+"""Element types of parameters; wider integers are shapes and indices."""
+
+
+class PartCost(msgspec.Struct, frozen=True):
+    """The two parts of one cut."""
+
+    head_parameters: int
+    head_parameter_bytes: int
+    """As the file stores them."""
+    head_macs: int
+    head_file_bytes: int
+    """Size of the head's file, 0 where there is no head. With weights beside it, of both files."""
+    tail_file_bytes: int
+
+
+class CostModel:
+    """Costs at every cut of a model, from sums made once.
+
+    A parameter that both parts need counts as the head's, and its bytes in both files.
+    """
+
+    def __init__(self, model: CanonicalModel) -> None:
+        self._model = model
+        self._order = order = cuttable_nodes(model)
+        graph, ends = model.proto.graph, len(order)
+        shapes = all_shapes(model.proto)
+        constant = constant_values(model)
+        self.node_macs = [node_macs(node, shapes) for node in order]
+        """Of each node, in order."""
+        self._uses = _uses(graph, order, constant)
+        self._made_at = {name: at for at, node in enumerate(order) for name in writes(node)}
+        sums = _Sums(ends)
+        for at, node in enumerate(order):
+            sums.add((at, at), _node_bytes(node))
+        for node in graph.node:
+            if constant.issuperset(writes(node)):
+                users = [self._uses[name] for name in writes(node) if name in self._uses]
+                if users:
+                    span = (min(first for first, _ in users), max(last for _, last in users))
+                    sums.add(span, _node_bytes(node))
+        statistics = running_statistics(graph)
+        for tensor in graph.initializer:
+            span = self._uses.get(tensor.name, (ends, -1))
+            count = 0 if tensor.name in statistics else parameters(tensor)
+            sums.add(span, tensor_bytes(tensor), count, stored_bytes(tensor) if count else 0)
+        self._in_head, self._in_tail = sums.heads(), sums.tails()
+        self._macs = [0, *accumulate(self.node_macs)]
+        self.parameters = self._in_head[-1][1]
+        """Of the whole model."""
+        self.parameter_bytes = self._in_head[-1][2]
+        """Of the whole model, as the file stores them."""
+        self.macs = self._macs[-1]
+        """Of one inference of the whole model, at the bound shapes."""
+
+    def at(self, point: CutPoint) -> PartCost:
+        """The two parts of a legal cut."""
+        if point.head_nodes:
+            return self._of_set(point)
+        at = point.position
+        _, count, nbytes = self._in_head[at]
+        return PartCost(
+            head_parameters=count,
+            head_parameter_bytes=nbytes,
+            head_macs=self._macs[at],
+            head_file_bytes=self._file_bytes(point, is_head=True) if at else 0,
+            tail_file_bytes=self._file_bytes(point, is_head=False) if at < len(self._order) else 0,
+        )
+
+    def _file_bytes(self, point: CutPoint, *, is_head: bool) -> int:
+        model, at = self._model, point.position
+        if point.cut is None:
+            return 0
+        graph = model.proto.graph
+        crossing = [spec.name for spec in point.cut.boundary]
+        if is_head:
+            content = self._in_head[at][0]
+            inputs = [v.name for v in graph.input if self._uses.get(v.name, (at, 0))[0] < at]
+            outputs = [name for name in crossing if name in self._made_at]
+        else:
+            content = self._in_tail[at][0]
+            inputs = [name for name in crossing if self._uses.get(name, (0, -1))[1] >= at]
+            outputs = [v.name for v in graph.output if self._made_at.get(v.name, -1) >= at]
+        is_whole = at == len(self._order) if is_head else at == 0
+        part: Part = "whole" if is_whole else "first" if is_head else "second"
+        total = file_bytes(model, point.cut, part, inputs, outputs, content)
+        if total <= MOST_BYTES:
+            return total
+        parts = extract(model, point)
+        found = parts.first if is_head else parts.second
+        return found.file.nbytes if found else 0
+
+    def _of_set(self, point: CutPoint) -> PartCost:
+        graph, inside = self._model.proto.graph, set(point.head_nodes)
+        parts = extract(self._model, point)
+        held = {t.name for t in parts.first.initialisers} if parts.first else set()
+        statistics = running_statistics(graph)
+        weights = [t for t in graph.initializer if t.name in held and t.name not in statistics]
+        return PartCost(
+            head_parameters=sum(map(parameters, weights)),
+            head_parameter_bytes=sum(stored_bytes(t) for t in weights if parameters(t)),
+            head_macs=sum(self.node_macs[at] for at in inside),
+            head_file_bytes=parts.first.file.nbytes if parts.first else 0,
+            tail_file_bytes=parts.second.file.nbytes if parts.second else 0,
+        )
+
+
+class _Sums:
+    """Amounts of things that enter the head at their first use and leave the tail at their last."""
+
+    def __init__(self, positions: int) -> None:
+        self._enter = np.zeros((positions + 2, 3), np.int64)
+        self._leave = np.zeros((positions + 2, 3), np.int64)
+
+    def add(self, span: tuple[int, int], nbytes: int, count: int = 0, stored: int = 0) -> None:
+        """Something that the nodes from `span[0]` to `span[1]` use."""
+        self._enter[span[0] + 1] += nbytes, count, stored
+        self._leave[span[1] + 1] += nbytes, count, stored
+
+    def heads(self) -> list[list[int]]:
+        """By position: file bytes, parameters and bytes of parameters in the head."""
+        found: list[list[int]] = self._enter.cumsum(axis=0)[:-1].tolist()
+        return found
+
+    def tails(self) -> list[list[int]]:
+        """The same in the tail."""
+        found: list[list[int]] = (self._leave[::-1].cumsum(axis=0)[::-1] - self._leave).tolist()
+        return found
+
+
+def parameters(tensor: TensorProto) -> int:
+    """Elements of a tensor that are parameters: 0 for shapes and indices."""
+    return math.prod(tensor.dims) if tensor.data_type in _LEARNED else 0
+
+
+def running_statistics(graph: onnx.GraphProto) -> frozenset[str]:
+    """Means and variances of batch normalisations: data, but not learned parameters."""
+    return frozenset(
+        name
+        for node in graph.node
+        if node.op_type == "BatchNormalization" and is_onnx(node)
+        for name in node.input[3:5]
+    )
+
+
+def _uses(
+    graph: onnx.GraphProto, order: Sequence[onnx.NodeProto], constant: frozenset[str]
+) -> dict[str, tuple[int, int]]:
+    """First and last node that needs each value, through constants computed from it as well."""
+    uses: dict[str, tuple[int, int]] = {}
+
+    def use(name: str, first: int, last: int) -> None:
+        known = uses.get(name, (first, last))
+        uses[name] = (min(known[0], first), max(known[1], last))
+
+    for at, node in enumerate(order):
+        for name in reads(node):
+            use(name, at, at)
+    for node in reversed(graph.node):
+        if constant.issuperset(writes(node)):
+            for made in writes(node):
+                if made in uses:
+                    for name in reads(node):
+                        use(name, *uses[made])
+    return uses
+
+
+def _node_bytes(node: onnx.NodeProto) -> int:
+    size = node.ByteSize()
+    if any(is_detached(tensor) for tensor in node_tensors(node)):
+        size += sum(stored_bytes(t) for t in node_tensors(node) if is_detached(t))
+    return len(with_length(1, size)) + size

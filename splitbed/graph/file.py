@@ -1,0 +1,234 @@
+"""Writing a model file: the graph from memory, the weights straight from where they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import onnx
+from onnx import TensorProto
+
+from splitbed.errors import ModelError
+from splitbed.graph.source import SourceModel
+from splitbed.graph.weights import (
+    is_detached,
+    is_hollow,
+    node_tensors,
+    stored_bytes,
+    with_length,
+)
+
+MOST_BYTES: Final = (1 << 31) - 1
+"""Protocol buffers, and so ONNX Runtime, read no larger message; beyond it weights go beside."""
+
+_ALIGNMENT: Final = 4096
+"""Of weights in a file of their own: whole pages can be mapped instead of read."""
+
+_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+
+
+class ModelFile:
+    """A model that is about to be written. Nothing of its weights is in memory.
+
+    `proto` gives opsets, functions and IR version; the graph is made of the other arguments.
+    """
+
+    def __init__(
+        self,
+        source: SourceModel,
+        proto: onnx.ModelProto,
+        nodes: Sequence[onnx.NodeProto],
+        initialisers: Sequence[TensorProto],
+        inputs: Iterable[onnx.ValueInfoProto],
+        outputs: Iterable[onnx.ValueInfoProto],
+        *,
+        doc: str,
+        graph_name: str,
+    ) -> None:
+        self._source = source
+        graph = onnx.GraphProto(name=graph_name)
+        graph.node.extend(_whole(source, node) for node in nodes)
+        graph.input.extend(inputs)
+        graph.output.extend(outputs)
+        self._heavy = [tensor for tensor in initialisers if _is_heavy(tensor)]
+        graph.initializer.extend(t for t in initialisers if not _is_heavy(t))
+        self._frame, self._graph = frame_of(proto, doc), graph
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Size of the file; with weights beside it, of both."""
+        if self.is_large:
+            graph, data = self._with_data_beside("x")
+            return graph.ByteSize() + data
+        return self._message_bytes
+
+    @cached_property
+    def is_large(self) -> bool:
+        """Whether the weights have to lie in a file of their own."""
+        return self._message_bytes > MOST_BYTES
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file, and of its data file after it where there is one."""
+        digest = hashlib.sha256()
+        if self.is_large:
+            digest.update(self._with_data_beside("data")[0].SerializeToString(deterministic=True))
+            pieces = self._data()
+        else:
+            pieces = self.pieces()
+        for piece in pieces:
+            digest.update(piece)
+        return digest.hexdigest()
+
+    @property
+    def content(self) -> bytes:
+        """The whole file; ModelError where it is too large for one message, or hollow."""
+        return b"".join(self.pieces())
+
+    def pieces(self) -> Iterator[bytes]:
+        """The file from first to last byte."""
+        if self.is_large:
+            raise ModelError(
+                f"a part of {self._source.path} is larger than 2 GB: no single file can hold it; "
+                "`splitbed model cut` writes its weights beside it"
+            )
+        self._check_weights()
+        yield self._frame.SerializeToString(deterministic=True)
+        graph = self._graph.SerializeToString(deterministic=True)
+        heavy = [(tensor, *_tensor_frame(tensor)) for tensor in self._heavy]
+        length = len(graph) + sum(len(frame) + nbytes for _, frame, nbytes in heavy)
+        yield with_length(_GRAPH, length) + graph
+        for tensor, frame, _ in heavy:
+            yield frame
+            yield from self._source.blob(tensor).chunks()
+
+    def write(self, path: Path) -> tuple[Path, ...]:
+        """Write the file, and a data file beside it where it is large; what was written.
+
+        A file that is there is replaced only when the new one is whole.
+        """
+        if not self.is_large:
+            with _replacing(path) as file:
+                file.writelines(self.pieces())
+            return (path,)
+        self._check_weights()
+        data = path.with_name(f"{path.name}.data")
+        with _replacing(data) as file:
+            file.writelines(self._data())
+        with _replacing(path) as file:
+            file.write(self._with_data_beside(data.name)[0].SerializeToString(deterministic=True))
+        return (path, data)
+
+    @cached_property
+    def _message_bytes(self) -> int:
+        graph = self._graph.ByteSize()
+        for tensor in self._heavy:
+            frame, nbytes = _tensor_frame(tensor)
+            graph += len(frame) + nbytes
+        return self._frame.ByteSize() + len(with_length(_GRAPH, graph)) + graph
+
+    def _with_data_beside(self, location: str) -> tuple[onnx.ModelProto, int]:
+        """The model that refers to its weights at `location`, and the bytes that lie there."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self._frame)
+        model.graph.CopyFrom(self._graph)
+        at = 0
+        for tensor in self._heavy:
+            reference = model.graph.initializer.add()
+            reference.CopyFrom(_light(tensor))
+            reference.data_location = TensorProto.EXTERNAL
+            nbytes = stored_bytes(tensor)
+            for key, value in (("location", location), ("offset", at), ("length", nbytes)):
+                reference.external_data.add(key=key, value=str(value))
+            at += _aligned(nbytes)
+        return model, at
+
+    def _data(self) -> Iterator[bytes]:
+        for tensor in self._heavy:
+            yield from self._source.blob(tensor).chunks()
+            nbytes = stored_bytes(tensor)
+            yield bytes(_aligned(nbytes) - nbytes)
+
+    def _check_weights(self) -> None:
+        if self._heavy:
+            self._source.check_unchanged()
+        for tensor in self._heavy:
+            if not is_detached(tensor):
+                raise ModelError(
+                    f"{self._source.path} has no data for its weight '{tensor.name}': its cuts can "
+                    "be listed, but it cannot be run"
+                )
+
+
+class _replacing:  # noqa: N801 (used like a function)
+    """A file that takes the place of `path` when everything was written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._scratch = path, path.with_name(f".{path.name}.{os.getpid()}")
+
+    def __enter__(self) -> BinaryIO:
+        self._file = self._scratch.open("wb")
+        return self._file
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._file.close()
+        if kind is None:
+            self._scratch.replace(self._path)
+        else:
+            self._scratch.unlink(missing_ok=True)
+
+
+def frame_of(proto: onnx.ModelProto, doc: str) -> onnx.ModelProto:
+    """Everything of a file but its graph."""
+    frame = onnx.ModelProto(ir_version=proto.ir_version, producer_name="splitbed", doc_string=doc)
+    frame.opset_import.extend(proto.opset_import)
+    frame.functions.extend(proto.functions)
+    return frame
+
+
+def tensor_bytes(tensor: TensorProto) -> int:
+    """What an initialiser takes in the file, its tag included."""
+    if _is_heavy(tensor):
+        frame, nbytes = _tensor_frame(tensor)
+        return len(frame) + nbytes
+    size = tensor.ByteSize()
+    return len(with_length(_INITIALIZER, size)) + size
+
+
+def _is_heavy(tensor: TensorProto) -> bool:
+    """Whether the data are elsewhere, or nowhere."""
+    return is_detached(tensor) or is_hollow(tensor)
+
+
+def _light(tensor: TensorProto) -> TensorProto:
+    return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+
+
+def _tensor_frame(tensor: TensorProto) -> tuple[bytes, int]:
+    """What stands before a detached tensor's raw data in the file, and how long they are."""
+    nbytes = stored_bytes(tensor)
+    light = _light(tensor).SerializeToString(deterministic=True)
+    data = with_length(_RAW_DATA, nbytes)
+    return with_length(_INITIALIZER, len(light) + len(data) + nbytes) + light + data, nbytes
+
+
+def _aligned(nbytes: int) -> int:
+    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def _whole(source: SourceModel, node: onnx.NodeProto) -> onnx.NodeProto:
+    """The node with the large tensors of its attributes and subgraphs read in."""
+    if not any(is_detached(tensor) for tensor in node_tensors(node)):
+        return node
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    for tensor in node_tensors(copy):
+        if is_detached(tensor):
+            tensor.raw_data = source.blob(tensor).read()
+            tensor.ClearField("data_location")
+            del tensor.external_data[:]
+    return copy

@@ -1,0 +1,175 @@
+"""What makes a cut worth looking at: stage and layer ends, better cuts, fusions that it breaks.
+
+Everything here is read off the graph; nothing is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+import onnx
+
+from splitbed.graph.canonical import CanonicalModel
+from splitbed.graph.cost import PartCost
+from splitbed.graph.cuts import CutPoint, constant_values, cuttable_nodes
+from splitbed.graph.macs import WEIGHT_INPUT
+from splitbed.graph.reading import is_onnx, reads, writes
+
+_POOLS: Final = frozenset(
+    {"AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool"}
+)
+_ACTIVATIONS: Final = frozenset(
+    {"Clip", "HardSigmoid", "LeakyRelu", "Relu", "Sigmoid", "Tanh", "PRelu", "Elu"}
+)
+_FUSED_WITH_ACTIVATION: Final = frozenset(
+    {"Add", "BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "FusedMatMul"}
+)
+_FUSED_WITH_SCALE: Final = frozenset({"Conv", "ConvTranspose", "MatMul"})
+"""A batch normalisation, or a product or sum with constants, becomes part of these."""
+
+
+class Marks(msgspec.Struct, frozen=True):
+    """What is said of one cut besides its size."""
+
+    single: bool = False
+    """Exactly one tensor crosses."""
+    stage: str = ""
+    """Where a stage ends: its pooling operator, or the resolution that it worked at."""
+    layer: int | None = None
+    """Operators with weights in the head, where the next node is one: `layer` of all of them are
+    done, with everything that follows each."""
+    dominated_by: str = ""
+    """A cut that has no more bytes and needs no more multiply-accumulates in its head."""
+    moved_to: str = ""
+    """A later cut with as many bytes that does not break what this one breaks."""
+    breaks: str = ""
+    """Two operators that a runtime fuses and that this cut separates."""
+
+
+def marks(
+    model: CanonicalModel, points: Sequence[CutPoint], costs: Sequence[PartCost | None]
+) -> list[Marks]:
+    """The marks of every point of `cut_points(model)`, in their order."""
+    order = cuttable_nodes(model)
+    stages = _stages(points, order)
+    layers = _layers(model, order)
+    broken = _broken_fusions(model, points, order)
+    better = _dominated(points, costs, broken)
+    return [
+        Marks(
+            single=point.cut is not None and len(point.tensors) == 1,
+            stage=stages.get(at, ""),
+            layer=layers.get(at),
+            dominated_by=better.get(at, ""),
+            moved_to=points[at + 1].name if at in broken else "",
+            breaks=broken.get(at, ""),
+        )
+        for at, point in enumerate(points)
+    ]
+
+
+def _stages(points: Sequence[CutPoint], order: Sequence[onnx.NodeProto]) -> dict[int, str]:
+    """A stage ends after a pooling operator, before the resolution changes, and with the model.
+
+    Only where one tensor crosses; the resolution is what follows the first two dimensions (batch
+    and channels). ResNets have eight stages by this rule: the first convolution, its pool, four
+    groups of blocks, the last pool and the classifier.
+    """
+    spine = [at for at, p in enumerate(points) if p.cut is not None and len(p.tensors) == 1 and at]
+    found: dict[int, str] = {}
+    for at, following in zip(spine, [*spine[1:], None], strict=True):
+        node = order[at - 1]
+        here = _resolution(points[at])
+        if is_onnx(node) and node.op_type in _POOLS:
+            found[at] = node.op_type
+        elif following is not None and _resolution(points[following]) != here:
+            found[at] = "x".join(map(str, here)) or "no resolution"
+    found[len(points) - 1] = "output"
+    return found
+
+
+def _resolution(point: CutPoint) -> tuple[int, ...]:
+    shape = point.cut.boundary[0].shape if point.cut is not None else ()
+    return shape[2:] if len(shape) >= 4 else ()
+
+
+def _layers(model: CanonicalModel, order: Sequence[onnx.NodeProto]) -> dict[int, int]:
+    """Positions before an operator with weights, and the last, with how many are before it."""
+    constant = constant_values(model)
+    found: dict[int, int] = {}
+    done = 0
+    for at, node in enumerate(order):
+        if carries_weights(node, constant):
+            found[at] = done
+            done += 1
+    found[len(order)] = done
+    return found
+
+
+def carries_weights(node: onnx.NodeProto, constant: frozenset[str]) -> bool:
+    """Whether the node is a convolution, product or recurrent layer with constant weights."""
+    index = WEIGHT_INPUT.get(node.op_type)
+    return index is not None and len(node.input) > index and node.input[index] in constant
+
+
+def _broken_fusions(
+    model: CanonicalModel, points: Sequence[CutPoint], order: Sequence[onnx.NodeProto]
+) -> dict[int, str]:
+    """Positions between two operators of which the second could be part of the first.
+
+    Only where the next position has as many bytes: there is nothing to be gained here, and the
+    runtime cannot fuse across the cut.
+    """
+    constant = constant_values(model)
+    readers: dict[str, int] = {}
+    for node in order:
+        for name in reads(node):
+            readers[name] = readers.get(name, 0) + 1
+    finished = {value.name for value in model.proto.graph.output}
+    found: dict[int, str] = {}
+    for at in range(1, len(points) - 1):
+        here, later = points[at].cut, points[at + 1].cut
+        before, after = order[at - 1], order[at]
+        made = writes(before)
+        if here is None or later is None or here.nbytes != later.nbytes or not made:
+            continue
+        if made[0] not in after.input or readers.get(made[0]) != 1 or made[0] in finished:
+            continue
+        if not (is_onnx(after) and _fuses(before.op_type, after, constant)):
+            continue
+        found[at] = f"{before.op_type}+{after.op_type}"
+    return found
+
+
+def _fuses(first: str, second: onnx.NodeProto, constant: frozenset[str]) -> bool:
+    if second.op_type in _ACTIVATIONS:
+        return first in _FUSED_WITH_ACTIVATION
+    if second.op_type == "BatchNormalization":
+        return first in _FUSED_WITH_SCALE
+    if second.op_type in ("Add", "Mul"):
+        return first in _FUSED_WITH_SCALE and any(name in constant for name in second.input)
+    return False
+
+
+def _dominated(
+    points: Sequence[CutPoint], costs: Sequence[PartCost | None], broken: dict[int, str]
+) -> dict[int, str]:
+    """One pass over the cuts by head cost: who has seen fewer bytes before is dominated.
+
+    Of cuts that are equal in both, the first that breaks no fusion stays.
+    """
+    legal = [
+        (cost.head_macs, point.cut.nbytes, at in broken, at)
+        for at, (point, cost) in enumerate(zip(points, costs, strict=True))
+        if point.cut is not None and cost is not None
+    ]
+    found: dict[int, str] = {}
+    best: tuple[int, int] | None = None
+    for _, nbytes, _, at in sorted(legal):
+        if best is not None and best[0] <= nbytes:
+            found[at] = points[best[1]].name
+        else:
+            best = nbytes, at
+    return found
