@@ -19,7 +19,15 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "run": ("experiments.commands.run:main", "one configuration, measured from end to end"),
     "report": ("experiments.commands.report:main", "figures and pictures of finished runs"),
     "calibrate": ("experiments.commands.calibrate:main", "statistics that a codec needs"),
-    "model cuts": ("experiments.commands.cuts:main", "every place where a model can be cut"),
+    "model inspect": ("experiments.commands.model.inspect:main", "what a model is made of"),
+    "model cuts": ("experiments.commands.model.cuts:main", "every place where it can be cut"),
+    "model cut": ("experiments.commands.model.cut:main", "its two parts as ONNX files"),
+    "model verify": ("experiments.commands.model.verify:main", "proof that cuts change nothing"),
+    "model zoo": ("experiments.commands.model.zoo:main", "reference networks, built here"),
+    "model published": (
+        "experiments.commands.model.published:main",
+        "the source documents' tables, computed",
+    ),
     "codec list": ("experiments.commands.codecs:main", "the codec stages and what each loses"),
     "edge": ("edge_node.__main__:serve", "serve models to devices"),
     "device": ("device_node.__main__:measure", "measure frames against an edge"),
@@ -76,7 +84,7 @@ def _help() -> str:
         "usage: splitbed COMMAND [--help]",
         "",
     ]
-    lines += [f"  {name:<16}{about}" for name, (_, about) in _COMMANDS.items()]
+    lines += [f"  {name:<17}{about}" for name, (_, about) in _COMMANDS.items()]
     lines += [
         "",
         "exit codes: 0 done, 2 a mistake in what was asked, 3 running or coding a model",

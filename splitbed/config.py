@@ -28,7 +28,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 TABLES: Final = (
     *("edge", "device", "relay", "responder", "certify"),
-    *("run", "demo", "report", "calibrate", "cuts"),
+    *("run", "demo", "report", "calibrate"),
+    *("inspect", "cuts", "cut", "verify", "zoo", "published"),
 )
 """The tables that one configuration file may hold."""
 

@@ -1,16 +1,19 @@
 """An ONNX model as a thing to cut.
 
-`load` reads a file, `canonicalise` cleans it and binds its shapes, `cut_points` lists every place
-to cut with its complete boundary, `extract` makes the two parts, `verify` proves them equal to the
-uncut model. This room and `zoo` are the only ones that import `onnx`; what it takes to run a model
-is handed in (`Opener`).
+`load` reads a file, `canonicalise` cleans it and binds its shapes, `cut_points` finds every place
+to cut with its complete boundary, `list_cuts` tells what each costs and is good for, `find_cut` is
+for names, `extract` makes the two parts, `verify` proves them equal to the uncut model. This room
+and `zoo` are the only ones that import `onnx`; what it takes to run a model is handed in
+(`Opener`).
 """
 
 from splitbed.graph.canonical import CANONICALISER, CanonicalModel, canonicalise
+from splitbed.graph.cost import PartCost, operator_costs
 from splitbed.graph.cuts import INPUT_CUT, OUTPUT_CUT, CutPoint, cut_points
 from splitbed.graph.extract import Parts, extract
+from splitbed.graph.listing import ListedCut, Listing, list_cuts
 from splitbed.graph.naming import find_cut
-from splitbed.graph.source import SourceModel, load
+from splitbed.graph.source import SourceModel, built, load
 from splitbed.graph.verify import Opener, Verification, Verifier, verify
 
 __all__ = [
@@ -19,15 +22,21 @@ __all__ = [
     "OUTPUT_CUT",
     "CanonicalModel",
     "CutPoint",
+    "ListedCut",
+    "Listing",
     "Opener",
+    "PartCost",
     "Parts",
     "SourceModel",
     "Verification",
     "Verifier",
+    "built",
     "canonicalise",
     "cut_points",
     "extract",
     "find_cut",
+    "list_cuts",
     "load",
+    "operator_costs",
     "verify",
 ]

@@ -34,7 +34,8 @@ class CanonicalModel(msgspec.Struct, frozen=True):
 
     source: SourceModel
     proto: onnx.ModelProto
-    id: ModelId
+    input_shapes: tuple[tuple[str, Shape], ...]
+    """As they were bound, by name."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     specs: Specs
@@ -46,6 +47,15 @@ class CanonicalModel(msgspec.Struct, frozen=True):
     batch_free: bool
     """Whether the file left the batch open and every value still follows it: then the parts leave
     it open too, although the specifications here are of the bound batch."""
+
+    @property
+    def id(self) -> ModelId:
+        """Identity. The first time it is asked for, the file's digest reads all of it."""
+        return ModelId(
+            source_sha256=self.source.sha256,
+            canonicaliser=CANONICALISER,
+            input_shapes=self.input_shapes,
+        )
 
     def file(self) -> ModelFile:
         """The uncut canonical model, ready to be written."""
@@ -115,18 +125,14 @@ def canonicalise(
             )
             raise ModelError(f"{source.path} cannot be used with fixed shapes: {reason}")
         outputs.append(specs[value.name])
-    identity = ModelId(
-        source_sha256=source.sha256,
-        canonicaliser=CANONICALISER,
-        input_shapes=tuple(sorted(shapes.items())),
-    )
     for value in graph.input:
         if value.name not in specs:
             raise ModelError(f"{source.path} cannot be cut: {unusable[value.name]}")
     inputs = tuple(specs[value.name] for value in graph.input)
     free = open_batch and batch_is_free(model, inputs, specs)
+    bound = tuple(sorted(shapes.items()))
     return CanonicalModel(
-        source, model, identity, inputs, tuple(outputs), specs, unusable, aliases, free
+        source, model, bound, inputs, tuple(outputs), specs, unusable, aliases, free
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import accumulate
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -141,6 +142,22 @@ class CostModel:
         )
 
 
+def operator_costs(model: CanonicalModel) -> list[dict[str, Any]]:
+    """By operator: its nodes, the parameters that they read first, their MACs; most work first."""
+    graph = model.proto.graph
+    shapes = all_shapes(model.proto)
+    statistics = running_statistics(graph)
+    left = {t.name: parameters(t) for t in graph.initializer if t.name not in statistics}
+    found: dict[str, dict[str, Any]] = {}
+    for node in graph.node:
+        name = node.op_type if is_onnx(node) else f"{node.domain}.{node.op_type}"
+        row = found.setdefault(name, {"operator": name, "nodes": 0, "parameters": 0, "macs": 0})
+        row["nodes"] += 1
+        row["parameters"] += sum(left.pop(value, 0) for value in reads(node))
+        row["macs"] += node_macs(node, shapes)
+    return sorted(found.values(), key=lambda row: (-row["macs"], -row["parameters"], -row["nodes"]))
+
+
 class _Sums:
     """Amounts of things that enter the head at their first use and leave the tail at their last."""
 
@@ -165,8 +182,8 @@ class _Sums:
 
 
 def parameters(tensor: TensorProto) -> int:
-    """Elements of a tensor that are parameters: 0 for shapes and indices."""
-    return math.prod(tensor.dims) if tensor.data_type in _LEARNED else 0
+    """Elements of a tensor that are parameters: none of shapes, indices and operators' scalars."""
+    return math.prod(tensor.dims) if tensor.dims and tensor.data_type in _LEARNED else 0
 
 
 def running_statistics(graph: onnx.GraphProto) -> frozenset[str]:

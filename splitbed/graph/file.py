@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from onnx import TensorProto
 from splitbed.errors import ModelError
 from splitbed.graph.source import SourceModel
 from splitbed.graph.weights import (
+    Blob,
     is_detached,
     is_hollow,
     node_tensors,
@@ -87,10 +89,23 @@ class ModelFile:
     @property
     def content(self) -> bytes:
         """The whole file; ModelError where it is too large for one message, or hollow."""
-        return b"".join(self.pieces())
+        with contextlib.ExitStack() as open_files:
+            maps: dict[Path, memoryview] = {}
+            # Joining what is mapped copies the weights once; reading them first would be twice.
+            return b"".join(
+                piece if isinstance(piece, bytes) else piece.mapped(maps, open_files)
+                for piece in self._layout()
+            )
 
     def pieces(self) -> Iterator[bytes]:
         """The file from first to last byte."""
+        for piece in self._layout():
+            if isinstance(piece, bytes):
+                yield piece
+            else:
+                yield from piece.chunks()
+
+    def _layout(self) -> Iterator[bytes | Blob]:
         if self.is_large:
             raise ModelError(
                 f"a part of {self._source.path} is larger than 2 GB: no single file can hold it; "
@@ -104,7 +119,7 @@ class ModelFile:
         yield with_length(_GRAPH, length) + graph
         for tensor, frame, _ in heavy:
             yield frame
-            yield from self._source.blob(tensor).chunks()
+            yield self._source.blob(tensor)
 
     def write(self, path: Path) -> tuple[Path, ...]:
         """Write the file, and a data file beside it where it is large; what was written.

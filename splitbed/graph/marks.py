@@ -5,6 +5,7 @@ Everything here is read off the graph; nothing is measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -53,7 +54,7 @@ def marks(
 ) -> list[Marks]:
     """The marks of every point of `cut_points(model)`, in their order."""
     order = cuttable_nodes(model)
-    stages = _stages(points, order)
+    stages = _stages(model, points, order)
     layers = _layers(model, order)
     broken = _broken_fusions(model, points, order)
     better = _dominated(points, costs, broken)
@@ -70,29 +71,46 @@ def marks(
     ]
 
 
-def _stages(points: Sequence[CutPoint], order: Sequence[onnx.NodeProto]) -> dict[int, str]:
-    """A stage ends after a pooling operator, before the resolution changes, and with the model.
+def _stages(
+    model: CanonicalModel, points: Sequence[CutPoint], order: Sequence[onnx.NodeProto]
+) -> dict[int, str]:
+    """A stage ends after a pooling operator, where a resolution is left, and with the model.
 
     Only where one tensor crosses; the resolution is what follows the first two dimensions (batch
-    and channels). ResNets have eight stages by this rule: the first convolution, its pool, four
-    groups of blocks, the last pool and the classifier.
+    and channels). Of several places at one resolution it is the last of those with the fewest
+    bytes: the end of a bottleneck, not its wide middle. ResNets have eight stages by this rule: the
+    first convolution, its pool, four groups of blocks, the last pool and the classifier.
     """
-    spine = [at for at, p in enumerate(points) if p.cut is not None and len(p.tensors) == 1 and at]
-    found: dict[int, str] = {}
-    for at, following in zip(spine, [*spine[1:], None], strict=True):
+    rank = max((len(spec.shape) for spec in model.inputs), default=0)
+    found = {len(points) - 1: "output"}
+    run: list[tuple[int, int]] = []
+    here: tuple[int, ...] = ()
+
+    def leave() -> None:
+        if run and math.prod(here) > 1:
+            fewest = min(nbytes for nbytes, _ in run)
+            last = max(at for nbytes, at in run if nbytes == fewest)
+            found[last] = "x".join(map(str, here))
+        run.clear()
+
+    for at, point in enumerate(points):
+        if point.cut is None or len(point.tensors) != 1 or not 0 < at < len(points) - 1:
+            continue
+        shape = point.cut.boundary[0].shape
+        # Reshapes on the way (a shuffle of channels, a flattening) are no change of resolution.
+        if len(shape) != rank or rank < 3:
+            continue
+        if shape[2:] != here:
+            leave()
+            here = shape[2:]
         node = order[at - 1]
-        here = _resolution(points[at])
         if is_onnx(node) and node.op_type in _POOLS:
+            leave()
             found[at] = node.op_type
-        elif following is not None and _resolution(points[following]) != here:
-            found[at] = "x".join(map(str, here)) or "no resolution"
-    found[len(points) - 1] = "output"
+        else:
+            run.append((point.cut.nbytes, at))
+    leave()
     return found
-
-
-def _resolution(point: CutPoint) -> tuple[int, ...]:
-    shape = point.cut.boundary[0].shape if point.cut is not None else ()
-    return shape[2:] if len(shape) >= 4 else ()
 
 
 def _layers(model: CanonicalModel, order: Sequence[onnx.NodeProto]) -> dict[int, int]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Final
 
-import msgspec
 import onnx
 from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo
@@ -24,22 +25,48 @@ from splitbed.graph.weights import (
 )
 
 
-class SourceModel(msgspec.Struct, frozen=True):
-    """An ONNX file. Its large weights stay in their files, whatever their size."""
+HASHED_AT_ONCE_BYTES: Final = 64 << 20
+"""Digests of larger files are made when somebody asks for them."""
 
-    path: Path
-    proto: onnx.ModelProto
-    """The graph; tensors of more than DETACHED_BYTES are external data of the files below."""
-    sha256: str
-    """Of the file; with external data, of the digests of all its files in order of their names."""
-    md5: str
-    """Of the main file alone, as test material is listed (S4aV230045, clause 2)."""
-    file_bytes: int
-    """Main file and external data."""
-    data_files: tuple[Path, ...] = ()
-    """External data, where the model keeps some."""
-    stamps: tuple[tuple[int, int], ...] = ()
-    """Time of change and size of the main file and each data file, when they were read."""
+
+class SourceModel:
+    """An ONNX file. Its large weights stay in their files, whatever their size.
+
+    `path` is the main file and `data_files` its external data. `proto` is the graph; its tensors of
+    more than DETACHED_BYTES are external data of these files.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        proto: onnx.ModelProto,
+        data_names: Sequence[str] = (),
+        content: bytes | None = None,
+    ) -> None:
+        self.path, self.proto = path, proto
+        self.data_files = tuple(path.parent / name for name in data_names)
+        self._names, self._content = tuple(data_names), content
+        # Time of change and size of each file, when it was read.
+        files = (path, *self.data_files) if content is None else ()
+        self._stamps = {file: _stamp(file) for file in files}
+        self.file_bytes = sum(size for _, size in self._stamps.values()) or len(content or b"")
+        """Main file and external data."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the file; with external data, of the digests of all its files in order of names."""
+        main = self._digest(self.path, "sha256")
+        if not self.data_files:
+            return main.hex()
+        digests = [main]
+        for name, path in zip(self._names, self.data_files, strict=True):
+            digests.append(name.encode() + b"\0" + self._digest(path, "sha256"))
+        return hashlib.sha256(b"".join(digests)).hexdigest()
+
+    @cached_property
+    def md5(self) -> str:
+        """Of the main file alone, as test material is listed (S4aV230045, clause 2)."""
+        return self._digest(self.path, "md5").hex()
 
     def blob(self, tensor: onnx.TensorProto) -> Blob:
         """Where the data of a detached tensor are."""
@@ -47,27 +74,41 @@ class SourceModel(msgspec.Struct, frozen=True):
 
     def check_unchanged(self) -> None:
         """Raise ModelError where a file is no longer the one that was read."""
-        for path, stamp in zip((self.path, *self.data_files), self.stamps, strict=True):
-            try:
-                same = _stamp(path) == stamp
-            except OSError:
-                same = False
-            if not same:
-                raise ModelError(f"{path} was changed after it had been read: start again")
+        for path in self._stamps:
+            self._check_unchanged(path)
+
+    def _check_unchanged(self, path: Path) -> None:
+        try:
+            same = _stamp(path) == self._stamps[path]
+        except OSError:
+            same = False
+        if not same:
+            raise ModelError(f"{path} was changed after it had been read: start again")
+
+    def _digest(self, path: Path, algorithm: str) -> bytes:
+        def fresh() -> hashlib._Hash:
+            return hashlib.new(algorithm, usedforsecurity=False)
+
+        if self._content is not None:
+            digest = fresh()
+            digest.update(self._content)
+            return digest.digest()
+        try:
+            with path.open("rb") as file:
+                found = hashlib.file_digest(file, fresh).digest()
+        except OSError as error:
+            raise ModelError(f"cannot read {path}: {error.strerror}") from error
+        self._check_unchanged(path)
+        return found
 
 
 def load(path: Path) -> SourceModel:
-    """Read a model file and find everything that it refers to.
+    """Read a model file's graph and find everything that it refers to.
 
     Raises ModelUnknown where there is no file and ModelError for anything that is no ONNX model.
     """
     try:
-        stamps = [_stamp(path)]
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256")
-            file.seek(0)
-            md5 = hashlib.file_digest(file, _md5).hexdigest()
-            proto = _parsed(file.fileno(), path)
+        proto = _parsed(path)
     except FileNotFoundError as error:
         raise ModelUnknown(f"there is no model file {path}") from error
     except OSError as error:
@@ -76,42 +117,39 @@ def load(path: Path) -> SourceModel:
         raise ModelError(
             f"{path} is not an ONNX model: it has no graph; export your network to ONNX first"
         )
-    file_bytes = stamps[0][1]
     try:
         names = sorted({ExternalDataInfo(t).location for t in _external(proto)} - {path.name})
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path} refers to external data in a broken way: {error}") from error
-    digests = [sha256.digest()]
     for name in names:
-        digest, stamp = _digest_of(path, name)
-        digests.append(name.encode() + b"\0" + digest)
-        stamps.append(stamp)
-        file_bytes += stamp[1]
-    if names:
-        sha256 = hashlib.sha256(b"".join(digests))
-    data_files = tuple(path.parent / name for name in names)
-    source = SourceModel(
-        path, proto, sha256.hexdigest(), md5, file_bytes, data_files, tuple(stamps)
-    )
+        _check_place(path, name)
+    source = SourceModel(path, proto, names)
     for tensor in list(_external(proto)):
         _take_in(source, tensor)
+    if source.file_bytes <= HASHED_AT_ONCE_BYTES:
+        _ = source.sha256, source.md5
     return source
 
 
-def _parsed(file: int, path: Path) -> onnx.ModelProto:
+def built(name: str, proto: onnx.ModelProto) -> SourceModel:
+    """A model that was made in memory, with its weights in it or hollow."""
+    return SourceModel(Path(name), proto, content=proto.SerializeToString(deterministic=True))
+
+
+def _parsed(path: Path) -> onnx.ModelProto:
     proto = onnx.ModelProto()
-    try:
-        # An empty file cannot be mapped; it is refused as one that has no graph.
-        if path.stat().st_size:
-            with mmap.mmap(file, 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
-                proto.ParseFromString(detach(view, path.name))
-    except (DecodeError, ValueError) as error:
-        raise ModelError(f"{path} is not an ONNX model: {error}") from error
+    with path.open("rb") as file:
+        try:
+            # An empty file cannot be mapped; it is refused as one that has no graph.
+            if path.stat().st_size:
+                with (
+                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages,
+                    memoryview(pages) as view,
+                ):
+                    proto.ParseFromString(detach(view, path.name))
+        except (DecodeError, ValueError) as error:
+            raise ModelError(f"{path} is not an ONNX model: {error}") from error
     return proto
-
-
-def _md5() -> hashlib._Hash:
-    return hashlib.md5(usedforsecurity=False)
 
 
 def _external(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -141,7 +179,8 @@ def _stamp(path: Path) -> tuple[int, int]:
     return stat.st_mtime_ns, stat.st_size
 
 
-def _digest_of(model: Path, name: str) -> tuple[bytes, tuple[int, int]]:
+def _check_place(model: Path, name: str) -> None:
+    """Raise ModelError where external data lie outside the model's folder or cannot be read."""
     folder = model.parent.resolve()
     try:
         path = (folder / name).resolve()
@@ -150,8 +189,8 @@ def _digest_of(model: Path, name: str) -> tuple[bytes, tuple[int, int]]:
     if folder not in path.parents:
         raise ModelError(f"{model} refers to external data outside its own folder: {name}")
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest(), _stamp(path)
+        with path.open("rb"):
+            pass
     except OSError as error:
         raise ModelError(
             f"the external data {name} of {model} cannot be read ({error.strerror}): put it beside "

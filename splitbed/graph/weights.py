@@ -9,7 +9,9 @@ protocol buffers (varints, and fields with a length) only as far as it has to.
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, Literal
 
@@ -82,6 +84,22 @@ class Blob(msgspec.Struct, frozen=True):
     def read(self) -> bytes:
         """All of it."""
         return b"".join(self.chunks())
+
+    def mapped(self, maps: dict[Path, memoryview], open_files: ExitStack) -> memoryview:
+        """The same as a view of the file, which is mapped once and closed with `open_files`."""
+        if self.path not in maps:
+            try:
+                file = open_files.enter_context(self.path.open("rb"))
+                pages = open_files.enter_context(
+                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                )
+            except (OSError, ValueError) as error:
+                raise ModelError(f"cannot read weights from {self.path}: {error}") from error
+            maps[self.path] = open_files.enter_context(memoryview(pages))
+        view = maps[self.path][self.offset : self.offset + self.nbytes]
+        if len(view) != self.nbytes:
+            raise ModelError(f"{self.path} was changed after it had been read: start again")
+        return open_files.enter_context(view)
 
 
 def detach(content: memoryview, location: str) -> bytes:

@@ -1,0 +1,1 @@
+"""`splitbed model ...`: a model looked at, cut and proven, without a run."""

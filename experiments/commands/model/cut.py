@@ -1,0 +1,84 @@
+"""`splitbed model cut`: the two parts of one cut, as ONNX files."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from experiments.cut_table import shape_text
+from experiments.feeds import noise
+from experiments.models import MODEL_HELP, SHAPE_HELP, open_model
+from splitbed import config
+from splitbed.engine import Engine
+from splitbed.errors import RecordError, StorageFull
+from splitbed.graph import Parts, cut_points, extract, find_cut, verify
+
+
+class CutOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Write the two parts of a cut as ONNX files: head.onnx, tail.onnx, and cut.json about both.
+
+    The cut is a name of `splitbed model cuts`, another tensor or node of the file, before:NODE or
+    after:NODE, or several tensors with commas between them. The parts are verified on noise.
+    """
+
+    model: Annotated[str, config.POSITIONAL, Meta(description=MODEL_HELP)]
+    cut: Annotated[str, config.POSITIONAL, Meta(description="where to cut")]
+    output: Annotated[
+        Path | None, Meta(description="folder to write to; named after model and cut if not given")
+    ] = None
+    verify: Annotated[bool, Meta(description="run both parts against the uncut model")] = True
+    shape: Annotated[tuple[str, ...], Meta(description=SHAPE_HELP)] = ()
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run it; an exit code."""
+    options = config.from_command_line(CutOptions, argv, command="splitbed model cut", table="cut")
+    model = open_model(options.model, options.shape)
+    parts = extract(model, find_cut(model, cut_points(model), options.cut, options.model))
+    folder = options.output or Path(_name(model.source.path.stem, parts.cut.name))
+    said = ["the parts were not verified"]
+    if options.verify:
+        found = verify(model, parts, noise(model, 1).arrays, partial(Engine, provider="cpu"))
+        said = [f"verified on noise: {found.max_rel:.1e} of the output's magnitude"]
+    written = _write(parts, folder, model.source.sha256)
+    for path in written:
+        sys.stdout.write(f"{path}  {path.stat().st_size:,} bytes\n")
+    for spec in parts.cut.boundary:
+        sys.stdout.write(f"crosses: {spec.name}  {shape_text(spec)}  {spec.nbytes:,} bytes\n")
+    sys.stdout.write("".join(f"{line}\n" for line in said))
+    return 0
+
+
+def _write(parts: Parts, folder: Path, source_sha256: str) -> list[Path]:
+    written: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for part, name in ((parts.first, "head"), (parts.second, "tail")):
+            if part is not None:
+                written += part.file.write(folder / f"{name}.onnx")
+        about = {
+            "source_sha256": source_sha256,
+            "cut": parts.cut,
+            "head": parts.first.partition if parts.first else None,
+            "tail": parts.second.partition if parts.second else None,
+        }
+        text = msgspec.json.format(msgspec.json.encode(about), indent=2)
+        (folder / "cut.json").write_bytes(text + b"\n")
+        written.append(folder / "cut.json")
+    except OSError as error:
+        kind = StorageFull if error.errno == 28 else RecordError
+        raise kind(f"cannot write the parts to {folder}: {error.strerror}") from error
+    return written
+
+
+def _name(model: str, cut: str) -> str:
+    """A folder's name of a model and a cut, which may hold any character."""
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{model}_at_{cut}").strip("_")
+    return plain[:120]

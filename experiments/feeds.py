@@ -1,0 +1,74 @@
+"""Inputs to verify a model on: pictures, arrays of a file, or noise."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from experiments.pictures import read_pictures
+from splitbed.errors import UsageError
+from splitbed.graph import CanonicalModel
+from splitbed.task import Preprocessor, find_task, read_picture
+from splitbed.tensor import Array
+
+
+class Feeds(msgspec.Struct, frozen=True):
+    """Some inputs of a model, by tensor name, and what they are."""
+
+    arrays: list[dict[str, Array]]
+    what: str
+
+
+def pictures(model: CanonicalModel, folder: Path, count: int) -> Feeds:
+    """`count` pictures of a folder, evenly spaced, prepared as the model's task says."""
+    task = find_task(model.source.path).fitted(model.inputs)
+    dtype = next(spec.dtype for spec in model.inputs if spec.name == task.input)
+    preprocessor = Preprocessor(task, dtype)
+    paths = read_pictures(folder, None).spread(count)
+    arrays: list[dict[str, Array]] = [
+        {task.input: preprocessor.tensor(preprocessor.picture(read_picture(path)))}
+        for path in paths
+    ]
+    return Feeds(arrays, f"{len(paths)} pictures of {folder}")
+
+
+def arrays_of(model: CanonicalModel, file: Path) -> Feeds:
+    """One input from an .npz file with an array for each of the model's inputs."""
+    try:
+        with np.load(file) as held:
+            found = {name: held[name] for name in held.files}
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise UsageError(f"cannot read arrays from {file}: {error}") from error
+    feed: dict[str, Array] = {}
+    for spec in model.inputs:
+        if spec.name not in found:
+            raise UsageError(
+                f"{file} has no array '{spec.name}', which is an input of the model; it has "
+                + (", ".join(found) or "none")
+            )
+        if not spec.matches(found[spec.name]):
+            given = found[spec.name]
+            raise UsageError(
+                f"'{spec.name}' in {file} is {given.dtype} of shape {given.shape}; the model needs "
+                f"{spec.dtype} of shape {spec.shape}"
+            )
+        feed[spec.name] = found[spec.name]
+    return Feeds([feed], f"the arrays of {file.name}")
+
+
+def noise(model: CanonicalModel, count: int, seed: int = 0) -> Feeds:
+    """Standard normal numbers, and small whole ones where a model wants those."""
+    rng = np.random.default_rng(seed)
+    arrays: list[dict[str, Array]] = []
+    for _ in range(count):
+        feed: dict[str, Array] = {}
+        for spec in model.inputs:
+            if spec.is_float:
+                feed[spec.name] = rng.standard_normal(spec.shape).astype(spec.numpy_dtype)
+            else:
+                feed[spec.name] = rng.integers(0, 2, spec.shape).astype(spec.numpy_dtype)
+        arrays.append(feed)
+    return Feeds(arrays, f"{count} of noise (seed {seed}), not real input")
