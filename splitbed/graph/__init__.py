@@ -8,7 +8,7 @@ and `zoo` are the only ones that import `onnx`; what it takes to run a model is 
 """
 
 from splitbed.graph.canonical import CANONICALISER, CanonicalModel, canonicalise
-from splitbed.graph.cost import PartCost, operator_costs
+from splitbed.graph.cost import PartCost, operator_costs, parameter_count
 from splitbed.graph.cuts import INPUT_CUT, OUTPUT_CUT, CutPoint, cut_points
 from splitbed.graph.extract import Parts, extract
 from splitbed.graph.listing import ListedCut, Listing, list_cuts
@@ -38,5 +38,6 @@ __all__ = [
     "list_cuts",
     "load",
     "operator_costs",
+    "parameter_count",
     "verify",
 ]

@@ -142,6 +142,12 @@ class CostModel:
         )
 
 
+def parameter_count(model: onnx.ModelProto) -> int:
+    """Learned parameters of a model as its builder made it."""
+    statistics = running_statistics(model.graph)
+    return sum(parameters(t) for t in model.graph.initializer if t.name not in statistics)
+
+
 def operator_costs(model: CanonicalModel) -> list[dict[str, Any]]:
     """By operator: its nodes, the parameters that they read first, their MACs; most work first."""
     graph = model.proto.graph

@@ -20,8 +20,8 @@ class Difference(msgspec.Struct, frozen=True):
     max_rel: float
     """Largest difference over the largest magnitude of that output."""
     nmse: float
-    """Sum of squared differences over the sum of squares, as S4-231771's split inference states
-    it for its detectors (S4aV230045, clause 10.3)."""
+    """Sum of squared differences over the sum of squares, which S4-240785 (clause 10.3.9.1) wants
+    below 1e-5 for its detectors."""
     same_top1: int
     """Inputs for which the largest element of every output is the same one."""
 

@@ -24,7 +24,6 @@ from splitbed.graph.weights import (
     tensors,
 )
 
-
 HASHED_AT_ONCE_BYTES: Final = 64 << 20
 """Digests of larger files are made when somebody asks for them."""
 
@@ -65,7 +64,7 @@ class SourceModel:
 
     @cached_property
     def md5(self) -> str:
-        """Of the main file alone, as test material is listed (S4aV230045, clause 2)."""
+        """Of the main file alone, as test material is listed (S4-240785, clause 2)."""
         return self._digest(self.path, "md5").hex()
 
     def blob(self, tensor: onnx.TensorProto) -> Blob:

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from experiments.pictures import read_pictures
-from experiments.preparation import PreparedModel, prepare_cut, prepare_model, verify_cut
+from experiments.preparation import PreparedModel, prepare_cut, prepare_model
+from splitbed.engine import Engine
 from splitbed.errors import VerificationError
-from splitbed.graph import verify
+from splitbed.graph import Verifier, extract, list_cuts, verify
 from splitbed.tensor import Cut
 
 MODELS = {
@@ -24,22 +25,43 @@ MODELS = {
     "super_resolution_x3": "coco_val2017_128/images",
     "vww_mobilenet_v1_0.25_96": "coco_val2017_128/images",
 }
-AT_MOST = 12
-"""Cuts tried of each model, evenly spaced, both ends included."""
+TOLERANCE = 1e-4
 
 
-@pytest.mark.parametrize(("name", "images"), MODELS.items())
-def test_cuts_are_equal_to_the_uncut_model(data: Path, name: str, images: str) -> None:
-    model = prepare_model(data / "models" / f"{name}.onnx")
-    photos = read_pictures(data / "images" / images, None).spread(1)
-    legal = [point for point in model.points if point.cut is not None]
-    assert len(legal) == len(model.points)
-    step = max(1, (len(legal) - 1) // AT_MOST)
-    chosen = [*legal[::step], legal[-1]]
-    for point in chosen:
-        found = verify_cut(model, prepare_cut(model, point.name), photos, 1)
-        assert found.same_top1 == 1
-        assert found.max_rel <= 1e-4
+@pytest.mark.slow
+def test_every_cut_of_every_model_is_equal_to_the_uncut_model(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a photo each; also that no node runs in both parts and that sizes are as listed."""
+    checked, largest = 0, 0.0
+    lines = []
+    for name, images in MODELS.items():
+        model = prepare_model(data / "models" / f"{name}.onnx")
+        photos = read_pictures(data / "images" / images, None).spread(1)
+        verifier = Verifier(model.canonical, map(model.feeds, photos), one_thread)
+        listing = list_cuts(model.canonical)
+        assert len(listing.legal) == len(model.points)
+        worst = 0.0
+        for listed in listing.legal:
+            parts = extract(model.canonical, listed.point)
+            found = verifier.check(parts)
+            assert found.same_top1 == 1
+            worst = max(worst, found.max_rel)
+            assert listed.cost is not None
+            assert (listed.cost.head_file_bytes, listed.cost.tail_file_bytes) == tuple(
+                part.file.nbytes if part else 0 for part in (parts.first, parts.second)
+            )
+        assert worst <= TOLERANCE
+        checked, largest = checked + len(listing.legal), max(largest, worst)
+        lines.append(f"{name}: {len(listing.legal)} cuts, at most {worst:.1e} from uncut")
+    with capsys.disabled():
+        print("\n" + "\n".join(lines))
+        print(f"{checked} cuts of {len(MODELS)} models checked, at most {largest:.1e} from uncut")
+    assert {path.stem for path in (data / "models").glob("*.onnx")} == MODELS.keys()
+
+
+def one_thread(content: bytes | Path) -> Engine:
+    return Engine(content, provider="cpu", threads=1)
 
 
 def test_a_wrong_tail_is_found(data: Path) -> None:
@@ -61,8 +83,6 @@ def test_a_wrong_tail_is_found(data: Path) -> None:
         """The tail, fed with its two inputs the wrong way round."""
 
         def __init__(self, content: bytes | Path) -> None:
-            from splitbed.engine import Engine
-
             self._engine = Engine(content)
             self.inputs, self.outputs = self._engine.inputs, self._engine.outputs
 
