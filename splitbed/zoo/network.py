@@ -43,7 +43,8 @@ class Network:
     def __init__(self, weights: Weights, naming: Naming, *, batch: int, fold: bool) -> None:
         self.batch = batch
         self._naming = naming
-        self._parameters = Parameters(weights, naming, fold=fold)
+        self._model = onnx.ModelProto(ir_version=IR_VERSION, producer_name="splitbed.zoo")
+        self._parameters = Parameters(self._model.graph, weights, naming, fold=fold)
         self._nodes: list[onnx.NodeProto] = []
         self._inputs: list[Value] = []
         self._outputs: dict[str, Value] = {}
@@ -222,25 +223,19 @@ class Network:
 
     def finish(self, name: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
         """The graph as a model."""
+        self._parameters.finish()
         public = {value.name: name for name, value in self._outputs.items()}
+        graph = self._model.graph
+        graph.name = name
         for node in self._nodes:
             for names in (node.input, node.output):
                 names[:] = [public.get(value, value) for value in names]
-        graph = helper.make_graph(
-            self._nodes,
-            name,
-            [_info(value.name, value.shape) for value in self._inputs],
-            [_info(output, value.shape) for output, value in self._outputs.items()],
-        )
-        graph.initializer.extend(self._parameters.finish())
-        model = helper.make_model(
-            graph,
-            opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=IR_VERSION,
-            producer_name="splitbed.zoo",
-        )
-        helper.set_model_props(model, dict(metadata))
-        return model
+        graph.node.extend(self._nodes)
+        graph.input.extend(_info(value.name, value.shape) for value in self._inputs)
+        graph.output.extend(_info(output, value.shape) for output, value in self._outputs.items())
+        self._model.opset_import.append(helper.make_opsetid("", OPSET))
+        helper.set_model_props(self._model, dict(metadata))
+        return self._model
 
     def _module(self, path: str, op: str) -> str:
         self._calls[path] += 1

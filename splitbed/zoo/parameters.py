@@ -6,7 +6,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from onnx import TensorProto, numpy_helper
+import onnx
+from onnx import numpy_helper
 
 from splitbed.tensor import Array
 from splitbed.zoo.naming import Naming
@@ -27,14 +28,17 @@ class Norm(NamedTuple):
 
 
 class Parameters:
-    """Draws or looks up what the layers ask for and keeps it, in order, as initialisers.
+    """Draws or looks up what the layers ask for and writes it, in order, into a graph.
 
     Asking twice for one path gives the same initialisers: that layer is used twice.
     """
 
-    def __init__(self, weights: Weights, naming: Naming, *, fold: bool) -> None:
+    def __init__(
+        self, graph: onnx.GraphProto, weights: Weights, naming: Naming, *, fold: bool
+    ) -> None:
         self.fold = fold
-        self.tensors: dict[str, TensorProto] = {}
+        self._graph = graph
+        self._known: set[str] = set()
         self._weights = weights
         self._naming = naming
 
@@ -49,10 +53,10 @@ class Parameters:
         bias_name = self._naming.parameter(path, "bias")
         merged = norm if self.fold else None
         names = [weight_name, bias_name] if bias or merged else [weight_name]
-        if weight_name in self.tensors:
+        if weight_name in self._known:
             return names
         weight = self._weights.array(weight_name, shape, he(math.prod(shape[1:])))
-        # Trained arrays may come with the batch norm merged already (PoseNet's only do).
+        # Trained arrays may have the batch norm merged already: PoseNet's are published so only.
         if merged and not self._weights.has(bias_name):
             factor, offset = self._line(merged, shape[0])
             if weight is not None:
@@ -81,24 +85,26 @@ class Parameters:
 
     def constant(self, name: str, array: Array | np.generic) -> str:
         """The name of an initialiser that is no parameter; one name is one constant."""
-        if name not in self.tensors:
-            self.tensors[name] = numpy_helper.from_array(np.asarray(array), name)
+        if name not in self._known:
+            self._known.add(name)
+            self._graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def finish(self) -> list[TensorProto]:
-        """All initialisers; UsageError where trained arrays are left over."""
+    def finish(self) -> None:
+        """Say that all is there; UsageError where trained arrays are left over."""
         self._weights.finish()
-        return list(self.tensors.values())
 
     def _draw(self, name: str, shape: Shape, draw: Draw) -> None:
         self._store(name, shape, self._weights.array(name, shape, draw))
 
     def _store(self, name: str, shape: Shape, array: Floats | None) -> None:
-        if array is None:
-            tensor = TensorProto(name=name, dims=shape, data_type=TensorProto.FLOAT)
-        else:
-            tensor = numpy_helper.from_array(array, name)
-        self.tensors[name] = tensor
+        # Written in place: a copy of a model's tensors can be half a gigabyte.
+        tensor = self._graph.initializer.add(
+            name=name, dims=shape, data_type=onnx.TensorProto.FLOAT
+        )
+        if array is not None:
+            tensor.raw_data = array.astype("<f4", copy=False).tobytes()
+        self._known.add(name)
 
     def _statistics(self, norm: Norm, channels: int) -> dict[str, Floats | None]:
         draws = {

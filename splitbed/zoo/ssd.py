@@ -33,7 +33,8 @@ def ssd300_resnet50(net: Network) -> None:
     """The network for 300x300 pictures up to the raw outputs, before boxes are decoded.
 
     The trunk ends with layer3, whose first block keeps its stride of 1, so that the map stays at
-    38x38.
+    38x38. With batch norms folded, `split_node_N` of table 10.3.9.2 is node N, counted from 0, and
+    the table's sizes are those of the cut before that node.
     """
     x = net.input("input", (3, 300, 300))
     x = trunk(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import warnings
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -14,14 +16,15 @@ from onnx import numpy_helper
 
 from splitbed import zoo
 from splitbed.engine import Engine
+from splitbed.task.catalogue import find_task
 from splitbed.tensor import Array
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     torch: Any = pytest.importorskip("torch", reason="PyTorch is not installed")
-    models: Any = pytest.importorskip(
-        "torchvision.models",
-        reason="torchvision is not installed: pip install 'splitbed[torchvision]'",
+    pytest.importorskip(
+        "torchvision",
+        reason="torchvision is not installed: pip install '.[torchvision]'",
     )
 
 pytestmark = [
@@ -30,51 +33,30 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore"),
 ]
 
-CLASSIFIERS: Final = {
-    "alexnet_torchvision": "alexnet",
-    "vgg16": "vgg16",
-    "resnet18": "resnet18",
-    "resnet50": "resnet50",
-    "resnet152": "resnet152",
-    "resnext50_32x4d": "resnext50_32x4d",
-    "resnext101_32x8d": "resnext101_32x8d",
-    "mobilenet_v2": "mobilenet_v2",
-    "googlenet": "googlenet",
-    "inception_v3": "inception_v3",
-}
-"""Each network of the zoo, and what torchvision calls it."""
-
-WITH_AUXILIARIES: Final = ("googlenet", "inception_v3")
 FOLDED_BY_EXPORTER: Final = {"Identity", "Constant"}
 LEFT_OUT: Final = "/avgpool/AveragePool"
 """A pooling of 6x6 to 6x6 or 7x7 to 7x7 in AlexNet and VGG-16."""
 
 
-def classifier(name: str) -> Any:
-    # Their own initialisation takes a minute and is overwritten here anyhow.
-    options = {"init_weights": False} if name in WITH_AUXILIARIES else {}
-    return getattr(models, CLASSIFIERS[name])(weights=None, **options).eval()
+def recipe() -> Any:
+    """models/torchvision/export.py, which lies in no package."""
+    path = Path(__file__).parents[2] / "models" / "torchvision" / "export.py"
+    spec = importlib.util.spec_from_file_location("torchvision_recipe", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def retinanet() -> Any:
-    """torchvision's trunk, pyramid and heads, without what resizes pictures and decodes boxes."""
+RECIPE: Final = recipe()
 
-    class Raw(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            whole = models.detection.retinanet_resnet50_fpn(weights=None, weights_backbone=None)
-            self.backbone, self.head = whole.backbone, whole.head
 
-        def forward(self, pictures: Any) -> list[Any]:
-            outputs = self.head(list(self.backbone(pictures).values()))
-            return [outputs["cls_logits"], outputs["bbox_regression"]]
-
-    network = Raw().eval()
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            # As torchvision itself does when it loads this network's trained weights.
-            module.eps = 0.0
-    return network
+def network(name: str) -> Any:
+    """The torchvision network; here, what it is fed is what its first layer sees."""
+    made = RECIPE.network(name, None)
+    made.transform_input = False
+    return made
 
 
 def invented(name: str) -> dict[str, Any]:
@@ -91,21 +73,22 @@ def invented(name: str) -> dict[str, Any]:
     }
 
 
-def load(network: Any, name: str) -> dict[str, Array]:
+def load(made: Any, name: str) -> dict[str, Array]:
     """Give the torchvision network invented weights; its whole state, as a checkpoint has it."""
-    missing, unexpected = network.load_state_dict(invented(name), strict=False)
+    missing, unexpected = made.load_state_dict(invented(name), strict=False)
     assert not unexpected
     assert all(
         key.endswith("num_batches_tracked") or key.startswith(("aux", "Aux")) for key in missing
     )
-    return {key: value.numpy() for key, value in network.state_dict().items()}
+    arrays: dict[str, Array] = RECIPE.arrays(made)
+    return arrays
 
 
-def assert_same_outputs(network: Any, name: str, state: dict[str, Array]) -> None:
+def assert_same_outputs(made: Any, name: str, state: dict[str, Array]) -> None:
     shape = zoo.entry(name).input.shape
     picture: NDArray[np.float32] = np.random.default_rng(3).standard_normal(shape, np.float32)
     with torch.no_grad():
-        wanted = network(torch.from_numpy(picture))
+        wanted = made(torch.from_numpy(picture))
     outputs = [wanted] if torch.is_tensor(wanted) else list(wanted)
     model = zoo.build(name, weights=state)
     got = Engine(model.SerializeToString(), provider="cpu", threads=2).run({"input": picture})
@@ -118,25 +101,19 @@ def assert_same_outputs(network: Any, name: str, state: dict[str, Array]) -> Non
         assert difference < 1e-4
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
-def test_a_classifier_gives_what_torchvision_gives(name: str) -> None:
-    network = classifier(name)
-    assert_same_outputs(network, name, load(network, name))
+@pytest.mark.parametrize("name", RECIPE.NETWORKS)
+def test_outputs_are_torchvision_s(name: str) -> None:
+    made = network(name)
+    assert_same_outputs(made, name, load(made, name))
 
 
-def test_retinanet_gives_what_torchvision_gives() -> None:
-    network = retinanet()
-    name = "retinanet_resnet50_fpn"
-    assert_same_outputs(network, name, load(network, name))
-
-
-@pytest.mark.parametrize("name", [name for name in CLASSIFIERS if name != "resnext101_32x8d"])
+@pytest.mark.parametrize("name", [n for n in RECIPE.NETWORKS if n != RECIPE.DETECTOR])
 def test_nodes_are_called_and_ordered_as_by_pytorch_s_exporter(name: str) -> None:
-    network = classifier(name)
-    network.aux_logits = False
+    made = network(name)
+    made.aux_logits = False
     file = io.BytesIO()
     shape = zoo.entry(name).input.shape
-    torch.onnx.export(network, torch.zeros(shape), file, dynamo=False, opset_version=17)
+    torch.onnx.export(made, torch.zeros(shape), file, dynamo=False, opset_version=17)
     exported = [
         (node.name, node.op_type)
         for node in onnx.load_from_string(file.getvalue()).graph.node
@@ -144,3 +121,17 @@ def test_nodes_are_called_and_ordered_as_by_pytorch_s_exporter(name: str) -> Non
     ]
     built = zoo.build(name, weights="hollow").graph.node
     assert [(node.name, node.op_type) for node in built] == exported
+
+
+@pytest.mark.parametrize("name", ["resnet18", "googlenet", "mobilenet_v2"])
+def test_the_recipe_writes_a_model_and_how_to_feed_it(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the pixels on: GoogLeNet converts its input in torchvision, and not in the graph."""
+    out = tmp_path / "model.onnx"
+    RECIPE.main([name, "-o", str(out), "--untrained"])
+    assert "differ by" in capsys.readouterr().out
+    onnx.checker.check_model(onnx.load(str(out)))
+    task = find_task(out)
+    assert task.shorter in (232, 256)
+    assert task.mean == ((127.5,) if name == "googlenet" else (123.675, 116.28, 103.53))
