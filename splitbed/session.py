@@ -61,7 +61,7 @@ class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 SPLIT = Placement((Step("device", "first"), Step("edge", "second")))
 """Head on the device, tail on the edge."""
 LOCAL = Placement((Step("device", "whole"),))
-"""Anchor: all on the device; the result still makes a round trip (S4aV230045, 10.X.2)."""
+"""Anchor: all on the device; the result still makes a round trip (S4-240785, 10.X.2)."""
 REMOTE = Placement((Step("edge", "whole"),))
 """Anchor: all on the edge, fed with compressed media (or with the bare input)."""
 

@@ -7,7 +7,7 @@ form and not the file as given.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -16,9 +16,16 @@ from onnx import helper
 
 from splitbed.errors import ModelError
 from splitbed.graph.batch import batch_is_free
+from splitbed.graph.cleaning import (
+    drop_dead,
+    drop_identities,
+    drop_unread_outputs,
+    free_outputs,
+    keep,
+)
 from splitbed.graph.file import ModelFile
 from splitbed.graph.fold import fold
-from splitbed.graph.reading import is_onnx, label, reads, rename, writes
+from splitbed.graph.reading import label, reads, writes
 from splitbed.graph.shapes import Specs, contradiction, infer
 from splitbed.graph.source import SourceModel
 from splitbed.tensor import ModelId, TensorSpec
@@ -97,7 +104,7 @@ def canonicalise(
     model.ir_version = max(4, model.ir_version)
     _check(model, str(source.path))
     held = {tensor.name for tensor in graph.initializer}
-    _keep(graph.input, lambda value: value.name not in held)
+    keep(graph.input, lambda value: value.name not in held)
     open_batch = all(_leaves_batch_open(value) for value in graph.input)
     shapes = _bind(graph, dict(input_shapes or {}), str(source.path))
     del graph.value_info[:]
@@ -107,16 +114,16 @@ def canonicalise(
             value.type.CopyFrom(given.type)
         elif value.type.HasField("tensor_type"):
             value.type.tensor_type.ClearField("shape")
-    _free_outputs(graph)
-    aliases = _drop_identities(graph)
+    free_outputs(graph)
+    aliases = drop_identities(graph)
     try:
         specs, unusable = infer(model)
         while fold(model, specs):
             specs, unusable = infer(model)
     except ModelError as error:
         raise ModelError(f"{source.path} is no valid graph: {error}") from error
-    _drop_dead(graph)
-    _drop_unread_outputs(graph)
+    drop_dead(graph)
+    drop_unread_outputs(graph)
     outputs = []
     for value in graph.output:
         if value.name not in specs:
@@ -221,102 +228,3 @@ def _shape_text(value: onnx.ValueInfoProto) -> str:
     return "x".join(
         str(d.dim_value) if d.HasField("dim_value") else (d.dim_param or "?") for d in dims
     )
-
-
-def _free_outputs(graph: onnx.GraphProto) -> None:
-    """Let an output that is an initialiser be made by a node."""
-    held = {tensor.name: tensor for tensor in graph.initializer}
-    for value in graph.output:
-        if value.name in held:
-            name = f"{value.name}.weight"
-            held[value.name].name = name
-            for node in graph.node:
-                rename(node, {value.name: name})
-            graph.node.insert(
-                0, onnx.NodeProto(op_type="Identity", input=[name], output=[value.name])
-            )
-
-
-def _drop_identities(graph: onnx.GraphProto) -> dict[str, str]:
-    """Remove nodes that only give a value another name; those names, and what they stand for."""
-    outputs = {value.name for value in graph.output}
-    produced = {name for node in graph.node for name in writes(node)}
-    names: dict[str, str] = {}
-    kept: list[onnx.NodeProto] = []
-    for node in graph.node:
-        rename(node, names)
-        if node.op_type == "Identity" and is_onnx(node) and node.input:
-            source, target = node.input[0], node.output[0]
-            if target not in outputs:
-                names[target] = source
-                continue
-            if source in produced and source not in outputs and _rename_value(kept, source, target):
-                for alias, value in names.items():
-                    if value == source:
-                        names[alias] = target
-                names[source] = target
-                continue
-        kept.append(node)
-    if len(kept) != len(graph.node):
-        _replace_nodes(graph, kept)
-    return names
-
-
-def _rename_value(nodes: list[onnx.NodeProto], source: str, target: str) -> bool:
-    """Let the producer of `source` make `target` instead; whether that was possible."""
-    for node in nodes:
-        for index, name in enumerate(node.output):
-            if name == source:
-                node.output[index] = target
-                for later in nodes:
-                    rename(later, {source: target})
-                return True
-    return False
-
-
-def _drop_dead(graph: onnx.GraphProto) -> None:
-    """Remove nodes and initialisers that no output depends on."""
-    needed = {value.name for value in graph.output}
-    alive = []
-    for node in reversed(graph.node):
-        if needed.intersection(writes(node)):
-            needed.update(reads(node))
-            alive.append(node)
-    if len(alive) != len(graph.node):
-        _replace_nodes(graph, alive[::-1])
-    _keep(graph.initializer, lambda tensor: tensor.name in needed)
-
-
-def _drop_unread_outputs(graph: onnx.GraphProto) -> None:
-    """Leave out optional outputs that nothing reads (a Dropout's mask, a MaxPool's indices)."""
-    read = {value.name for value in graph.output}
-    for node in graph.node:
-        read.update(reads(node))
-    for node in graph.node:
-        if read.issuperset(node.output) or not is_onnx(node) or not onnx.defs.has(node.op_type):
-            continue
-        schema = onnx.defs.get_schema(node.op_type)
-        optional = onnx.defs.OpSchema.FormalParameterOption.Optional
-        for index, name in enumerate(node.output):
-            if (
-                name not in read
-                and index < len(schema.outputs)
-                and schema.outputs[index].option == optional
-            ):
-                node.output[index] = ""
-        while node.output and not node.output[-1]:
-            del node.output[-1]
-
-
-def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
-    """Let `nodes`, some of the graph's own, be all of its nodes."""
-    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
-    del graph.node[:]
-    graph.node.extend(copies)
-
-
-def _keep(field, wanted) -> None:  # type: ignore[no-untyped-def]
-    """Delete from a repeated protobuf field what is not wanted, without copying what stays."""
-    for index in range(len(field) - 1, -1, -1):
-        if not wanted(field[index]):
-            del field[index]

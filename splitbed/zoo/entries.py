@@ -117,13 +117,13 @@ _ALL: Final = (
         9,
         "32",
         "TensorFlow Lite's PoseNet (13.3 MB, batch norms merged: 4 bytes for each of these), "
-        "S4aV230045 table 10.2.4-1. That table's 1,180,147 parameters do not fit its 13.3 MB",
+        "S4-240785 table 10.2.4-1. That table's 1,180,147 parameters do not fit its 13.3 MB",
     ),
     _posenet(
         "posenet_mobilenet_v1_100_stride16",
         17,
         "16, by a dilated last block",
-        "The frozen graph of SamsungLabs/SA4-AIML, whose split script (S4aV230045, clause 10.2.8) "
+        "The frozen graph of SamsungLabs/SA4-AIML, whose split script (S4-240785, clause 10.2.8) "
         "lists 17x17 maps behind the 23rd convolution. The weights are those of stride 32",
     ),
     ZooEntry(
@@ -133,7 +133,7 @@ _ALL: Final = (
         outputs=(_spec("loc", 4, 8732), _spec("conf", 81, 8732)),
         parameters=22_894_902,
         source="NVIDIA DeepLearningExamples, PyTorch/Detection/SSD, ssd/model.py (layers; the "
-        "exact count is their sum); 23 million in S4aV230045 clause 10.3.4, node names in table "
+        "exact count is their sum); 23 million in S4-240785 clause 10.3.4, node names in table "
         "10.3.9.2",
     ),
     ZooEntry(
@@ -146,7 +146,7 @@ _ALL: Final = (
         ),
         parameters=34_014_999,
         source=f"{_TORCHVISION}, which does not count the trunk's frozen batch norms. Input and "
-        "pyramid: S4aV230045, clause 10.3",
+        "pyramid: S4-240785, clause 10.3",
         uncounted=53_120,
     ),
 )

@@ -1,4 +1,4 @@
-"""PoseNet: MobileNetV1 1.0 with four 1x1 convolutions on top (S4aV230045, clause 10.2)."""
+"""PoseNet: MobileNetV1 1.0 with four 1x1 convolutions on top (S4-240785, clause 10.2)."""
 
 from __future__ import annotations
 

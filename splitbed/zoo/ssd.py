@@ -1,4 +1,4 @@
-"""SSD300 with a ResNet-50 trunk, as NVIDIA's DeepLearningExamples has it (S4aV230045, 10.3.9.2)."""
+"""SSD300 with a ResNet-50 trunk, as NVIDIA's DeepLearningExamples has it (S4-240785, 10.3.9.2)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Speed and memory of listing and cutting, beside onnx's own extractor, in one run.
 
-    python tests/benchmarks/cutting.py [--model zoo:resnet152] [--large-gb 2.5] [--rounds 5]
+    python tests/benchmarks/cutting.py [--network resnet152] [--large-gb 2.5] [--rounds 5]
 
 Lists all cuts of ResNet-152 with shapes; cuts one tail out of its file, against
 `onnx.utils.extract_model`, and in memory, against `onnx.utils.Extractor`; then cuts both parts of a
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -127,7 +126,6 @@ def large(folder: Path, gigabytes: float) -> None:
     path = folder / "large.onnx"
     count = round(gigabytes * 1e9 / (4 * WIDTH**2))
     make_large(path, count)
-    # A fork would start with this process's memory as its peak.
     results = multiprocessing.get_context("spawn").SimpleQueue()
     child = multiprocessing.get_context("spawn").Process(
         target=cut_both, args=(path, folder, count, results)
@@ -172,7 +170,7 @@ def make_large(path: Path, count: int) -> None:
 
 
 def cut_both(path: Path, folder: Path, count: int, results: Any) -> None:
-    start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    start = peak_bytes()
     begin = time.perf_counter()
     model = canonicalise(load(path))
     point = find_cut(model, cut_points(model), f"t{2 * count // 5}")
@@ -190,9 +188,18 @@ def cut_both(path: Path, folder: Path, count: int, results: Any) -> None:
             "larger": 4 * WIDTH**2 * (count - 2 * count // 5 - 1),
             "seconds": time.perf_counter() - begin,
             "start": start,
-            "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "peak": peak_bytes(),
         }
     )
+
+
+def peak_bytes() -> int:
+    """Largest resident memory of this process since its program began (Linux)."""
+    # Not getrusage: that also counts what the parent had when it forked.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("this system does not tell a process's peak memory")
 
 
 def timed(run: Callable[[], object]) -> float:

@@ -129,7 +129,7 @@ TABLE_10_3_9_2: Final = {
     76: ("6/feature_extractor.6.3/conv1/Conv", 5.91),
     82: ("6/feature_extractor.6.3/relu_2/Relu", 5.91),
 }
-"""Split nodes of S4aV230045 by their number: name without what all begin with, and megabytes."""
+"""Split nodes of S4-240785 by their number: name without what all begin with, and megabytes."""
 
 
 def test_ssd300_splits_as_in_the_table(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from msgspec import Meta
 from rich.console import Console
 from rich.table import Table
 
-from experiments.published import PublishedTable, met, tables
+from experiments.published import TABLES, met
+from experiments.published.table import PublishedTable
 from splitbed import config
 
 
@@ -35,8 +36,7 @@ def main(argv: Sequence[str]) -> int:
     options = config.from_command_line(
         PublishedOptions, argv, command="splitbed model published", table="published"
     )
-    known = tables()
-    found = [table for name in options.table or known for table in known[name]()]
+    found = [table for name in options.table or TABLES for table in TABLES[name]()]
     if options.json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
         return 0
@@ -52,8 +52,8 @@ def _print(table: PublishedTable, console: Console) -> None:
     console.print(f"[bold]{table.id}  {table.title}[/bold]", highlight=False)
     grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for index, heading in enumerate(table.headings):
-        # Names stand at the left; the last column holds them as well where it says where.
-        is_text = index == 0 or heading in ("after", "where")
+        # Names stand at the left; the last column holds them as well where it names a node.
+        is_text = index == 0 or heading in ("after", "before")
         grid.add_column(
             heading, justify="left" if is_text else "right", overflow="fold", no_wrap=not is_text
         )

@@ -1,0 +1,108 @@
+"""Taking out of a graph what changes nothing: renamings, dead nodes, outputs that nobody reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx
+
+from splitbed.graph.reading import is_onnx, reads, rename, writes
+
+
+def free_outputs(graph: onnx.GraphProto) -> None:
+    """Let an output that is an initialiser be made by a node."""
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    for value in graph.output:
+        if value.name in held:
+            name = f"{value.name}.weight"
+            held[value.name].name = name
+            for node in graph.node:
+                rename(node, {value.name: name})
+            graph.node.insert(
+                0, onnx.NodeProto(op_type="Identity", input=[name], output=[value.name])
+            )
+
+
+def drop_identities(graph: onnx.GraphProto) -> dict[str, str]:
+    """Remove nodes that only give a value another name; those names, and what they stand for."""
+    outputs = {value.name for value in graph.output}
+    produced = {name for node in graph.node for name in writes(node)}
+    names: dict[str, str] = {}
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        rename(node, names)
+        if node.op_type == "Identity" and is_onnx(node) and node.input:
+            source, target = node.input[0], node.output[0]
+            if target not in outputs:
+                names[target] = source
+                continue
+            if source in produced and source not in outputs and _rename_value(kept, source, target):
+                for alias, value in names.items():
+                    if value == source:
+                        names[alias] = target
+                names[source] = target
+                continue
+        kept.append(node)
+    if len(kept) != len(graph.node):
+        _replace_nodes(graph, kept)
+    return names
+
+
+def _rename_value(nodes: list[onnx.NodeProto], source: str, target: str) -> bool:
+    """Let the producer of `source` make `target` instead; whether that was possible."""
+    for node in nodes:
+        for index, name in enumerate(node.output):
+            if name == source:
+                node.output[index] = target
+                for later in nodes:
+                    rename(later, {source: target})
+                return True
+    return False
+
+
+def drop_dead(graph: onnx.GraphProto) -> None:
+    """Remove nodes and initialisers that no output depends on."""
+    needed = {value.name for value in graph.output}
+    alive = []
+    for node in reversed(graph.node):
+        if needed.intersection(writes(node)):
+            needed.update(reads(node))
+            alive.append(node)
+    if len(alive) != len(graph.node):
+        _replace_nodes(graph, alive[::-1])
+    keep(graph.initializer, lambda tensor: tensor.name in needed)
+
+
+def drop_unread_outputs(graph: onnx.GraphProto) -> None:
+    """Leave out optional outputs that nothing reads (a Dropout's mask, a MaxPool's indices)."""
+    read = {value.name for value in graph.output}
+    for node in graph.node:
+        read.update(reads(node))
+    for node in graph.node:
+        if read.issuperset(node.output) or not is_onnx(node) or not onnx.defs.has(node.op_type):
+            continue
+        schema = onnx.defs.get_schema(node.op_type)
+        optional = onnx.defs.OpSchema.FormalParameterOption.Optional
+        for index, name in enumerate(node.output):
+            if (
+                name not in read
+                and index < len(schema.outputs)
+                and schema.outputs[index].option == optional
+            ):
+                node.output[index] = ""
+        while node.output and not node.output[-1]:
+            del node.output[-1]
+
+
+def _replace_nodes(graph: onnx.GraphProto, nodes: Sequence[onnx.NodeProto]) -> None:
+    """Let `nodes`, some of the graph's own, be all of its nodes."""
+    copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.node[:]
+    graph.node.extend(copies)
+
+
+def keep(field, wanted) -> None:  # type: ignore[no-untyped-def]
+    """Delete from a repeated protobuf field what is not wanted, without copying what stays."""
+    for index in range(len(field) - 1, -1, -1):
+        if not wanted(field[index]):
+            del field[index]
