@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -604,6 +605,33 @@ def test_folding_computes_what_the_runtime_computes(
     models.assert_exact_at_every_cut(cleaned, feeds(cleaned)[:1])
 
 
+@pytest.mark.xfail(
+    strict=True,
+    reason="_evaluate guards against large results only where their shape was inferred before the "
+    "pass; a target folded in the same pass lets ONNX's reference allocate whatever it says",
+)
+def test_folding_allocates_nothing_large(tmp_path: Path) -> None:
+    # Inference does not follow Max, so the size of `e` is not known when `target` is folded.
+    proto = model(
+        [
+            node("Max", ["rows", "columns"], ["target"]),
+            node("Expand", ["one", "target"], ["e"]),
+            node("ReduceSum", ["e"], ["sum"], keepdims=0),
+            node("Add", ["x", "sum"], ["y"]),
+        ],
+        [info("x", ROW)],
+        [info("y", None)],
+        weights(rows=np.array([3000, 1]), columns=np.array([1, 3000]), one=np.float32(1)),
+    )
+    source = load(saved(proto, tmp_path / "model.onnx"))
+    tracemalloc.start()
+    cleaned = canonicalise(source)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert cleaned.outputs[0].shape == (1, 4)
+    assert peak_bytes < 10e6
+
+
 # ------------------------------------------------------------- sequences and optionals as constants
 
 
@@ -659,10 +687,14 @@ NARROW = [
 ]
 
 
+@pytest.mark.parametrize("held_by", ["initialiser", "Constant"])
 @pytest.mark.parametrize("kind", NARROW)
-def test_narrow_types_are_listed_and_extracted(kind: str, tmp_path: Path) -> None:
+def test_narrow_types_are_listed_and_extracted(kind: str, held_by: str, tmp_path: Path) -> None:
     proto = hard_values.through(TensorProto.DataType.Value(kind))
-    before = held(proto)["w"].SerializeToString()
+    before = numpy_helper.to_array(held(proto)["w"])
+    if held_by == "Constant":
+        proto.graph.node.insert(0, node("Constant", [], ["w"], value=held(proto)["w"]))
+        proto.graph.initializer.remove(held(proto)["w"])
     cleaned = canonical(proto, tmp_path)
     points = by_name(cleaned)
     assert [name for name, point in points.items() if point.cut is None] == ["narrow"]
@@ -670,7 +702,8 @@ def test_narrow_types_are_listed_and_extracted(kind: str, tmp_path: Path) -> Non
     assert points["back"].tensors == ("a", "back")
     first, second = graphs_at(cleaned, "a")
     weight = held(onnx.ModelProto(graph=first))["w"]
-    assert weight.SerializeToString() == before, "the weight is not the file's any more"
+    assert weight.data_type == TensorProto.DataType.Value(kind)
+    np.testing.assert_array_equal(numpy_helper.to_array(weight), before)
     assert not second.initializer
     for point in points.values():
         if point.cut is not None:
