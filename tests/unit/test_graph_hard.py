@@ -28,7 +28,7 @@ from splitbed.graph import (
     load,
     verify,
 )
-from tests import hard_models, hard_values, models, networks, transformers
+from tests import exports, hard_models, hard_values, models, networks, transformers
 from tests.hard_models import ROW, Case, any_feed, choice, decision, held, subgraph
 from tests.models import canonical, info, model, node, open_part, run, saved, weights
 
@@ -41,6 +41,8 @@ CASES = {
     "recurrent": Case(networks.recurrent, {"x": (5, 2, 4), "start": (1, 2, 3)}),
     "left out": Case(networks.leftovers),
     "old normalisation": Case(networks.old_normalisation),
+    "grid": Case(exports.grid, {"x": (2, 3, 4, 5)}),
+    "flattening function": Case(lambda: exports.flattening(product=False), {"x": (2, 2, 3)}),
     "ai.onnx.ml": Case(
         networks.learned,
         unknown={
@@ -173,6 +175,37 @@ def test_transformer_as_exported(batch: int, sequence: int, tmp_path: Path) -> N
             )
     if batch == 1:
         models.assert_exact_at_every_cut(cleaned, [feed])
+
+
+def test_shapes_of_a_grid_are_folded(tmp_path: Path) -> None:
+    cleaned = canonical(exports.grid(), tmp_path, {"x": (1, 3, 6, 2)})
+    kinds = [item.op_type for item in cleaned.proto.graph.node]
+    assert kinds == ["Relu", "Add", "Resize", "Tanh"]
+    assert cleaned.outputs[0].shape == (1, 3, 12, 4)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="an If is never folded, not even where its condition is: its branches differ in rank, "
+    "so that every shape after it is unknown and the model is refused",
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_if_on_a_known_size_is_the_branch_taken(channels: int, tmp_path: Path) -> None:
+    cleaned = canonical(exports.squeeze(), tmp_path, {"x": (2, channels, 4)})
+    assert cleaned.outputs[0].shape == ((2, 2) if channels == 1 else (2, channels, 2))
+    legal = models.assert_exact_at_every_cut(cleaned, feeds(cleaned))
+    assert {"r", "t2"} <= {point.name for point in legal}
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="fold does not look into functions: arithmetic on shapes inside that inference does "
+    "not follow leaves the function's output without a shape, and the model is refused",
+)
+def test_shape_arithmetic_in_a_function_is_folded(tmp_path: Path) -> None:
+    cleaned = canonical(exports.flattening(product=True), tmp_path, {"x": (2, 2, 3)})
+    assert cleaned.outputs[0].shape == (12,)
+    models.assert_exact_at_every_cut(cleaned, feeds(cleaned))
 
 
 def test_one_model_bound_to_two_shapes_is_two_models(tmp_path: Path) -> None:
