@@ -7,7 +7,7 @@ import tracemalloc
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnx
@@ -28,12 +28,14 @@ from splitbed.graph import (
     load,
     verify,
 )
-from tests import exports, hard_models, hard_values, models, networks, transformers
+from splitbed.tensor import DType
+from tests import control_flow, exports, hard_models, hard_values, models, networks, transformers
 from tests.hard_models import ROW, Case, any_feed, choice, decision, held, subgraph
 from tests.models import canonical, info, model, node, open_part, run, saved, weights
 
 CASES = {
     **hard_models.ALL,
+    **control_flow.ALL,
     **hard_values.ALL,
     "quantised and back": Case(networks.qdq),
     "quantised operators": Case(networks.qoperator),
@@ -340,7 +342,7 @@ def test_output_that_is_a_weight_when_the_obvious_new_name_is_taken(tmp_path: Pa
 
 
 def test_captures_from_two_deep_are_in_the_boundary(tmp_path: Path) -> None:
-    cleaned = canonical(hard_models.deep_captures(), tmp_path)
+    cleaned = canonical(control_flow.deep_captures(), tmp_path)
     points = by_name(cleaned)
     assert set(points["s"].tensors) == {"late", "outer", "s"}
     assert set(points["above"].tensors) == {"late", "outer", "above"}
@@ -354,7 +356,7 @@ def test_captures_from_two_deep_are_in_the_boundary(tmp_path: Path) -> None:
 
 
 def test_capture_of_a_scan_crosses_and_its_local_names_do_not(tmp_path: Path) -> None:
-    cleaned = canonical(hard_models.scanning(), tmp_path)
+    cleaned = canonical(control_flow.scanning(), tmp_path)
     points = by_name(cleaned)
     assert set(points["rows"].tensors) == {"bias", "rows"}
     assert set(points["last"].tensors) == {"last", "all"}
@@ -368,7 +370,7 @@ def test_capture_of_a_scan_crosses_and_its_local_names_do_not(tmp_path: Path) ->
     "Loop reads the value outside in place of what it carries, silently",
 )
 def test_identity_whose_name_a_body_uses_for_its_input(tmp_path: Path) -> None:
-    cleaned = canonical(hard_models.shadowed_identity(), tmp_path)
+    cleaned = canonical(control_flow.shadowed_identity(), tmp_path)
     models.assert_exact_at_every_cut(cleaned, feeds(cleaned))
 
 
@@ -377,7 +379,7 @@ def test_identity_whose_name_a_body_uses_for_its_input(tmp_path: Path) -> None:
     reason="_free_outputs renames inside a body without regard to the body's own inputs, silently",
 )
 def test_output_that_is_a_weight_whose_name_a_body_uses_for_its_input(tmp_path: Path) -> None:
-    cleaned = canonical(hard_models.weight_handed_out(), tmp_path)
+    cleaned = canonical(control_flow.weight_handed_out(), tmp_path)
     models.assert_exact_at_every_cut(cleaned, feeds(cleaned))
 
 
@@ -387,7 +389,7 @@ def test_output_that_is_a_weight_whose_name_a_body_uses_for_its_input(tmp_path: 
     "the branch captures the graph's output and the graph has a cycle",
 )
 def test_output_whose_source_a_branch_has_a_local_namesake_of(tmp_path: Path) -> None:
-    cleaned = canonical(hard_models.local_before_output(), tmp_path)
+    cleaned = canonical(control_flow.local_before_output(), tmp_path)
     models.assert_exact_at_every_cut(cleaned, feeds(cleaned))
 
 
@@ -718,6 +720,22 @@ NARROW = [
     )
     if kind in TensorProto.DataType.keys()  # noqa: SIM118  (an enum wrapper, no mapping)
 ]
+
+
+def test_every_type_that_can_cross_does(tmp_path: Path) -> None:
+    kinds = get_args(DType)
+    names = ["x", *kinds, "y"]
+    targets = [*(np.dtype(kind) for kind in kinds), np.dtype(np.float32)]
+    casts = [
+        node("Cast", [before], [after], to=helper.np_dtype_to_tensor_dtype(target))
+        for (before, after), target in zip(pairwise(names), targets, strict=True)
+    ]
+    proto = model(casts, [info("x", ROW, "int8")], [info("y", None)])
+    cleaned = canonical(proto, tmp_path)
+    models.assert_exact_at_every_cut(cleaned, feeds(cleaned))
+    points = by_name(cleaned)
+    for kind in kinds:
+        assert str(points[kind].cut.boundary[0]) == f"{kind} {kind}[1x4]"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("held_by", ["initialiser", "Constant"])
