@@ -65,6 +65,10 @@ class ModelError(SplitbedError):
     kind = "model"
     exit_code = 2
 
+    def __init__(self, sentence: str) -> None:
+        # Names of tensors and nodes may hold anything, and a message is one line.
+        super().__init__(sentence.replace("\r", "\\r").replace("\n", "\\n"))
+
 
 class ModelUnknown(ModelError):
     """No model of this name lies where it was looked for."""

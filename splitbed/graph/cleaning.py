@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import onnx
+from onnx import TensorProto, numpy_helper
 
-from splitbed.graph.reading import is_onnx, reads, rename, writes
+from splitbed.graph.reading import is_onnx, label, reads, rename, subgraphs, writes
 
 
 def free_outputs(graph: onnx.GraphProto) -> None:
@@ -14,13 +15,92 @@ def free_outputs(graph: onnx.GraphProto) -> None:
     held = {tensor.name: tensor for tensor in graph.initializer}
     for value in graph.output:
         if value.name in held:
-            name = f"{value.name}.weight"
+            name = _fresh(f"{value.name}.weight", graph)
             held[value.name].name = name
             for node in graph.node:
                 rename(node, {value.name: name})
             graph.node.insert(
                 0, onnx.NodeProto(op_type="Identity", input=[name], output=[value.name])
             )
+
+
+def take_branches(graph: onnx.GraphProto) -> bool:
+    """Put the branch in place of every If whose condition is a constant; whether there was one."""
+    known = {t.name: t for t in graph.initializer if t.data_type == TensorProto.BOOL}
+    kept: list[onnx.NodeProto] = []
+    taken = False
+    for node in graph.node:
+        if node.op_type != "If" or not is_onnx(node) or node.input[0] not in known:
+            kept.append(node)
+            continue
+        held = numpy_helper.to_array(known[node.input[0]])
+        if held.size != 1:
+            kept.append(node)
+            continue
+        taken = True
+        wanted = "then_branch" if bool(held.reshape(())) else "else_branch"
+        branch = onnx.GraphProto()
+        branch.CopyFrom(next(a.g for a in node.attribute if a.name == wanted))
+        kept += _inlined(branch, node, graph)
+    if taken:
+        _replace_nodes(graph, kept)
+    return taken
+
+
+def _inlined(
+    branch: onnx.GraphProto, node: onnx.NodeProto, graph: onnx.GraphProto
+) -> list[onnx.NodeProto]:
+    """The branch's nodes under names that are free in the graph; its weights become the graph's."""
+    prefix = f"{label(node)}/"
+    names: dict[str, str] = {}
+    taken = _all_names(graph)
+    own = [tensor.name for tensor in branch.initializer]
+    own += [name for inner in branch.node for name in writes(inner)]
+    for name in own:
+        names[name] = _free(prefix + name, taken)
+        taken.add(names[name])
+    for tensor in branch.initializer:
+        graph.initializer.add().CopyFrom(tensor)
+        graph.initializer[-1].name = names[tensor.name]
+    for inner in branch.node:
+        rename(inner, names)
+        for index, name in enumerate(inner.output):
+            if name:
+                inner.output[index] = names[name]
+        inner.name = prefix + inner.name if inner.name else ""
+    return [
+        *branch.node,
+        *(
+            onnx.NodeProto(
+                op_type="Identity", input=[names.get(value.name, value.name)], output=[name]
+            )
+            for value, name in zip(branch.output, node.output, strict=True)
+            if name
+        ),
+    ]
+
+
+def _fresh(name: str, graph: onnx.GraphProto) -> str:
+    return _free(name, _all_names(graph))
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, with a number behind it where it is taken."""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}.{number}"
+    return found
+
+
+def _all_names(graph: onnx.GraphProto) -> set[str]:
+    """Every name in a graph and in the graphs inside it."""
+    names = {value.name for value in graph.input} | {t.name for t in graph.initializer}
+    for node in graph.node:
+        names.update(node.output)
+        for inner in subgraphs(node):
+            names |= _all_names(inner)
+    return names
 
 
 def drop_identities(graph: onnx.GraphProto) -> dict[str, str]:
@@ -50,11 +130,11 @@ def drop_identities(graph: onnx.GraphProto) -> dict[str, str]:
 
 def _rename_value(nodes: list[onnx.NodeProto], source: str, target: str) -> bool:
     """Let the producer of `source` make `target` instead; whether that was possible."""
-    for node in nodes:
+    for place, node in enumerate(nodes):
         for index, name in enumerate(node.output):
             if name == source:
                 node.output[index] = target
-                for later in nodes:
+                for later in nodes[place + 1 :]:
                     rename(later, {source: target})
                 return True
     return False

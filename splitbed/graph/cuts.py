@@ -9,6 +9,7 @@ import msgspec
 import onnx
 
 from splitbed.graph.canonical import CanonicalModel
+from splitbed.graph.functions import random_functions
 from splitbed.graph.reading import is_random, label, reads, writes
 from splitbed.tensor import Cut, TensorSpec
 
@@ -82,6 +83,8 @@ def cut_points(model: CanonicalModel) -> list[CutPoint]:
             # _drop_dead left only nodes with a live output; what is made and read nowhere else
             # cannot be the name of a cut.
             name = made[0] if made else label(node)
+            # What begins so is a cut of its own kind, here and in what a task adds.
+            name = f"tensor:{name}" if name.startswith("@") else name
             crossing = list(alive)
         points.append(_point(model, name, position, label(node), crossing, len(order)))
     return points
@@ -117,13 +120,14 @@ def cuttable_nodes(model: CanonicalModel) -> list[onnx.NodeProto]:
 def constant_values(model: CanonicalModel) -> frozenset[str]:
     """Initialisers and every value computed from nothing else."""
     graph = model.proto.graph
+    drawn = random_functions(model.proto)
     constant = {tensor.name for tensor in graph.initializer}
     outputs = {value.name for value in graph.output}
     for node in graph.node:
         if (
             constant.issuperset(reads(node))
             and not outputs.intersection(node.output)
-            and not is_random(node)
+            and not is_random(node, drawn)
         ):
             constant.update(writes(node))
     return frozenset(constant)

@@ -14,21 +14,23 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from splitbed.errors import ModelError
-from splitbed.graph.reading import is_onnx, is_random, subgraphs, writes
+from splitbed.graph.reading import is_onnx, writes
 from splitbed.graph.shapes import Specs
 from splitbed.graph.weights import is_detached
 
 FOLDED_ELEMENTS: Final = 4096
 """Nothing larger is folded: shapes are small, and weights stay as the file has them."""
 
-_NEVER: Final = frozenset(
-    {
-        # Quantised weights, which folding would blow up to floating point.
-        "QuantizeLinear",
-        "DequantizeLinear",
-        "DynamicQuantizeLinear",
-    }
+_FOLDED: Final = frozenset(
+    """
+    Abs Add Cast Ceil Div Floor Max Min Mod Mul Neg Pow Range ReduceMax ReduceMin ReduceProd
+    ReduceSum Round Sign Sqrt Sub
+    And Equal Greater GreaterOrEqual Less LessOrEqual Not Or Where Xor
+    Concat Constant ConstantOfShape Expand Flatten Gather GatherElements GatherND NonZero Reshape
+    ScatterElements ScatterND Shape Size Slice Split Squeeze Tile Transpose Unsqueeze
+    """.split()  # noqa: SIM905 (a list of its own lines would hide what belongs together)
 )
+"""What shape arithmetic is made of, and what the reference computes as every runtime does."""
 
 Constant = NDArray[np.generic]
 
@@ -75,15 +77,13 @@ def _evaluate(
     specs: Specs,
     model: onnx.ModelProto,
 ) -> dict[str, Constant] | None:
-    if not is_onnx(node) or node.op_type in _NEVER or is_random(node):
+    if not is_onnx(node) or node.op_type not in _FOLDED:
         return None
     if node.op_type in ("Shape", "Size"):
         if not node.input:
             return None
         spec = specs.get(node.input[0])
         return None if spec is None else {node.output[0]: _shape_value(node, spec.shape)}
-    if any(True for _ in subgraphs(node)):
-        return None
     inputs: dict[str, Constant] = {}
     for name in filter(None, node.input):
         if name not in known:
@@ -96,7 +96,30 @@ def _evaluate(
             return None
     if sum(value.size for value in inputs.values()) > FOLDED_ELEMENTS:
         return None
+    if _grown(node, inputs) > FOLDED_ELEMENTS:
+        return None
     return _run(node, inputs, model)
+
+
+def _grown(node: onnx.NodeProto, inputs: Mapping[str, Constant]) -> float:
+    """Elements of a result whose size is in the values of its inputs and not in their sizes."""
+    values = [inputs[name] for name in node.input if name]
+    try:
+        match node.op_type:
+            case "ConstantOfShape":
+                return _product(values[0])
+            case "Expand" | "Tile":
+                return _product(values[1]) * values[0].size
+            case "Range":
+                start, limit, delta = (float(value) for value in values)
+                return abs((limit - start) / delta)
+    except (IndexError, TypeError, ValueError, ZeroDivisionError):
+        return math.inf
+    return 0
+
+
+def _product(sizes: Constant) -> float:
+    return float(np.prod(sizes.astype(np.float64)))
 
 
 def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
@@ -145,7 +168,12 @@ def _run(
             results = ReferenceEvaluator(single).run(names, {})
     except Exception:  # whatever it raises, the node simply stays in the graph
         return None
-    values = {name: np.asarray(value) for name, value in zip(names, results, strict=True)}
-    if any(value.size > FOLDED_ELEMENTS for value in values.values()):
-        return None
+    values: dict[str, Constant] = {}
+    for name, value in zip(names, results, strict=True):
+        # Lists are sequences; texts are made of numbers in ways that differ.
+        if not isinstance(value, (np.ndarray, np.generic)):
+            return None
+        values[name] = np.asarray(value)
+        if values[name].dtype.kind not in "fiub" or values[name].size > FOLDED_ELEMENTS:
+            return None
     return values

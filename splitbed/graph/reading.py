@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import onnx
@@ -58,25 +58,40 @@ def is_onnx(node: onnx.NodeProto) -> bool:
     return node.domain in ("", "ai.onnx")
 
 
-def is_random(node: onnx.NodeProto) -> bool:
-    """Whether running the node twice may give two results, its subgraphs included."""
-    if is_onnx(node) and node.op_type in RANDOM:
+def is_random(node: onnx.NodeProto, functions: Collection[tuple[str, str]] = ()) -> bool:
+    """Whether running the node twice may give two results, its subgraphs included.
+
+    `functions` are the local functions, by domain and name, of which that is known.
+    """
+    if is_onnx(node):
+        if node.op_type in RANDOM:
+            return True
+        # In training mode, which is an input, a Dropout drops what it draws.
+        if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:
+            return True
+    elif (node.domain, node.op_type) in functions:
         return True
-    return any(is_random(inner) for graph in subgraphs(node) for inner in graph.node)
+    return any(is_random(inner, functions) for graph in subgraphs(node) for inner in graph.node)
 
 
 def rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
-    """Let the node read other values, in its subgraphs as well."""
+    """Let the node read other values, in its subgraphs as well.
+
+    A subgraph's own names hide those around it and stay as they are.
+    """
     for index, name in enumerate(node.input):
         if name in names:
             node.input[index] = names[name]
     for graph in subgraphs(node):
+        own = {value.name for value in graph.input} | {t.name for t in graph.initializer}
+        own.update(name for inner in graph.node for name in writes(inner))
+        visible = {old: new for old, new in names.items() if old not in own}
         for inner in graph.node:
-            rename(inner, names)
+            rename(inner, visible)
         for value in graph.output:
             # A subgraph may hand out a captured value as it is.
-            if value.name in names and value.name not in {o for n in graph.node for o in n.output}:
-                value.name = names[value.name]
+            if value.name in visible:
+                value.name = visible[value.name]
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, get_args
 
 import onnx
 from onnx import TensorProto, helper, shape_inference
 
 from splitbed.errors import ModelError
-from splitbed.graph.reading import label, subgraphs
+from splitbed.graph.reading import label, reads, subgraphs, writes
 from splitbed.graph.weights import is_detached, is_hollow, tensors
 from splitbed.tensor import DType, TensorSpec
 
@@ -18,28 +20,77 @@ KEPT_ELEMENTS: Final = 4096
 
 _DTYPES: Final[frozenset[str]] = frozenset(get_args(DType))
 
+_COMPLAINT: Final = re.compile(r"\(op_type:(\w+), node name: (.*?)\): (.*?)(?=\(op_type:|$)")
+_NO_IMPORT: Final = re.compile(
+    r"for node name (.*?)\. No opset import for domain ?(\S*) optype (\S+)"
+)
+"""How onnx's inference words what is wrong."""
+
 Specs = dict[str, TensorSpec]
 
 
-def infer(model: onnx.ModelProto) -> tuple[Specs, dict[str, str]]:
+def infer(
+    model: onnx.ModelProto, stated: Mapping[str, onnx.ValueInfoProto] | None = None
+) -> tuple[Specs, dict[str, str]]:
     """Specifications of all values with a known type and fixed shape, and why others have none.
 
-    The second dictionary holds a clause for each value that was inferred but cannot cross a cut.
-    Raises ModelError where the graph contradicts itself.
+    What the file has `stated` of a value counts where inference knows nothing of it, and goes into
+    the inference of what follows. The second dictionary holds a clause for each value that cannot
+    cross a cut. Raises ModelError where the graph contradicts itself.
     """
+    found = _inferred(model)
+    specs, unusable = _specs(model, found)
+    helpful = [value for name, value in (stated or {}).items() if name in unusable]
+    if helpful:
+        specs, unusable = _specs(model, _inferred(model, helpful))
+    return specs, unusable
+
+
+def _specs(model: onnx.ModelProto, inferred: onnx.ModelProto) -> tuple[Specs, dict[str, str]]:
+    values = {
+        value.name: value
+        for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
+    }
     specs: Specs = {}
     unusable: dict[str, str] = {}
-    graph = _inferred(model).graph
-    for value in [*graph.input, *graph.value_info, *graph.output]:
-        spec, why_not = _spec_of(value)
-        if spec is None:
-            unusable[value.name] = why_not
-        else:
-            specs[value.name] = spec
-    for tensor in model.graph.initializer:
-        specs.pop(tensor.name, None)
-        unusable.pop(tensor.name, None)
+    for value in model.graph.input:
+        _sort_in(values[value.name], specs, unusable, "")
+    foreign: dict[str, str] = {}
+    local = {(function.domain, function.name) for function in model.functions}
+    for node in model.graph.node:
+        # Where an operator is unknown, nothing behind it depends on the data for all one knows.
+        reason = next((foreign[name] for name in reads(node) if name in foreign), "")
+        if not _is_known(node, model, local):
+            domain = f" of {node.domain}" if node.domain else ""
+            reason = f"node '{label(node)}' is a {node.op_type}{domain}, whose shapes ONNX does "
+            reason += "not know"
+        for name in writes(node):
+            value = values.get(name) or onnx.ValueInfoProto(name=name)
+            _sort_in(value, specs, unusable, reason)
+            if name in unusable and reason:
+                foreign[name] = reason
     return specs, unusable
+
+
+def _sort_in(
+    value: onnx.ValueInfoProto, specs: Specs, unusable: dict[str, str], reason: str
+) -> None:
+    spec, why_not = _spec_of(value)
+    if spec is not None:
+        specs[value.name] = spec
+    else:
+        unusable[value.name] = (
+            f"the shape of '{value.name}' is not known: {reason}" if reason else why_not
+        )
+
+
+def _is_known(
+    node: onnx.NodeProto, model: onnx.ModelProto, local: Collection[tuple[str, str]]
+) -> bool:
+    if (node.domain, node.op_type) in local:
+        return True
+    versions = [opset.version for opset in model.opset_import if opset.domain == node.domain]
+    return bool(versions) and onnx.defs.has(node.op_type, versions[0], node.domain)
 
 
 def all_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -65,15 +116,22 @@ def _collect(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> None
             _collect(inner, shapes)
 
 
-def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+def _inferred(
+    model: onnx.ModelProto, stated: Sequence[onnx.ValueInfoProto] = ()
+) -> onnx.ModelProto:
+    light = _without_weights(model)
+    outputs = {value.name: value for value in light.graph.output}
+    for value in stated:
+        if value.name in outputs:
+            outputs[value.name].CopyFrom(value)
+        else:
+            light.graph.value_info.append(value)
     try:
         return shape_inference.infer_shapes(
-            _without_weights(model), check_type=False, strict_mode=False, data_prop=True
+            light, check_type=False, strict_mode=False, data_prop=True
         )
     except Exception as error:  # onnx raises InferenceError and plain RuntimeError
-        raise ModelError(
-            f"shapes cannot be inferred: {' '.join(str(error).split())[:300]}"
-        ) from error
+        raise ModelError(f"shapes cannot be inferred: {_said(error)}") from error
 
 
 def contradiction(model: onnx.ModelProto) -> str:
@@ -88,8 +146,25 @@ def contradiction(model: onnx.ModelProto) -> str:
     try:
         shape_inference.infer_shapes(light, check_type=True, strict_mode=True, data_prop=True)
     except Exception as error:
-        return " ".join(str(error).split())[:300]
+        return _said(error)
     return ""
+
+
+def _said(error: Exception) -> str:
+    """The first complaint of an inference, with its node in front."""
+    text = " ".join(str(error).split())
+    missing = _NO_IMPORT.search(text)
+    if missing is not None:
+        name, domain, operator = missing.groups()
+        return (
+            f"node '{name}' is a {operator} of {domain or 'ai.onnx'}, and the file has no "
+            "opset import of that domain"
+        )
+    found = _COMPLAINT.search(text)
+    if found is None:
+        return text[:300]
+    operator, name, complaint = found.groups()
+    return f"node '{name}' ({operator}): {complaint.strip()[:300]}"
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -99,6 +174,8 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
     graph, source = light.graph, model.graph
     graph.name = source.name
     graph.node.extend(source.node)
+    for node in graph.node:
+        node.name = label(node)  # what inference says of a node, it says by its name
     graph.input.extend(source.input)
     graph.output.extend(source.output)
     for tensor in source.initializer:

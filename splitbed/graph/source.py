@@ -152,7 +152,9 @@ def _parsed(path: Path) -> onnx.ModelProto:
 
 
 def _external(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    return (tensor for tensor in tensors(proto.graph) if is_detached(tensor))
+    graphs: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
+    for graph in graphs:
+        yield from (tensor for tensor in tensors(graph) if is_detached(tensor))
 
 
 def _take_in(source: SourceModel, tensor: onnx.TensorProto) -> None:

@@ -174,9 +174,12 @@ def placed(tensor: TensorProto, folder: Path) -> Blob:
     return Blob(path, offset, nbytes)
 
 
-def tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+def tensors(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[TensorProto]:
     """Every tensor that a graph holds: initialisers, attributes, and those of its subgraphs."""
-    yield from graph.initializer
+    if isinstance(graph, onnx.GraphProto):
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
     for node in graph.node:
         yield from _node_tensors(node)
 
@@ -191,6 +194,8 @@ def _node_tensors(node: onnx.NodeProto) -> Iterator[TensorProto]:
         if attribute.HasField("t"):
             yield attribute.t
         yield from attribute.tensors
+        for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+            yield from (sparse.values, sparse.indices)
         if attribute.HasField("g"):
             yield from tensors(attribute.g)
         for graph in attribute.graphs:

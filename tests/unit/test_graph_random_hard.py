@@ -201,9 +201,8 @@ def graphs(draw: st.DrawFn) -> onnx.ModelProto:
     return with_domain(proto, "own", [PAIR])
 
 
-def bound(proto: onnx.ModelProto, batch: int) -> CanonicalModel:
-    with tempfile.TemporaryDirectory() as folder:
-        source = load(saved(proto, Path(folder) / "model.onnx"))
+def bound(proto: onnx.ModelProto, batch: int, folder: str) -> CanonicalModel:
+    source = load(saved(proto, Path(folder) / "model.onnx"))
     return canonicalise(source, {value.name: (batch, 4) for value in proto.graph.input})
 
 
@@ -212,24 +211,26 @@ def bound(proto: onnx.ModelProto, batch: int) -> CanonicalModel:
 def test_every_legal_cut_of_any_open_graph_recombines(
     proto: onnx.ModelProto, batch: int, seed: int
 ) -> None:
-    cleaned = bound(proto, batch)
-    legal = models.assert_exact_at_every_cut(cleaned, [random_feed(cleaned, seed)])
-    # All that is left open is what a Loop carries, what an If may choose, and what is counted.
-    left_open = {"Loop", "If", "NonZero"}
-    maker = {name: item for item in cleaned.proto.graph.node for name in writes(item)}
-    for point in cut_points(cleaned):
-        assert point.cut is not None or any(
-            maker[name].op_type in left_open for name in point.tensors if name in maker
-        ), point.why_not
-    middle = legal[len(legal) // 2]
-    assert verify(cleaned, extract(cleaned, middle), [random_feed(cleaned)], open_part).passed
+    with tempfile.TemporaryDirectory() as folder:
+        cleaned = bound(proto, batch, folder)
+        legal = models.assert_exact_at_every_cut(cleaned, [random_feed(cleaned, seed)])
+        # All that is left open is what a Loop carries, what an If may choose, and what is counted.
+        left_open = {"Loop", "If", "NonZero"}
+        maker = {name: item for item in cleaned.proto.graph.node for name in writes(item)}
+        for point in cut_points(cleaned):
+            assert point.cut is not None or any(
+                maker[name].op_type in left_open for name in point.tensors if name in maker
+            ), point.why_not
+        middle = legal[len(legal) // 2]
+        assert verify(cleaned, extract(cleaned, middle), [random_feed(cleaned)], open_part).passed
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(proto=graphs(), batch=st.integers(1, 3))
 def test_nothing_is_lost_between_the_parts(proto: onnx.ModelProto, batch: int) -> None:
     """Read from the files alone: what the tail reads, the boundary has, and the head made it."""
-    cleaned = bound(proto, batch)
+    with tempfile.TemporaryDirectory() as folder:
+        cleaned = bound(proto, batch, folder)
     dynamic = models.depending_on_input(cleaned)
     given_names = {spec.name for spec in cleaned.inputs}
     for point in cut_points(cleaned):
