@@ -7,6 +7,7 @@ form and not the file as given.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Final
 
 import msgspec
@@ -26,7 +27,8 @@ from splitbed.graph.cleaning import (
 )
 from splitbed.graph.file import ModelFile
 from splitbed.graph.fold import fold
-from splitbed.graph.functions import prepared
+from splitbed.graph.functions import prepared, random_functions
+from splitbed.graph.reading import is_random, reads, writes
 from splitbed.graph.shapes import Specs, contradiction, infer
 from splitbed.graph.source import SourceModel
 from splitbed.tensor import ModelId, TensorSpec
@@ -37,7 +39,7 @@ CANONICALISER: Final = 2
 Shape = tuple[int, ...]
 
 
-class CanonicalModel(msgspec.Struct, frozen=True):
+class CanonicalModel(msgspec.Struct, frozen=True, dict=True):
     """A cleaned model with fixed input shapes."""
 
     source: SourceModel
@@ -55,6 +57,32 @@ class CanonicalModel(msgspec.Struct, frozen=True):
     batch_free: bool
     """Whether the file left the batch open and every value still follows it: then the parts leave
     it open too, although the specifications here are of the bound batch."""
+
+    @cached_property
+    def constants(self) -> frozenset[str]:
+        """Initialisers and every value computed from nothing else: they never cross a cut.
+
+        What is drawn at random is none of them: it is drawn once.
+        """
+        graph = self.proto.graph
+        drawn = random_functions(self.proto)
+        constant = {tensor.name for tensor in graph.initializer}
+        outputs = {value.name for value in graph.output}
+        for node in graph.node:
+            if (
+                constant.issuperset(reads(node))
+                and not outputs.intersection(node.output)
+                and not is_random(node, drawn)
+            ):
+                constant.update(writes(node))
+        return frozenset(constant)
+
+    @cached_property
+    def order(self) -> tuple[onnx.NodeProto, ...]:
+        """The nodes that are no constants, in topological order: what positions count."""
+        return tuple(
+            node for node in self.proto.graph.node if not self.constants.issuperset(writes(node))
+        )
 
     @property
     def id(self) -> ModelId:

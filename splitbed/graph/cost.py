@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto
 
 from splitbed.graph.canonical import CanonicalModel
-from splitbed.graph.cuts import CutPoint, constant_values, cuttable_nodes
+from splitbed.graph.cuts import CutPoint
 from splitbed.graph.extract import extract, file_bytes
 from splitbed.graph.file import MOST_BYTES, tensor_bytes
 from splitbed.graph.macs import node_macs
@@ -59,10 +59,10 @@ class CostModel:
 
     def __init__(self, model: CanonicalModel) -> None:
         self._model = model
-        self._order = order = cuttable_nodes(model)
+        self._order = order = model.order
         graph, ends = model.proto.graph, len(order)
         shapes = all_shapes(model.proto)
-        constant = constant_values(model)
+        constant = model.constants
         self.node_macs = [node_macs(node, shapes) for node in order]
         """Of each node, in order."""
         self._uses = _uses(graph, order, constant)

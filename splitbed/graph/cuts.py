@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-import onnx
 
 from splitbed.graph.canonical import CanonicalModel
-from splitbed.graph.functions import random_functions
-from splitbed.graph.reading import is_random, label, reads, writes
+from splitbed.graph.reading import label, reads, writes
 from splitbed.tensor import Cut, TensorSpec
 
 INPUT_CUT: Final = "@input"
@@ -58,7 +56,7 @@ def cut_points(model: CanonicalModel) -> list[CutPoint]:
     because the second node hands out the complete result.
     """
     graph = model.proto.graph
-    order = cuttable_nodes(model)
+    order = model.order
     last_use: dict[str, int] = {}
     for index, node in enumerate(order):
         for name in reads(node):
@@ -100,7 +98,7 @@ def point_of_set(
     """
     if list(head) == list(range(len(head))):
         return points[len(head)]
-    order, inside = cuttable_nodes(model), set(head)
+    order, inside = model.order, set(head)
     below = {name for at, node in enumerate(order) if at not in inside for name in reads(node)} | {
         value.name for value in model.proto.graph.output
     }
@@ -109,28 +107,6 @@ def point_of_set(
         crossing += [name for name in writes(order[at]) if name in below]
     point = _point(model, ",".join(crossing), len(head), "", crossing, len(order))
     return msgspec.structs.replace(point, head_nodes=tuple(head))
-
-
-def cuttable_nodes(model: CanonicalModel) -> list[onnx.NodeProto]:
-    """The nodes that depend on an input, in topological order: what positions count."""
-    constant = constant_values(model)
-    return [node for node in model.proto.graph.node if not constant.issuperset(writes(node))]
-
-
-def constant_values(model: CanonicalModel) -> frozenset[str]:
-    """Initialisers and every value computed from nothing else."""
-    graph = model.proto.graph
-    drawn = random_functions(model.proto)
-    constant = {tensor.name for tensor in graph.initializer}
-    outputs = {value.name for value in graph.output}
-    for node in graph.node:
-        if (
-            constant.issuperset(reads(node))
-            and not outputs.intersection(node.output)
-            and not is_random(node, drawn)
-        ):
-            constant.update(writes(node))
-    return frozenset(constant)
 
 
 def _point(

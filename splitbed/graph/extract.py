@@ -10,7 +10,7 @@ import onnx
 
 from splitbed.errors import CutUnknown
 from splitbed.graph.canonical import CanonicalModel
-from splitbed.graph.cuts import CutPoint, constant_values, cuttable_nodes
+from splitbed.graph.cuts import CutPoint
 from splitbed.graph.file import ModelFile, frame_of
 from splitbed.graph.reading import reads, writes
 from splitbed.graph.weights import with_length
@@ -31,20 +31,24 @@ class ExtractedPart:
         outputs: Sequence[TensorSpec],
     ) -> None:
         self._model, self._cut, self._part = model, cut, part
-        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
-        self.initialisers = tuple(initialisers)
+        self._nodes, self.initialisers = nodes, tuple(initialisers)
         """Weights that the part holds."""
-        self.file = ModelFile(
+        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+
+    @cached_property
+    def file(self) -> ModelFile:
+        """The file, ready to be written."""
+        model = self._model
+        return ModelFile(
             model.source,
             model.proto,
-            nodes,
-            initialisers,
-            map(model.value_info, inputs),
-            map(model.value_info, outputs),
-            doc=_doc(cut, part),
-            graph_name=_graph_name(model, part),
+            self._nodes,
+            self.initialisers,
+            map(model.value_info, self._inputs),
+            map(model.value_info, self._outputs),
+            doc=_doc(self._cut, self._part),
+            graph_name=_graph_name(model, self._part),
         )
-        """The file, ready to be written."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ExtractedPart) and self.partition == other.partition
@@ -88,7 +92,7 @@ def extract(model: CanonicalModel, point: CutPoint, *, expose: bool = False) -> 
     """
     if point.cut is None:
         raise CutUnknown(f"the model cannot be cut at '{point.name}': {point.why_not}")
-    order = cuttable_nodes(model)
+    order = model.order
     in_head = point.head
     upstream = [node for index, node in enumerate(order) if index in in_head]
     downstream = [node for index, node in enumerate(order) if index not in in_head]
@@ -128,7 +132,7 @@ def _part(
     if not nodes:
         return None
     graph = model.proto.graph
-    constant = constant_values(model)
+    constant = model.constants
     made = {name for node in nodes for name in writes(node)}
     needed = dict.fromkeys(name for node in nodes for name in reads(node) if name not in made)
     helpers: list[onnx.NodeProto] = []

@@ -7,8 +7,9 @@ import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 import onnx
 from onnx import TensorProto
@@ -22,10 +23,13 @@ from splitbed.graph.weights import (
     node_tensors,
     stored_bytes,
     with_length,
+    write_all,
 )
 
 MOST_BYTES: Final = (1 << 31) - 1
 """Protocol buffers, and so ONNX Runtime, read no larger message; beyond it weights go beside."""
+
+_BUFFER_BYTES: Final = 1 << 18
 
 _ALIGNMENT: Final = 4096
 """Of weights in a file of their own: whole pages can be mapped instead of read."""
@@ -79,10 +83,10 @@ class ModelFile:
         digest = hashlib.sha256()
         if self.is_large:
             digest.update(self._with_data_beside("data")[0].SerializeToString(deterministic=True))
-            pieces = self._data()
+            layout = self._data()
         else:
-            pieces = self.pieces()
-        for piece in pieces:
+            layout = self._layout()
+        for piece in _read(layout):
             digest.update(piece)
         return digest.hexdigest()
 
@@ -99,11 +103,7 @@ class ModelFile:
 
     def pieces(self) -> Iterator[bytes]:
         """The file from first to last byte."""
-        for piece in self._layout():
-            if isinstance(piece, bytes):
-                yield piece
-            else:
-                yield from piece.chunks()
+        return _read(self._layout())
 
     def _layout(self) -> Iterator[bytes | Blob]:
         if self.is_large:
@@ -124,19 +124,28 @@ class ModelFile:
     def write(self, path: Path) -> tuple[Path, ...]:
         """Write the file, and a data file beside it where it is large; what was written.
 
-        A file that is there is replaced only when the new one is whole.
+        A file that is there is replaced only when the new one is whole. Raises OSError.
         """
         if not self.is_large:
             with _replacing(path) as file:
-                file.writelines(self.pieces())
+                self._copy(self._layout(), file)
             return (path,)
         self._check_weights()
         data = path.with_name(f"{path.name}.data")
         with _replacing(data) as file:
-            file.writelines(self._data())
+            self._copy(self._data(), file)
         with _replacing(path) as file:
-            file.write(self._with_data_beside(data.name)[0].SerializeToString(deterministic=True))
+            graph = self._with_data_beside(data.name)[0]
+            write_all(file, graph.SerializeToString(deterministic=True))
         return (path, data)
+
+    def _copy(self, layout: Iterable[bytes | Blob], file: FileIO) -> None:
+        buffer = memoryview(bytearray(_BUFFER_BYTES))
+        for piece in layout:
+            if isinstance(piece, bytes):
+                write_all(file, piece)
+            else:
+                piece.copy_to(file, buffer)
 
     @cached_property
     def _message_bytes(self) -> int:
@@ -162,9 +171,9 @@ class ModelFile:
             at += _aligned(nbytes)
         return model, at
 
-    def _data(self) -> Iterator[bytes]:
+    def _data(self) -> Iterator[bytes | Blob]:
         for tensor in self._heavy:
-            yield from self._source.blob(tensor).chunks()
+            yield self._source.blob(tensor)
             nbytes = stored_bytes(tensor)
             yield bytes(_aligned(nbytes) - nbytes)
 
@@ -179,14 +188,22 @@ class ModelFile:
                 )
 
 
+def _read(layout: Iterable[bytes | Blob]) -> Iterator[bytes]:
+    for piece in layout:
+        if isinstance(piece, bytes):
+            yield piece
+        else:
+            yield from piece.chunks()
+
+
 class _replacing:  # noqa: N801 (used like a function)
     """A file that takes the place of `path` when everything was written."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._scratch = path, path.with_name(f".{path.name}.{os.getpid()}")
 
-    def __enter__(self) -> BinaryIO:
-        self._file = self._scratch.open("wb")
+    def __enter__(self) -> FileIO:
+        self._file = self._scratch.open("wb", buffering=0)
         return self._file
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -14,7 +14,7 @@ import onnx
 
 from splitbed.graph.canonical import CanonicalModel
 from splitbed.graph.cost import PartCost
-from splitbed.graph.cuts import CutPoint, constant_values, cuttable_nodes
+from splitbed.graph.cuts import CutPoint
 from splitbed.graph.macs import WEIGHT_INPUT
 from splitbed.graph.reading import is_onnx, reads, writes
 
@@ -53,7 +53,7 @@ def marks(
     model: CanonicalModel, points: Sequence[CutPoint], costs: Sequence[PartCost | None]
 ) -> list[Marks]:
     """The marks of every point of `cut_points(model)`, in their order."""
-    order = cuttable_nodes(model)
+    order = model.order
     stages = _stages(model, points, order)
     layers = _layers(model, order)
     broken = _broken_fusions(model, points, order)
@@ -115,7 +115,7 @@ def _stages(
 
 def _layers(model: CanonicalModel, order: Sequence[onnx.NodeProto]) -> dict[int, int]:
     """Positions before an operator with weights, and the last, with how many are before it."""
-    constant = constant_values(model)
+    constant = model.constants
     found: dict[int, int] = {}
     done = 0
     for at, node in enumerate(order):
@@ -140,7 +140,7 @@ def _broken_fusions(
     Only where the next position has as many bytes: there is nothing to be gained here, and the
     runtime cannot fuse across the cut.
     """
-    constant = constant_values(model)
+    constant = model.constants
     readers: dict[str, int] = {}
     for node in order:
         for name in reads(node):

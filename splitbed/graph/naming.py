@@ -11,8 +11,6 @@ from splitbed.errors import CutUnknown
 from splitbed.graph.canonical import CanonicalModel
 from splitbed.graph.cuts import (
     CutPoint,
-    constant_values,
-    cuttable_nodes,
     point_of_set,
 )
 from splitbed.graph.reading import reads, writes
@@ -62,10 +60,10 @@ def _named(
         return by_name[tensor]
     if points[0].tensors == (tensor,):
         return points[0]
-    for at, maker in enumerate(cuttable_nodes(model)):
+    for at, maker in enumerate(model.order):
         if tensor in writes(maker):
             return points[at + 1]
-    if tensor in constant_values(model):
+    if tensor in model.constants:
         raise CutUnknown(
             f"'{name}' of {what} never crosses a cut: it is a constant, which each part has itself"
         )
@@ -75,7 +73,7 @@ def _named(
 def _at_node(
     model: CanonicalModel, points: Sequence[CutPoint], name: str, what: str, *, is_before: bool
 ) -> CutPoint | None:
-    places = [at for at, node in enumerate(cuttable_nodes(model)) if node.name == name]
+    places = [at for at, node in enumerate(model.order) if node.name == name]
     if len(places) > 1:
         raise CutUnknown(
             f"{len(places)} nodes of {what} are called '{name}': name a tensor that one of them "
@@ -96,14 +94,14 @@ def _listed(
 ) -> CutPoint | None:
     wanted = list(dict.fromkeys(part.strip() for part in name.split(",") if part.strip()))
     wanted = [model.aliases.get(tensor, tensor) for tensor in wanted]
-    order = cuttable_nodes(model)
+    order = model.order
     maker = {value: at for at, node in enumerate(order) for value in writes(node)}
     inputs = {value.name for value in model.proto.graph.input}
     if len(wanted) < 2:
         return None
     for tensor in wanted:
         if tensor not in maker and tensor not in inputs:
-            reason = "is a constant" if tensor in constant_values(model) else "is not there"
+            reason = "is a constant" if tensor in model.constants else "is not there"
             raise CutUnknown(
                 f"{what} cannot be cut at '{name}': a tensor '{tensor}' {reason}"
                 + _near(tensor, [*maker, *inputs])

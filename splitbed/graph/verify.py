@@ -12,7 +12,7 @@ import numpy as np
 
 from splitbed.errors import VerificationError
 from splitbed.graph.canonical import CanonicalModel
-from splitbed.graph.cuts import cut_points, cuttable_nodes
+from splitbed.graph.cuts import cut_points
 from splitbed.graph.difference import Comparison, Difference, relative
 from splitbed.graph.extract import Parts, extract
 from splitbed.graph.file import ModelFile
@@ -141,7 +141,7 @@ class Verifier:
             wanted = carry(reference, feed, list(reference.outputs))
             crossing = carry(first, feed, [*(first.outputs if first else ()), *boundary])
             got = crossing | carry(second, crossing, list(second.outputs if second else ()))
-            for place, node in enumerate(cuttable_nodes(model)):
+            for place, node in enumerate(model.order):
                 for name in writes(node):
                     if name in wanted and name in got and self._differs(got[name], wanted[name]):
                         part = "head" if place in parts.point.head else "tail"

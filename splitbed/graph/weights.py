@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import math
 import mmap
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from io import FileIO
 from pathlib import Path
 from typing import Final, Literal
 
@@ -73,13 +75,34 @@ class Blob(msgspec.Struct, frozen=True):
                     chunk = file.read(min(left, CHUNK_BYTES))
                     if not chunk:
                         raise ModelError(
-                            f"{self.path} ends before the weights that it held when it was read: "
-                            "it was changed; start again"
+                            f"{self.path} was changed after it had been read: start again"
                         )
                     left -= len(chunk)
                     yield chunk
         except OSError as error:
             raise ModelError(f"cannot read weights from {self.path}: {error.strerror}") from error
+
+    def copy_to(self, file: FileIO, buffer: memoryview) -> None:
+        """Write the data to `file`, through `buffer`; errors of writing are raised as they are.
+
+        One small buffer for all weights stays in the processor's cache: a new one for each piece
+        takes one and a half times as long, Python's buffered files three times.
+        """
+        left = self.nbytes
+        try:
+            source = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise ModelError(f"cannot read weights from {self.path}: {error.strerror}") from error
+        try:
+            while left:
+                at = self.offset + self.nbytes - left
+                count = os.preadv(source, [buffer[: min(left, len(buffer))]], at)
+                if not count:
+                    raise ModelError(f"{self.path} was changed after it had been read: start again")
+                write_all(file, buffer[:count])
+                left -= count
+        finally:
+            os.close(source)
 
     def read(self) -> bytes:
         """All of it."""
@@ -100,6 +123,13 @@ class Blob(msgspec.Struct, frozen=True):
         if len(view) != self.nbytes:
             raise ModelError(f"{self.path} was changed after it had been read: start again")
         return open_files.enter_context(view)
+
+
+def write_all(file: FileIO, data: bytes | memoryview) -> None:
+    """Write all of `data` to an unbuffered file, which may take it in pieces."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
 
 
 def detach(content: memoryview, location: str) -> bytes:
