@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo
 
 from splitbed.errors import ModelError, ModelUnknown
+from splitbed.graph.reading import subgraphs
 from splitbed.graph.weights import (
     DETACHED_BYTES,
     Blob,
@@ -116,6 +117,9 @@ def load(path: Path) -> SourceModel:
         raise ModelError(
             f"{path} is not an ONNX model: it has no graph; export your network to ONNX first"
         )
+    graphs: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
+    if not all(isinstance(text, str) for graph in graphs for text in _texts(graph)):
+        raise ModelError(f"{path} is not an ONNX model: a name in it is no text")
     try:
         names = sorted({ExternalDataInfo(t).location for t in _external(proto)} - {path.name})
     except (TypeError, ValueError) as error:
@@ -149,6 +153,23 @@ def _parsed(path: Path) -> onnx.ModelProto:
         except (DecodeError, ValueError) as error:
             raise ModelError(f"{path} is not an ONNX model: {error}") from error
     return proto
+
+
+def _texts(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[object]:
+    """All names of a graph. Broken ones are bytes: the format does not check them."""
+    yield graph.name
+    if isinstance(graph, onnx.GraphProto):
+        for value in [*graph.input, *graph.output, *graph.value_info]:
+            yield value.name
+            yield from (dim.dim_param for dim in value.type.tensor_type.shape.dim)
+        yield from (tensor.name for tensor in graph.initializer)
+    else:
+        yield from (graph.domain, *graph.input, *graph.output)
+    for node in graph.node:
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+        yield from (attribute.name for attribute in node.attribute)
+        for inner in subgraphs(node):
+            yield from _texts(inner)
 
 
 def _external(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:

@@ -1,6 +1,6 @@
 """The tax of cutting: head plus tail against the uncut canonical model, paired in one run.
 
-    python tests/benchmarks/tax.py [--rounds 15] [--threads 1] [MODEL ...]
+    python tests/benchmarks/tax.py [--rounds 25] [--threads 1] [MODEL ...]
 
 For every cut that one tensor crosses, the parts and the uncut model take turns (A B B A), with the
 same number of threads, on the same input, in one process; the ratio of a cut is the median of its
@@ -21,10 +21,12 @@ from experiments.models import open_model
 from splitbed.engine import Engine
 from splitbed.graph import CanonicalModel, ListedCut, extract, list_cuts
 from splitbed.host import host_facts
+from splitbed.progress import Progress
 from splitbed.runnable import carry
 
 MODELS = ("zoo:mobilenet_v2", "zoo:posenet_mobilenet_v1_100", "zoo:resnet50")
 SHOWN_ABOVE = 1.05
+WARM_UP = 10
 
 
 def main() -> int:
@@ -32,7 +34,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     print(f"{host_facts()}, {options.threads} threads, {options.rounds} rounds of A B B A\n")
@@ -53,10 +55,11 @@ def report(name: str, rounds: int, threads: int) -> None:
         whole.run(feed)
 
     found: list[tuple[ListedCut, float, float]] = []
+    progress = Progress(name, len(cuts))
     for cut in cuts:
         parts = in_parts(model, cut, threads)
         ratios, times = [], []
-        for _ in range(3):
+        for _ in range(WARM_UP):  # new sessions take some runs until their memory is where it stays
             parts(feed)
             uncut()
         for _ in range(rounds):
@@ -67,8 +70,8 @@ def report(name: str, rounds: int, threads: int) -> None:
             ratios.append(b / a)
             times.append(a / 2)
         found.append((cut, median(ratios), median(times)))
-        print(f"\r{len(found)}/{len(cuts)} cuts of {name}", end="", file=sys.stderr)
-    print("\r\033[K", end="", file=sys.stderr)
+        progress.update(len(found))
+    progress.close()
     print(f"{name}: {len(cuts)} cuts of one tensor, uncut {1e3 * found[0][2]:.2f} ms")
     for label, chosen in (
         ("all", found),
