@@ -50,7 +50,6 @@ class EdgeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = "runs"
     sessions: Annotated[int, Meta(description="devices at once, at most", ge=1, le=1024)] = 64
     engines: Annotated[int, Meta(description="partitions kept warm, at most", ge=1)] = 16
-    cache_mib: Annotated[int, Meta(description="part files kept for devices, at most", ge=1)] = 512
     message_mib: Annotated[int, Meta(description="largest message, both ways", ge=1, le=2000)] = 128
     sample_s: Annotated[
         float, Meta(description="seconds between resource samples", ge=0.01, le=3600)
@@ -85,7 +84,6 @@ def serve(argv: Sequence[str]) -> int:
         provider=options.provider,
         threads=options.threads,
         engines=options.engines,
-        part_bytes=options.cache_mib * 1024 * 1024,
     )
     service = EdgeService(
         partitions,

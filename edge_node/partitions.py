@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from edge_node.store import ModelStore, StoredModel
 from splitbed.engine import Engine
 from splitbed.errors import ModelUnknown, TaskError
-from splitbed.graph import INPUT_CUT, OUTPUT_CUT, Parts, extract, find_cut
+from splitbed.graph import INPUT_CUT, OUTPUT_CUT, ExtractedPart, Parts, extract, find_cut
 from splitbed.session import CutAnswer, CutQuestion, ModelFile, ProviderChoice
 from splitbed.task import (
     PICTURE_CUT,
@@ -29,6 +30,9 @@ _DESCRIPTIONS_KEPT: Final = 4096
 """Answers are small; a part that fell out of the cache is cut again from its question."""
 
 
+PARTS_KEPT: Final = 256
+
+
 class WarmEngine(msgspec.Struct, frozen=True):
     """An engine, and what it cost to prepare it for this session."""
 
@@ -41,8 +45,9 @@ class WarmEngine(msgspec.Struct, frozen=True):
 class Partitions:
     """Everything that an edge cut.
 
-    `part_bytes` bounds the part files kept for devices to fetch, `engines` the ONNX Runtime
-    sessions kept warm; the least recently used goes first. A session in use keeps its own engine.
+    Parts are kept as graphs: their weights are read from the model's file when a device fetches
+    them. `parts` bounds how many, `engines` the ONNX Runtime sessions kept warm; the least recently
+    used goes first, and a part that went is cut again. A session in use keeps its own engine.
     `provider` is what a session that wants `auto` gets.
     """
 
@@ -53,14 +58,14 @@ class Partitions:
         provider: ProviderChoice,
         threads: int,
         engines: int,
-        part_bytes: int,
+        parts: int = PARTS_KEPT,
     ) -> None:
         self._store = store
         self._provider, self._threads = provider, threads
-        self._most_engines, self._most_part_bytes = engines, part_bytes
+        self._most_engines, self._most_parts = engines, parts
         self._answers: OrderedDict[CutQuestion, CutAnswer] = OrderedDict()
         self._origins: OrderedDict[str, CutQuestion] = OrderedDict()
-        self._files: OrderedDict[str, bytes] = OrderedDict()
+        self._parts: OrderedDict[str, ExtractedPart] = OrderedDict()
         self._engines: OrderedDict[tuple[str, ProviderChoice], Engine] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -82,9 +87,9 @@ class Partitions:
 
     def chunks(self, sha256: str, offset: int) -> Iterator[bytes]:
         """A part's file from `offset` on; ModelUnknown for a digest that was never described."""
-        content = self._content(sha256)
-        for start in range(max(0, offset), len(content), CHUNK_BYTES):
-            yield content[start : start + CHUNK_BYTES]
+        for piece in self._part(sha256).file.pieces(max(0, offset)):
+            for start in range(0, len(piece), CHUNK_BYTES):
+                yield piece[start : start + CHUNK_BYTES]
 
     def engine(self, sha256: str, provider: ProviderChoice, what: str) -> WarmEngine:
         """A warm engine over a part that was described."""
@@ -94,8 +99,8 @@ class Partitions:
             if kept is not None:
                 self._engines.move_to_end(key)
                 return WarmEngine(kept, 0, 0)
-            engine = Engine(
-                self._content(sha256), provider=key[1], threads=self._threads, what=what
+            engine = self._part(sha256).file.opened(
+                partial(Engine, provider=key[1], threads=self._threads, what=what)
             )
             engine.warm_up()
             self._engines[key] = engine
@@ -104,9 +109,9 @@ class Partitions:
             return WarmEngine(engine, engine.init_ns, engine.first_inference_ns)
 
     def sizes(self) -> tuple[int, int]:
-        """Warm engines, and bytes of part files kept."""
+        """Warm engines, and parts that can be fetched."""
         with self._lock:
-            return len(self._engines), sum(map(len, self._files.values()))
+            return len(self._engines), len(self._parts)
 
     def _cut(self, question: CutQuestion, stored: StoredModel) -> CutAnswer:
         model, task = stored.canonical, stored.task
@@ -135,26 +140,26 @@ class Partitions:
         for part in (parts.first, parts.second):
             if part is not None:
                 self._origins[part.partition.sha256] = question
-                self._files[part.partition.sha256] = part.content
-                self._files.move_to_end(part.partition.sha256)
+                self._parts[part.partition.sha256] = part
+                self._parts.move_to_end(part.partition.sha256)
         while len(self._origins) > 2 * _DESCRIPTIONS_KEPT:
             self._origins.popitem(last=False)
-        # The two parts just made stay, however large they are.
-        while len(self._files) > 2 and sum(map(len, self._files.values())) > self._most_part_bytes:
-            self._files.popitem(last=False)
+        # The two parts just made stay.
+        while len(self._parts) > max(2, self._most_parts):
+            self._parts.popitem(last=False)
 
-    def _content(self, sha256: str) -> bytes:
+    def _part(self, sha256: str) -> ExtractedPart:
         with self._lock:
-            if sha256 not in self._files and sha256 in self._origins:
+            if sha256 not in self._parts and sha256 in self._origins:
                 question = self._origins[sha256]
                 self._cut(question, self._store.get(question.model, question.input_shapes))
-            if sha256 not in self._files:
+            if sha256 not in self._parts:
                 raise ModelUnknown(
                     "this edge has no part with that digest (the model may have been replaced): "
                     "start the device again"
                 )
-            self._files.move_to_end(sha256)
-            return self._files[sha256]
+            self._parts.move_to_end(sha256)
+            return self._parts[sha256]
 
 
 def _json_of(task: TaskSpec | None) -> str:

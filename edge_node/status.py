@@ -46,13 +46,13 @@ def status_app(
 
     @app.get("/", response_class=HTMLResponse)
     def page() -> str:
-        engines, part_bytes = partitions.sizes()
+        engines, parts = partitions.sizes()
         facts = [
             ("Serves devices at", f"<code>{html.escape(address)}</code>"),
             ("Running for", f"{time.monotonic() - started:.0f} s"),
             ("Frames so far", f"{metrics.frames}"),
             ("Warm partitions", f"{engines}"),
-            ("Part files kept", f"{part_bytes / 1e6:.1f} MB"),
+            ("Parts ready to be fetched", str(parts)),
         ]
         models = "".join(f"<li><code>{html.escape(name)}</code></li>" for name in store.names())
         return (

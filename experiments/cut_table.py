@@ -18,6 +18,7 @@ MARKS: Final = {
     "L": "a layer ends here: the number of operators with weights before it",
     "-": "another cut has no more bytes and no more work before it",
     "!": "breaks a fusion: the next cut has the same bytes",
+    "~": "changing the layout of so many bytes takes time that shows",
 }
 
 
@@ -52,12 +53,13 @@ def print_cuts(cuts: Sequence[ListedCut], listing: Listing, console: Console) ->
 
 
 def marks_text(listed: ListedCut) -> str:
-    """The marks as letters: `S`, `L12`, `-`, `!`."""
+    """The marks as letters: `S`, `L12`, `-`, `!`, `~`."""
     found = listed.marks
     text = "S" if found.stage else ""
     text += "" if found.layer is None else f"L{found.layer}"
     text += "-" if found.dominated_by else ""
-    return text + ("!" if found.breaks else "")
+    text += "!" if found.breaks else ""
+    return text + ("~" if found.layout else "")
 
 
 def shape_text(spec: TensorSpec) -> str:

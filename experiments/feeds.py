@@ -71,4 +71,5 @@ def noise(model: CanonicalModel, count: int, seed: int = 0) -> Feeds:
             else:
                 feed[spec.name] = rng.integers(0, 2, spec.shape).astype(spec.numpy_dtype)
         arrays.append(feed)
-    return Feeds(arrays, f"{count} of noise (seed {seed}), not real input")
+    draws = "1 draw" if count == 1 else f"{count} draws"
+    return Feeds(arrays, f"{draws} of noise (seed {seed}), which is no real input")

@@ -60,8 +60,9 @@ def from_command_line(
     given = vars(parser.parse_args(list(argv)))
     file = given.pop("config", None)
     values = {} if file is None else _table(Path(file), table, kind)
+    written = {field.name: _written(field) for field in info.fields}
     for name, text in given.items():
-        values[name] = _from_text(text, hints[name], f"--{_flag(name)}")
+        values[name] = _from_text(text, hints[name], written[name])
     missing = [f for f in info.fields if f.required and f.name not in values]
     if missing:
         wanted = ", ".join(_written(field) for field in missing)
@@ -189,7 +190,8 @@ def _from_text(text: object, hint: Any, flag: str) -> Any:
     try:
         return msgspec.convert(text, hint, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        raise UsageError(f"{flag} {text}: {_clause(error)}") from error
+        shown = " ".join(map(str, text)) if isinstance(text, list) else text
+        raise UsageError(f"{flag} {shown}: {_clause(error)}") from error
 
 
 def _convert(values: dict[str, Any], kind: type[T], where: str) -> T:

@@ -10,7 +10,7 @@ and `zoo` are the only ones that import `onnx`; what it takes to run a model is 
 from splitbed.graph.canonical import CANONICALISER, CanonicalModel, canonicalise
 from splitbed.graph.cost import PartCost, operator_costs, parameter_count
 from splitbed.graph.cuts import INPUT_CUT, OUTPUT_CUT, CutPoint, cut_points
-from splitbed.graph.extract import Parts, extract
+from splitbed.graph.extract import ExtractedPart, Parts, extract
 from splitbed.graph.listing import ListedCut, Listing, list_cuts
 from splitbed.graph.naming import find_cut
 from splitbed.graph.source import SourceModel, built, load
@@ -22,6 +22,7 @@ __all__ = [
     "OUTPUT_CUT",
     "CanonicalModel",
     "CutPoint",
+    "ExtractedPart",
     "ListedCut",
     "Listing",
     "Opener",

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import onnx
 from onnx import TensorProto
@@ -25,6 +26,8 @@ from splitbed.graph.weights import (
     with_length,
     write_all,
 )
+
+T = TypeVar("T")
 
 MOST_BYTES: Final = (1 << 31) - 1
 """Protocol buffers, and so ONNX Runtime, read no larger message; beyond it weights go beside."""
@@ -101,9 +104,22 @@ class ModelFile:
                 for piece in self._layout()
             )
 
-    def pieces(self) -> Iterator[bytes]:
-        """The file from first to last byte."""
-        return _read(self._layout())
+    def pieces(self, start: int = 0) -> Iterator[bytes]:
+        """The file from byte `start` to the last; ModelError as for `content`."""
+        return _read(_from(self._layout(), start))
+
+    def opened(self, opener: Callable[[bytes | Path], T]) -> T:
+        """What `opener` makes of the file's content, or of its path where it is large.
+
+        In that case the files are written to a folder that is gone when `opener` returns; what it
+        has mapped stays.
+        """
+        if not self.is_large:
+            return opener(self.content)
+        with tempfile.TemporaryDirectory(prefix="splitbed-") as folder:
+            path = Path(folder) / "part.onnx"
+            self.write(path)
+            return opener(path)
 
     def _layout(self) -> Iterator[bytes | Blob]:
         if self.is_large:
@@ -186,6 +202,22 @@ class ModelFile:
                     f"{self._source.path} has no data for its weight '{tensor.name}': its cuts can "
                     "be listed, but it cannot be run"
                 )
+
+
+def _from(layout: Iterable[bytes | Blob], start: int) -> Iterator[bytes | Blob]:
+    """The layout less its first `start` bytes."""
+    for piece in layout:
+        length = len(piece) if isinstance(piece, bytes) else piece.nbytes
+        if start >= length:
+            start -= length
+            continue
+        if start == 0:
+            yield piece
+        elif isinstance(piece, bytes):
+            yield piece[start:]
+        else:
+            yield Blob(piece.path, piece.offset + start, length - start)
+        start = 0
 
 
 def _read(layout: Iterable[bytes | Blob]) -> Iterator[bytes]:

@@ -31,6 +31,11 @@ _FUSED_WITH_SCALE: Final = frozenset({"Conv", "ConvTranspose", "MatMul"})
 """A batch normalisation, or a product or sum with constants, becomes part of these."""
 
 
+LAYOUT_MACS_PER_BYTE: Final = 400
+"""With less work in the whole model for each byte that crosses, a cut between convolutions took
+more than 1.05 of the uncut time (tests/benchmarks/tax.py, MobileNetV2 and PoseNet)."""
+
+
 class Marks(msgspec.Struct, frozen=True):
     """What is said of one cut besides its size."""
 
@@ -47,6 +52,9 @@ class Marks(msgspec.Struct, frozen=True):
     """A later cut with as many bytes that does not break what this one breaks."""
     breaks: str = ""
     """Two operators that a runtime fuses and that this cut separates."""
+    layout: bool = False
+    """Whether so many bytes cross between convolutions that changing their layout takes time that
+    shows: ONNX Runtime's CPU provider keeps them in blocks of channels, and not across a cut."""
 
 
 def marks(
@@ -58,6 +66,8 @@ def marks(
     layers = _layers(model, order)
     broken = _broken_fusions(model, points, order)
     better = _dominated(points, costs, broken)
+    macs = max((cost.head_macs for cost in costs if cost is not None), default=0)
+    blocked = _blocked(order)
     return [
         Marks(
             single=point.cut is not None and len(point.tensors) == 1,
@@ -66,9 +76,28 @@ def marks(
             dominated_by=better.get(at, ""),
             moved_to=points[at + 1].name if at in broken else "",
             breaks=broken.get(at, ""),
+            layout=point.cut is not None
+            and LAYOUT_MACS_PER_BYTE * point.cut.nbytes > macs
+            and any(name in blocked for name in point.tensors),
         )
         for at, point in enumerate(points)
     ]
+
+
+def _blocked(order: Sequence[onnx.NodeProto]) -> frozenset[str]:
+    """Values between convolutions and pools, with nothing but element by element work between."""
+    keeps = _ACTIVATIONS | _POOLS | {"Add", "Mul", "Concat", "Conv", "ConvTranspose"}
+    made: set[str] = set()
+    for node in order:
+        starts = node.op_type in ("Conv", "ConvTranspose")
+        if is_onnx(node) and (starts or (node.op_type in keeps and made & set(node.input))):
+            made.update(writes(node))
+    wanted: set[str] = set()
+    for node in reversed(order):
+        ends = node.op_type in ("Conv", "ConvTranspose") or node.op_type in _POOLS
+        if is_onnx(node) and (ends or (node.op_type in keeps and wanted & set(node.output))):
+            wanted.update(reads(node))
+    return frozenset(made & wanted)
 
 
 def _stages(

@@ -68,6 +68,11 @@ class SourceModel:
         """Of the main file alone, as test material is listed (S4-240785, clause 2)."""
         return self._digest(self.path, "md5").hex()
 
+    @property
+    def given(self) -> Path | bytes:
+        """What a runtime opens to run the model as it was given."""
+        return self.path if self._content is None else self._content
+
     def blob(self, tensor: onnx.TensorProto) -> Blob:
         """Where the data of a detached tensor are."""
         return placed(tensor, self.path.parent)

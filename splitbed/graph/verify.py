@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,6 @@ from splitbed.graph.canonical import CanonicalModel
 from splitbed.graph.cuts import cut_points
 from splitbed.graph.difference import Comparison, Difference, relative
 from splitbed.graph.extract import Parts, extract
-from splitbed.graph.file import ModelFile
 from splitbed.graph.reading import label, writes
 from splitbed.runnable import Runnable, carry
 from splitbed.tensor import Array
@@ -65,7 +63,7 @@ class Verifier:
     ) -> None:
         self._model, self._opener, self._tolerance = model, opener, tolerance
         self._feeds = [dict(feed) for feed in feeds]
-        source, whole = _opened(model.source.path, opener), _opened(model.file(), opener)
+        source, whole = opener(model.source.given), model.file().opened(opener)
         names = [spec.name for spec in model.outputs]
         comparison = Comparison()
         self._wanted: list[dict[str, Array]] = []
@@ -99,8 +97,8 @@ class Verifier:
         where = f"cut at '{parts.cut.name}'"
         if not self._feeds:
             raise VerificationError(f"{where} was given no input to be verified on")
-        first = _opened(parts.first.file, head) if parts.first else None
-        second = _opened(parts.second.file, tail) if parts.second else None
+        first = parts.first.file.opened(head) if parts.first else None
+        second = parts.second.file.opened(tail) if parts.second else None
         boundary = [spec.name for spec in parts.cut.boundary]
         comparison = Comparison()
         for feed, wanted in zip(self._feeds, self._wanted, strict=True):
@@ -133,9 +131,9 @@ class Verifier:
         whole = extract(model, cut_points(model)[-1], expose=True).first
         if whole is None:
             return "choose another"
-        reference = _opened(whole.file, self._opener)
-        first = _opened(open_parts.first.file, head) if open_parts.first else None
-        second = _opened(open_parts.second.file, tail) if open_parts.second else None
+        reference = whole.file.opened(self._opener)
+        first = open_parts.first.file.opened(head) if open_parts.first else None
+        second = open_parts.second.file.opened(tail) if open_parts.second else None
         boundary = [spec.name for spec in parts.cut.boundary]
         for feed in self._feeds:
             wanted = carry(reference, feed, list(reference.outputs))
@@ -174,17 +172,6 @@ def verify(
     Raises VerificationError where they differ by more than `tolerance`.
     """
     return Verifier(model, feeds, opener, tolerance).check(parts)
-
-
-def _opened(what: ModelFile | Path, opener: Opener) -> Runnable:
-    if isinstance(what, Path):
-        return opener(what)
-    if not what.is_large:
-        return opener(what.content)
-    with tempfile.TemporaryDirectory(prefix="splitbed-") as folder:
-        path = Path(folder) / "part.onnx"
-        what.write(path)
-        return opener(path)
 
 
 def _only(feed: Mapping[str, Array], part: Runnable) -> dict[str, Array]:

@@ -88,10 +88,12 @@ def report(name: str, rounds: int, threads: int) -> None:
     for cut, ratio, _ in sorted(found, key=lambda row: -row[1]):
         if ratio > SHOWN_ABOVE:
             assert cut.point.cut is not None
-            why = f"breaks {cut.marks.breaks}, better {cut.marks.moved_to}"
+            why = [f"breaks {cut.marks.breaks}: better {cut.marks.moved_to}"] * bool(
+                cut.marks.breaks
+            ) + ["layout"] * cut.marks.layout
             print(
-                f"  {ratio:.3f}  {cut.point.name}  {cut.point.cut.nbytes / 1e6:.2f} MB"
-                + (f"  {why}" if cut.marks.breaks else "")
+                f"  {ratio:.3f}  {cut.point.cut.nbytes / 1e6:5.2f} MB  {cut.point.name}\n"
+                f"         {'; '.join(why) or 'not explained'}"
             )
     print()
 

@@ -170,7 +170,7 @@ def edge_over(
     models: Path,
     *,
     engines: int = 16,
-    part_bytes: int = 1 << 20,
+    parts: int = 64,
     records: Path | None = None,
     sessions: int = 8,
     message_bytes: int = 8 << 20,
@@ -179,9 +179,7 @@ def edge_over(
 ) -> Iterator[Edge]:
     """A real edge over a folder of models; every session is closed at the end."""
     store, metrics = ModelStore(models), Metrics()
-    partitions = partitions_class(
-        store, provider="cpu", threads=1, engines=engines, part_bytes=part_bytes
-    )
+    partitions = partitions_class(store, provider="cpu", threads=1, engines=engines, parts=parts)
     service = EdgeService(
         partitions,
         metrics,

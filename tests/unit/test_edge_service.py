@@ -272,37 +272,45 @@ def test_an_answer_follows_a_replaced_model(edge: Edge) -> None:
     assert after.outputs[0].shape == (1, 9)
 
 
-def test_part_files_are_bounded_and_cut_again_when_asked_for(models: Path) -> None:
-    with edge_over(models, part_bytes=1) as edge:
+def test_parts_are_bounded_and_cut_again_when_asked_for(models: Path) -> None:
+    with edge_over(models, parts=2) as edge:
         first = edge.answer("right").first
         assert first is not None
         content = b"".join(edge.partitions.chunks(first.sha256, 0))
         for cut in ("sum", "flat", "left"):
             edge.answer(cut)
-        files = edge.partitions._files
-        assert len(files) == 2
-        assert first.sha256 not in files
+        kept = edge.partitions._parts
+        assert len(kept) == 2
+        assert first.sha256 not in kept
         assert b"".join(edge.partitions.chunks(first.sha256, 0)) == content
-        assert edge.partitions.sizes()[1] == sum(map(len, files.values()))
+        assert edge.partitions.sizes()[1] == 2
+
+
+@pytest.mark.parametrize("offset", [0, 1, 57, 300])
+def test_a_part_is_sent_from_any_byte_on(offset: int, models: Path) -> None:
+    with edge_over(models) as edge:
+        first = edge.answer("right").first
+        assert first is not None
+        content = b"".join(edge.partitions.chunks(first.sha256, 0))
+        assert len(content) == first.file_bytes
+        assert b"".join(edge.partitions.chunks(first.sha256, offset)) == content[offset:]
+        assert not list(edge.partitions.chunks(first.sha256, len(content)))
 
 
 def test_the_part_used_longest_ago_goes_first(models: Path) -> None:
-    with edge_over(models) as edge:
-        answers = [edge.answer(cut) for cut in ("left", "right", "sum")]
-    sizes = [part.file_bytes for a in answers for part in (a.first, a.second) if part is not None]
-    left = answers[0]
-    assert left.first is not None
-    assert left.second is not None
-    with edge_over(models, part_bytes=sum(sizes) - 1) as edge:
-        for cut in ("left", "right"):
-            edge.answer(cut)
+    with edge_over(models, parts=4) as edge:
+        left = edge.answer("left")
+        edge.answer("right")
+        assert left.first is not None
+        assert left.second is not None
         list(edge.partitions.chunks(left.first.sha256, 0))
         edge.answer("sum")
-        assert edge.partitions.sizes()[1] == sum(sizes) - left.second.file_bytes
+        assert left.first.sha256 in edge.partitions._parts
+        assert left.second.sha256 not in edge.partitions._parts
 
 
 def test_a_part_of_a_replaced_model_is_gone(models: Path) -> None:
-    with edge_over(models, part_bytes=1) as edge:
+    with edge_over(models, parts=2) as edge:
         # The tail holds the weights: it becomes another file.
         second = edge.answer("right").second
         assert second is not None

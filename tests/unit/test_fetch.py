@@ -288,7 +288,7 @@ def test_over_a_real_transport(tmp_path: Path, kind: str) -> None:
         assert part is not None
         scratch = tmp_path / "cache" / f"{part.sha256}.part"
         scratch.parent.mkdir()
-        scratch.write_bytes(edge.partitions._files[part.sha256][:100])
+        scratch.write_bytes(b"".join(edge.partitions.chunks(part.sha256, 0))[:100])
         server = GrpcServer(edge.service, "127.0.0.1:0")
         transport: Transport = (
             GrpcTransport(server.address) if kind == "grpc" else InProcessTransport(edge.service)

@@ -56,8 +56,8 @@ class VerifyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         Meta(description="run the parts here, in every combination; all that work if not given"),
     ] = ()
     tolerance: Annotated[
-        float | None,
-        Meta(gt=0, description="allowed of an output's magnitude (1e-4, with a GPU 1e-3)"),
+        Annotated[float, Meta(gt=0)] | None,
+        Meta(description="allowed of an output's magnitude (1e-4, with a GPU 1e-3)"),
     ] = None
     threads: Annotated[int, Meta(ge=0, description="threads of each part, 0 for all")] = 0
     shape: Annotated[tuple[str, ...], Meta(description=SHAPE_HELP)] = ()
@@ -100,9 +100,9 @@ def main(argv: Sequence[str]) -> int:
     else:
         _print(rows, Console())
         sys.stdout.write(
-            f"{len(rows) - len(failed)} of {len(rows)} cuts answer as the uncut model does, on "
-            f"{feeds.what}\nthe uncut canonical model against the file: {canonical:.2g} of the "
-            "output's magnitude\n"
+            f"{len(rows) - len(failed)} of {len(rows)} cuts answer as the uncut model does\n"
+            f"verified on {feeds.what}\nthe uncut canonical model against the file: "
+            f"{canonical:.2g} of the output's magnitude\n"
         )
     if failed:
         raise VerificationError(
