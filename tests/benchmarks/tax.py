@@ -45,19 +45,22 @@ def main() -> int:
 
 def report(name: str, rounds: int, threads: int) -> None:
     model = open_model(name)
-    whole = Engine(model.file().content, provider="cpu", threads=threads)
+    content = model.file().content
     feed = noise(model, 1).arrays[0]
     cuts = [
         cut for cut in list_cuts(model).legal if cut.marks.single and 0 < cut.point.depth_pct < 100
     ]
 
-    def uncut() -> None:
-        whole.run(feed)
-
     found: list[tuple[ListedCut, float, float]] = []
     progress = Progress(name, len(cuts))
     for cut in cuts:
         parts = in_parts(model, cut, threads)
+        # As new as the parts: a session's memory is best placed in a process that has just begun.
+        whole = Engine(content, provider="cpu", threads=threads)
+
+        def uncut(whole: Engine = whole) -> None:
+            whole.run(feed)
+
         ratios, times = [], []
         for _ in range(WARM_UP):  # new sessions take some runs until their memory is where it stays
             parts(feed)

@@ -16,7 +16,7 @@ from experiments.models import MODEL_HELP, SHAPE_HELP, open_model
 from splitbed import config
 from splitbed.graph import ListedCut, list_cuts
 
-Order = Literal["depth", "bytes", "branches", "macs", "parameters", "head", "tail"]
+Order = Literal["depth", "bytes", "branches", "macs", "head", "tail"]
 
 
 class CutsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -42,8 +42,8 @@ class CutsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 _EPILOG: Final = """\
-columns: MACs and params are the head's share, head MB is its file, n the number of
-tensors (branches) that cross, bytes their size uncoded.
+columns: MACs and params are the head's share, head MB is its file, n is the
+number of tensors (branches) that cross, bytes their size uncoded.
 
 marks:
 """ + "\n".join(f"  {mark}  {meaning}" for mark, meaning in MARKS.items())
@@ -53,7 +53,6 @@ _KEYS: Final[dict[Order, Callable[[ListedCut], int]]] = {
     "bytes": lambda cut: cut.point.cut.nbytes if cut.point.cut else 0,
     "branches": lambda cut: len(cut.point.tensors),
     "macs": lambda cut: cut.cost.head_macs if cut.cost else 0,
-    "parameters": lambda cut: cut.cost.head_parameters if cut.cost else 0,
     "head": lambda cut: cut.cost.head_file_bytes if cut.cost else 0,
     "tail": lambda cut: cut.cost.tail_file_bytes if cut.cost else 0,
 }

@@ -1,0 +1,214 @@
+"""`splitbed model ...` as a person runs it: tables that fit, files that run, mistakes told."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from splitbed.engine import Engine
+from splitbed.runnable import carry
+from tests import models
+from tests.integration.nodes import GESTURE, one_sentence, splitbed
+from tests.models import saved
+
+
+def told(*arguments: object) -> str:
+    done = splitbed(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", GESTURE),
+        ("cuts", GESTURE),
+        ("cuts", "zoo:ssd300_resnet50", "--stages"),
+        ("verify", GESTURE, "--stages"),
+        ("zoo",),
+        ("published",),
+    ],
+    ids=lambda arguments: " ".join(map(str, arguments[:1])),
+)
+def test_tables_fit_80_columns(arguments: tuple[object, ...]) -> None:
+    lines = told("model", *arguments).splitlines()
+    assert len(lines) > 5
+    assert max(map(len, lines)) <= 80
+
+
+def test_help_of_every_command_teaches() -> None:
+    for command in ("inspect", "cuts", "cut", "verify", "zoo", "published"):
+        text = told("model", command, "--help")
+        assert f"usage: splitbed model {command}" in text
+        assert max(map(len, text.splitlines())) <= 80
+
+
+def test_cuts_are_listed_alike_for_people_and_machines() -> None:
+    rows = json.loads(told("model", "cuts", GESTURE, "--json"))
+    text = told("model", "cuts", GESTURE)
+    assert rows[0]["cut"] == "@input"
+    assert rows[-1]["cut"] == "@output"
+    for row in rows:
+        assert row["bytes"] == sum(
+            int(np.prod(spec["shape"])) * np.dtype(spec["dtype"]).itemsize
+            for spec in row["boundary"]
+        )
+        assert f"{row['bytes']:,}" in text
+        assert row["branches"] == len(row["boundary"])
+    table = list(csv.DictReader(io.StringIO(told("model", "cuts", GESTURE, "--csv"))))
+    assert [line["cut"] for line in table] == [row["cut"] for row in rows]
+    assert [int(line["head_macs"]) for line in table] == [row["head_macs"] for row in rows]
+
+
+def test_cuts_are_chosen_and_sorted() -> None:
+    everything = json.loads(told("model", "cuts", GESTURE, "--json"))
+    stages = json.loads(told("model", "cuts", GESTURE, "--json", "--stages"))
+    assert stages == [row for row in everything if row["stage"]]
+    best = json.loads(told("model", "cuts", GESTURE, "--json", "--best"))
+    assert best == [row for row in everything if not row["dominated_by"]]
+    sizes = [
+        row["bytes"]
+        for row in json.loads(told("model", "cuts", GESTURE, "--json", "--sort", "bytes"))
+    ]
+    assert sizes == sorted(sizes)
+    layers = json.loads(told("model", "cuts", "zoo:posenet_mobilenet_v1_100", "--json", "--layers"))
+    assert [row["layer"] for row in layers] == list(range(32))
+
+
+@pytest.mark.parametrize(
+    ("ending", "begins"), [("svg", b"<?xml"), ("png", b"\x89PNG"), ("pdf", b"%PDF")]
+)
+def test_picture_of_all_cuts(ending: str, begins: bytes, tmp_path: Path) -> None:
+    path = tmp_path / f"cuts.{ending}"
+    told("model", "cuts", GESTURE, "--plot", path)
+    content = path.read_bytes()
+    assert content.startswith(begins)
+    if ending == "svg":
+        again = tmp_path / "again.svg"
+        told("model", "cuts", GESTURE, "--plot", again)
+        assert again.read_bytes() == content
+
+
+def test_parts_are_written_and_run(tmp_path: Path) -> None:
+    text = told("model", "cut", GESTURE, "layer3", "--output", tmp_path)
+    assert "verified on noise" in text
+    about = json.loads((tmp_path / "cut.json").read_text())
+    assert about["cut"]["name"] == "layer3"
+    head, tail = (Engine(tmp_path / f"{name}.onnx", provider="cpu") for name in ("head", "tail"))
+    whole = Engine(GESTURE, provider="cpu")
+    specs = about["head"]["inputs"]
+    rng = np.random.default_rng(0)
+    feed = {spec["name"]: rng.standard_normal(spec["shape"]).astype(np.float32) for spec in specs}
+    boundary = [spec["name"] for spec in about["cut"]["boundary"]]
+    names = [spec["name"] for spec in about["tail"]["outputs"]]
+    got = carry(tail, carry(head, feed, boundary), names)
+    wanted = dict(zip(whole.outputs, whole.run(feed), strict=True))
+    for name in names:
+        np.testing.assert_allclose(got[name].astype(float), wanted[name].astype(float), atol=1e-5)
+
+
+def test_folder_is_named_after_model_and_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told("model", "cut", GESTURE, "layer2")
+    (folder,) = tmp_path.iterdir()
+    assert folder.name == f"{GESTURE.stem}_at_layer2"
+    assert sorted(path.name for path in folder.iterdir()) == ["cut.json", "head.onnx", "tail.onnx"]
+
+
+def test_network_of_the_zoo_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "small.onnx"
+    told("model", "zoo", "mobilenet_v1", "--output", path, "--batch", 2)
+    onnx.checker.check_model(onnx.load(path))
+    facts = json.loads(told("model", "inspect", path, "--json"))
+    assert facts["inputs"][0]["shape"] == [2, 3, 224, 224]
+    listed = {row["network"]: row for row in json.loads(told("model", "zoo", "--json"))}
+    assert facts["parameters"] == listed["mobilenet_v1"]["parameters_folded"]
+
+
+def test_verification_on_arrays_of_ones_own(tmp_path: Path) -> None:
+    model = saved(models.two_ended(), tmp_path / "two.onnx")
+    arrays = tmp_path / "in.npz"
+    np.savez(arrays, a=np.full((1, 4), 0.5, np.float32), b=np.ones((1, 4), np.float32))
+    rows = json.loads(told("model", "verify", model, "--arrays", arrays, "--json"))
+    assert [row["cut"] for row in rows] == ["@input", "early", "m", "t", "@output"]
+    assert all(row["proven"] and row["max_rel"] == 0 for row in rows)
+
+
+def test_cut_that_is_not_proven_ends_with_an_error(tmp_path: Path) -> None:
+    proto = models.chain()
+    proto.graph.node[1].op_type = "RandomNormalLike"
+    path = saved(proto, tmp_path / "drawn.onnx")
+    done = splitbed("model", "verify", path)
+    assert done.returncode == 2
+    assert "r: not proven" in done.stdout
+    sentence = one_sentence(done.stderr)
+    assert "the difference starts at 'n' in the tail" in sentence
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("cuts", "zoo:resnet19"), 2, "resnet18"),
+        (("cuts", "{tmp}/absent.onnx"), 2, "no model file"),
+        (("cuts", "{tmp}/cycle.onnx"), 2, "node 'adder' reads 'b'"),
+        (("inspect", "{tmp}/foreign.onnx"), 2, "node 'mystery' is a Thing of no.such"),
+        (("cuts", "{tmp}/beside.onnx"), 2, "weights.bin"),
+        (("cuts", "{tmp}/open.onnx"), 2, "--shape x="),
+        (("cuts", "{tmp}/open.onnx", "--shape", "x=1x3"), 2, "does not bind to input 'x'"),
+        (("cuts", "{tmp}/open.onnx", "--shape", "x=1xx"), 2, "write it as"),
+        (("cuts", GESTURE, "--plot", "{tmp}/a.gif"), 2, ".svg"),
+        (("cuts", GESTURE, "--plot", "{tmp}/no/a.svg"), 6, "cannot write"),
+        (("cuts", GESTURE, "--sort", "colour"), 2, "--sort"),
+        (("cut", GESTURE, "layer33"), 2, "layer3"),
+        (("cut", GESTURE), 2, "needs CUT"),
+        (("cut", GESTURE, "layer3", "--output", "/dev/null/x"), 6, "cannot write"),
+        (("verify", GESTURE, "--arrays", "{tmp}/cycle.onnx"), 2, "cannot read arrays"),
+        (("verify", GESTURE, "--provider", "cuda"), 3, "CUDAExecutionProvider"),
+        (("verify", GESTURE, "--images", "{tmp}", "--arrays", "x"), 2, "not both"),
+        (("zoo", "lenet"), 2, "no network 'lenet'"),
+        (("zoo", "resnet18", "--output", "{tmp}/x.txt"), 2, ".onnx"),
+        (("published", "Z9"), 2, "Z9"),
+    ],
+)
+def test_one_sentence(arguments: tuple[object, ...], code: int, words: str, tmp_path: Path) -> None:
+    info, node, model = models.info, models.node, models.model
+    saved(
+        model(
+            [node("Add", ["x", "b"], ["a"], name="adder"), node("Relu", ["a"], ["b"])],
+            [info("x", [1])],
+            [info("b", [1])],
+        ),
+        tmp_path / "cycle.onnx",
+    )
+    foreign = model(
+        [node("Thing", ["x"], ["y"], name="mystery", domain="no.such")],
+        [info("x", [1])],
+        [info("y", None)],
+    )
+    foreign.opset_import.append(onnx.helper.make_opsetid("no.such", 1))
+    saved(foreign, tmp_path / "foreign.onnx")
+    saved(
+        model([node("Relu", ["x"], ["y"])], [info("x", [1, 3, "H"])], [info("y", None)]),
+        tmp_path / "open.onnx",
+    )
+    onnx.save_model(
+        models.residual(),
+        str(tmp_path / "beside.onnx"),
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    (tmp_path / "weights.bin").unlink()
+    words_of = [str(a).replace("{tmp}", str(tmp_path)) for a in arguments]
+    done = splitbed("model", *words_of)
+    assert done.returncode == code, done.stderr
+    assert words in one_sentence(done.stderr)
