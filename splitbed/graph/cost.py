@@ -14,12 +14,13 @@ from onnx import TensorProto
 
 from splitbed.graph.canonical import CanonicalModel
 from splitbed.graph.cuts import CutPoint
+from splitbed.graph.detach import with_length
 from splitbed.graph.extract import extract, file_bytes
 from splitbed.graph.file import MOST_BYTES, tensor_bytes
 from splitbed.graph.macs import node_macs
 from splitbed.graph.reading import is_onnx, reads, writes
 from splitbed.graph.shapes import all_shapes
-from splitbed.graph.weights import is_detached, node_tensors, stored_bytes, with_length
+from splitbed.graph.weights import is_detached, node_tensors, stored_bytes
 from splitbed.tensor import Part
 
 _LEARNED = frozenset(

@@ -11,9 +11,9 @@ import onnx
 from splitbed.errors import CutUnknown
 from splitbed.graph.canonical import CanonicalModel
 from splitbed.graph.cuts import CutPoint
+from splitbed.graph.detach import with_length
 from splitbed.graph.file import ModelFile, frame_of
 from splitbed.graph.reading import reads, writes
-from splitbed.graph.weights import with_length
 from splitbed.tensor import Cut, Part, Partition, TensorSpec
 
 

@@ -16,6 +16,7 @@ import onnx
 from onnx import TensorProto
 
 from splitbed.errors import ModelError
+from splitbed.graph.detach import with_length
 from splitbed.graph.source import SourceModel
 from splitbed.graph.weights import (
     Blob,
@@ -23,7 +24,6 @@ from splitbed.graph.weights import (
     is_hollow,
     node_tensors,
     stored_bytes,
-    with_length,
     write_all,
 )
 

@@ -14,11 +14,10 @@ from google.protobuf.message import DecodeError
 from onnx.external_data_helper import ExternalDataInfo
 
 from splitbed.errors import ModelError, ModelUnknown
+from splitbed.graph.detach import DETACHED_BYTES, detach
 from splitbed.graph.reading import subgraphs
 from splitbed.graph.weights import (
-    DETACHED_BYTES,
     Blob,
-    detach,
     is_detached,
     placed,
     stored_bytes,

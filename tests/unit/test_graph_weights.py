@@ -15,7 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from splitbed.errors import ModelError
 from splitbed.graph import built, canonicalise, cut_points, extract, file, find_cut, load, source
-from splitbed.graph.weights import DETACHED_BYTES, detach, is_detached, stored_bytes, tensors
+from splitbed.graph.detach import DETACHED_BYTES, detach
+from splitbed.graph.weights import is_detached, stored_bytes, tensors
 from tests import models
 from tests.models import info, model, node, open_part, random_feed, recombined, run, saved, weights
 
