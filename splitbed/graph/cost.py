@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -38,6 +38,21 @@ _LEARNED = frozenset(
     }
 )
 """Element types of parameters; wider integers are shapes and indices."""
+
+
+_QUANTISED: Final = (1, 2, 4, 5, 6, 7)
+_SETTINGS: Final[Mapping[str, tuple[int, ...]]] = {
+    "BatchNormalization": (3, 4),
+    "Clip": (1, 2),
+    "DequantizeLinear": (1, 2),
+    "Pad": (2,),
+    "QLinearConv": _QUANTISED,
+    "QLinearMatMul": _QUANTISED,
+    "QuantizeLinear": (1, 2),
+    "Resize": (1, 2),
+    "Upsample": (1,),
+}
+"""Inputs that no training makes, by operator."""
 
 
 class PartCost(msgspec.Struct, frozen=True):
@@ -77,10 +92,10 @@ class CostModel:
                 if users:
                     span = (min(first for first, _ in users), max(last for _, last in users))
                     sums.add(span, _node_bytes(node))
-        statistics = running_statistics(graph)
+        settings = not_learned(graph)
         for tensor in graph.initializer:
             span = self._uses.get(tensor.name, (ends, -1))
-            count = 0 if tensor.name in statistics else parameters(tensor)
+            count = 0 if tensor.name in settings else parameters(tensor)
             sums.add(span, tensor_bytes(tensor), count, stored_bytes(tensor) if count else 0)
         self._in_head, self._in_tail = sums.heads(), sums.tails()
         self._macs = [0, *accumulate(self.node_macs)]
@@ -132,8 +147,8 @@ class CostModel:
         graph, inside = self._model.proto.graph, set(point.head_nodes)
         parts = extract(self._model, point)
         held = {t.name for t in parts.first.initialisers} if parts.first else set()
-        statistics = running_statistics(graph)
-        weights = [t for t in graph.initializer if t.name in held and t.name not in statistics]
+        settings = not_learned(graph)
+        weights = [t for t in graph.initializer if t.name in held and t.name not in settings]
         return PartCost(
             head_parameters=sum(map(parameters, weights)),
             head_parameter_bytes=sum(stored_bytes(t) for t in weights if parameters(t)),
@@ -145,16 +160,16 @@ class CostModel:
 
 def parameter_count(model: onnx.ModelProto) -> int:
     """Learned parameters of a model as its builder made it."""
-    statistics = running_statistics(model.graph)
-    return sum(parameters(t) for t in model.graph.initializer if t.name not in statistics)
+    settings = not_learned(model.graph)
+    return sum(parameters(t) for t in model.graph.initializer if t.name not in settings)
 
 
 def operator_costs(model: CanonicalModel) -> list[dict[str, Any]]:
     """By operator: its nodes, the parameters that they read first, their MACs; most work first."""
     graph = model.proto.graph
     shapes = all_shapes(model.proto)
-    statistics = running_statistics(graph)
-    left = {t.name: parameters(t) for t in graph.initializer if t.name not in statistics}
+    settings = not_learned(graph)
+    left = {t.name: parameters(t) for t in graph.initializer if t.name not in settings}
     found: dict[str, dict[str, Any]] = {}
     for node in graph.node:
         name = node.op_type if is_onnx(node) else f"{node.domain}.{node.op_type}"
@@ -189,17 +204,18 @@ class _Sums:
 
 
 def parameters(tensor: TensorProto) -> int:
-    """Elements of a tensor that are parameters: none of shapes, indices and operators' scalars."""
-    return math.prod(tensor.dims) if tensor.dims and tensor.data_type in _LEARNED else 0
+    """Elements of a tensor that may be parameters: none of shapes and indices."""
+    return math.prod(tensor.dims) if tensor.data_type in _LEARNED else 0
 
 
-def running_statistics(graph: onnx.GraphProto) -> frozenset[str]:
-    """Means and variances of batch normalisations: data, but not learned parameters."""
+def not_learned(graph: onnx.GraphProto) -> frozenset[str]:
+    """Weights that are settings of their operator: statistics, bounds, scales, zero points."""
     return frozenset(
-        name
+        node.input[index]
         for node in graph.node
-        if node.op_type == "BatchNormalization" and is_onnx(node)
-        for name in node.input[3:5]
+        if is_onnx(node)
+        for index in _SETTINGS.get(node.op_type, ())
+        if index < len(node.input)
     )
 
 

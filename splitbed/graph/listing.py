@@ -24,7 +24,7 @@ class Listing(msgspec.Struct, frozen=True):
 
     cuts: tuple[ListedCut, ...]
     parameters: int
-    """Elements of all weights; means and variances of batch normalisations are none."""
+    """Elements of all weights that training makes: no means and variances, no bounds and scales."""
     parameter_bytes: int
     """The same as the file stores them."""
     macs: int
