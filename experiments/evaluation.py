@@ -61,8 +61,8 @@ def evaluate(
             codec.plan(codec_text, cut.cut.boundary, calibration), cut.cut.boundary, strict=True
         )
     ]
-    head = Engine(cut.parts.first.content) if cut.parts.first else None
-    tail = Engine(cut.parts.second.content) if cut.parts.second else None
+    head = cut.parts.first.file.opened(Engine) if cut.parts.first else None
+    tail = cut.parts.second.file.opened(Engine) if cut.parts.second else None
     outputs = [spec.name for spec in model.canonical.outputs]
     answerer = Answerer(model.task, model.canonical.outputs)
     right: list[bool] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def calibrate(
     model: PreparedModel, cut: PreparedCut, pictures: Sequence[Path], threads: int
 ) -> Calibration:
     """Statistics of every boundary tensor that holds floating-point numbers."""
-    head = _opener(threads)(cut.parts.first.content) if cut.parts.first else None
+    head = cut.parts.first.file.opened(_opener(threads)) if cut.parts.first else None
     names = [spec.name for spec in cut.cut.boundary if spec.is_float]
     collectors = {
         spec.name: StatisticsCollector(spec) for spec in cut.cut.boundary if spec.is_float
@@ -148,8 +149,8 @@ def reference(
     model: PreparedModel, pictures: Iterable[Path], threads: int, keep_outputs: bool
 ) -> Reference:
     """Run the uncut model on every picture once. A picture that cannot be read is left out."""
-    engine = Engine(
-        model.canonical.file().content, provider="cpu", threads=threads, what="the uncut model"
+    engine = model.canonical.file().opened(
+        partial(Engine, provider="cpu", threads=threads, what="the uncut model")
     )
     answerer = Answerer(model.task, model.canonical.outputs)
     paths = list(dict.fromkeys(pictures))
@@ -184,8 +185,5 @@ def write_reference(path: Path, outputs: Mapping[str, Mapping[str, Array]]) -> N
         raise RecordError(f"cannot write {path}: {error.strerror}") from error
 
 
-def _opener(threads: int) -> Any:
-    def open_part(content: bytes | Path) -> Engine:
-        return Engine(content, provider="cpu", threads=threads)
-
-    return open_part
+def _opener(threads: int) -> Callable[[bytes | Path], Engine]:
+    return partial(Engine, provider="cpu", threads=threads)

@@ -63,15 +63,19 @@ class Verifier:
     ) -> None:
         self._model, self._opener, self._tolerance = model, opener, tolerance
         self._feeds = [dict(feed) for feed in feeds]
-        source, whole = opener(model.source.given), model.file().opened(opener)
         names = [spec.name for spec in model.outputs]
+        # One after the other: of a large model, memory holds one copy.
+        source = opener(model.source.given)
+        given = [
+            dict(zip(source.outputs, source.run(_only(feed, source)), strict=True))
+            for feed in self._feeds
+        ]
+        del source
+        whole = model.file().opened(opener)
+        self._wanted = [carry(whole, feed, names) for feed in self._feeds]
         comparison = Comparison()
-        self._wanted: list[dict[str, Array]] = []
-        for feed in self._feeds:
-            given = dict(zip(source.outputs, source.run(_only(feed, source)), strict=True))
-            outputs = carry(whole, feed, names)
-            comparison.add(outputs, given)
-            self._wanted.append(outputs)
+        for outputs, wanted in zip(self._wanted, given, strict=True):
+            comparison.add(outputs, wanted)
         self.canonical: Difference = comparison.result()
         """Of the uncut canonical model to the file as given."""
         if comparison.problem:

@@ -149,7 +149,8 @@ def make_large(path: Path, count: int) -> None:
     rng = np.random.default_rng(0)
     with data.open("wb") as file:
         for index in range(count):
-            file.write(rng.standard_normal(WIDTH**2, np.float32).tobytes())
+            # Scaled, so that values neither grow nor vanish along the chain.
+            file.write((rng.standard_normal(WIDTH**2, np.float32) / WIDTH**0.5).tobytes())
             tensor = TensorProto(name=f"w{index}", data_type=TensorProto.FLOAT, dims=[WIDTH, WIDTH])
             tensor.data_location = TensorProto.EXTERNAL
             for key, value in (
@@ -166,7 +167,8 @@ def make_large(path: Path, count: int) -> None:
         for name in ("x", f"t{count - 1}")
     ]
     graph = helper.make_graph(nodes, "large", ends[:1], ends[1:], initialisers)
-    path.write_bytes(helper.make_model(graph, ir_version=8).SerializeToString())
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
+    path.write_bytes(model.SerializeToString())
 
 
 def cut_both(path: Path, folder: Path, count: int, results: Any) -> None:

@@ -17,7 +17,7 @@ from experiments.feeds import noise
 from experiments.models import MODEL_HELP, SHAPE_HELP, open_model
 from splitbed import config
 from splitbed.engine import Engine
-from splitbed.errors import RecordError, StorageFull
+from splitbed.errors import EngineError, RecordError, StorageFull, VerificationError
 from splitbed.graph import Parts, cut_points, extract, find_cut, verify
 
 
@@ -45,7 +45,11 @@ def main(argv: Sequence[str]) -> int:
     folder = options.output or Path(_name(model.source.path.stem, parts.cut.name))
     said = ["the parts were not verified"]
     if options.verify:
-        found = verify(model, parts, noise(model, 1).arrays, partial(Engine, provider="cpu"))
+        try:
+            found = verify(model, parts, noise(model, 1).arrays, partial(Engine, provider="cpu"))
+        except (VerificationError, EngineError) as error:
+            hint = "with --no-verify the parts are written all the same"
+            raise type(error)(f"{error}; {hint}") from error
         said = [f"verified on noise: {found.max_rel:.1e} of the output's magnitude"]
     written = _write(parts, folder, model.source.sha256)
     for path in written:
