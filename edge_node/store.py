@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 
+from splitbed.engine import observed
 from splitbed.errors import ModelUnknown, UsageError
 from splitbed.graph import CanonicalModel, CutPoint, canonicalise, cut_points, load
 from splitbed.task import TaskSpec, description_file, shapes_to_bind, written_task
@@ -105,7 +106,7 @@ def _prepare(path: Path, input_shapes: InputShapes) -> _Kept:
     task = written_task(path)
     source = load(path)
     stamps |= _stamps(source.data_files)
-    canonical = canonicalise(source, shapes_to_bind(task, dict(input_shapes)))
+    canonical = canonicalise(source, shapes_to_bind(task, dict(input_shapes)), observed)
     fitted = None if task is None else task.fitted(canonical.inputs)
     return _Kept(StoredModel(canonical, cut_points(canonical), fitted), stamps)
 

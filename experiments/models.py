@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from splitbed import zoo
+from splitbed.engine import observed
 from splitbed.errors import UsageError
 from splitbed.graph import CanonicalModel, built, canonicalise, load
 from splitbed.task import shapes_to_bind, written_task
@@ -31,7 +32,7 @@ def open_model(
         return canonicalise(built(name, zoo.build(network, weights=weights)), given)
     path = Path(name).expanduser()
     source = load(path)
-    return canonicalise(source, shapes_to_bind(written_task(path), given))
+    return canonicalise(source, shapes_to_bind(written_task(path), given), observed)
 
 
 def _shape_of(text: str) -> tuple[str, tuple[int, ...]]:

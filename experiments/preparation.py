@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments.pictures import digests
 from splitbed.codec.calibration import Calibration, StatisticsCollector
-from splitbed.engine import Engine
+from splitbed.engine import Engine, observed
 from splitbed.errors import PictureUnreadable, RecordError
 from splitbed.graph import (
     INPUT_CUT,
@@ -85,7 +85,7 @@ def prepare_model(path: Path) -> PreparedModel:
     """Load, canonicalise, and find out what pictures mean to it."""
     source = load(path)  # first: a file that is no model needs no task
     task = find_task(path)
-    canonical = canonicalise(source, shapes_to_bind(task, {}))
+    canonical = canonicalise(source, shapes_to_bind(task, {}), observed)
     fitted = task.fitted(canonical.inputs)
     dtype = next(spec.dtype for spec in canonical.inputs if spec.name == fitted.input)
     return PreparedModel(canonical, cut_points(canonical), fitted, Preprocessor(fitted, dtype))

@@ -6,13 +6,13 @@ import importlib.metadata
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
 from splitbed.errors import EngineError, ProviderMissing
 from splitbed.session import ProviderChoice
-from splitbed.tensor import Array
+from splitbed.tensor import Array, DType, TensorSpec
 
 _PROVIDERS: Final = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _DISTRIBUTIONS: Final = ("onnxruntime", "onnxruntime-gpu", "onnxruntime-directml")
@@ -54,6 +54,31 @@ def distribution_conflict() -> str | None:
 def working_provider(choice: ProviderChoice) -> str:
     """The provider that a session with this choice would take; ProviderMissing if none."""
     return Engine(_IDENTITY_MODEL, provider=choice, what="a trial model").provider
+
+
+def observed(model: bytes | Path) -> list[TensorSpec]:
+    """The outputs of a model whose shape ONNX Runtime infers, its own operators included.
+
+    Nothing is optimised and nothing is run. Raises EngineError where it cannot load the model.
+    """
+    ort = _onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    source = str(model) if isinstance(model, Path) else model
+    try:
+        session = ort.InferenceSession(source, options, providers=[_PROVIDERS["cpu"]])
+    except Exception as error:
+        raise EngineError(f"ONNX Runtime cannot load a model: {_line(error)}") from error
+    found = []
+    for value in session.get_outputs():
+        try:
+            dtype = _numpy_type(value.type).name
+        except TypeError:
+            continue  # no tensor of numbers
+        if dtype in get_args(DType) and all(isinstance(size, int) for size in value.shape):
+            found.append(TensorSpec(value.name, dtype, tuple(value.shape)))  # type: ignore[arg-type]
+    return found
 
 
 class Engine:

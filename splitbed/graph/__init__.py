@@ -7,7 +7,7 @@ and `zoo` are the only ones that import `onnx`; what it takes to run a model is 
 (`Opener`).
 """
 
-from splitbed.graph.canonical import CANONICALISER, CanonicalModel, canonicalise
+from splitbed.graph.canonical import CANONICALISER, CanonicalModel, Observer, canonicalise
 from splitbed.graph.cost import PartCost, operator_costs, parameter_count
 from splitbed.graph.cuts import INPUT_CUT, OUTPUT_CUT, CutPoint, cut_points
 from splitbed.graph.extract import ExtractedPart, Parts, extract
@@ -25,6 +25,7 @@ __all__ = [
     "ExtractedPart",
     "ListedCut",
     "Listing",
+    "Observer",
     "Opener",
     "PartCost",
     "Parts",

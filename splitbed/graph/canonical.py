@@ -6,15 +6,16 @@ form and not the file as given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import onnx
 from onnx import helper
 
-from splitbed.errors import ModelError
+from splitbed.errors import EngineError, ModelError
 from splitbed.graph.batch import batch_is_free
 from splitbed.graph.binding import Bound, leaves_batch_open
 from splitbed.graph.cleaning import (
@@ -29,7 +30,7 @@ from splitbed.graph.file import ModelFile
 from splitbed.graph.fold import fold
 from splitbed.graph.functions import prepared, random_functions
 from splitbed.graph.reading import is_random, reads, writes
-from splitbed.graph.shapes import Specs, contradiction, infer
+from splitbed.graph.shapes import Specs, contradiction, infer, is_known
 from splitbed.graph.source import SourceModel
 from splitbed.tensor import ModelId, TensorSpec
 
@@ -116,8 +117,14 @@ class CanonicalModel(msgspec.Struct, frozen=True, dict=True):
         return helper.make_tensor_value_info(spec.name, element, shape)
 
 
+Observer = Callable[[bytes | Path], Iterable[TensorSpec]]
+"""Tells the outputs of a model, as the runtime knows them: those with a fixed shape."""
+
+
 def canonicalise(
-    source: SourceModel, input_shapes: Mapping[str, Shape] | None = None
+    source: SourceModel,
+    input_shapes: Mapping[str, Shape] | None = None,
+    observer: Observer | None = None,
 ) -> CanonicalModel:
     """Clean `source` and bind its input shapes. The source's own graph is left as it is.
 
@@ -126,7 +133,8 @@ def canonicalise(
     nodes that nothing depends on go, and so do optional outputs that nobody reads. An open first
     dimension is bound to 1 (the batch), unless its name has a size in another input; any other open
     dimension must be given in `input_shapes`, where the name "" stands for the only input of a
-    model. Raises ModelError.
+    model. Of what ONNX does not know, operators of the runtime's own for instance, `observer` is
+    asked, and what the file states counts. Raises ModelError.
     """
     where = str(source.path)
     model = prepared(source.proto, where)
@@ -139,11 +147,12 @@ def canonicalise(
     free_outputs(graph)
     aliases = drop_identities(graph)
     try:
-        specs, unusable = infer(model, stated)
+        inference = _Inference(source, model, stated, observer)
+        specs, unusable = inference.run()
         while fold(model, specs):
             if take_branches(graph):
                 aliases |= drop_identities(graph)
-            specs, unusable = infer(model, stated)
+            specs, unusable = inference.run()
         said = contradiction(model)
     except ModelError as error:
         raise ModelError(f"{where} is no valid graph: {error}") from error
@@ -170,6 +179,76 @@ def canonicalise(
         aliases=aliases,
         batch_free=open_batch and batch_is_free(model, inputs, specs),
     )
+
+
+class _Inference:
+    """Inference, helped where it knows nothing. What helped stays in the graph for the next one."""
+
+    def __init__(
+        self,
+        source: SourceModel,
+        model: onnx.ModelProto,
+        stated: dict[str, onnx.ValueInfoProto],
+        observer: Observer | None,
+    ) -> None:
+        self._source, self._model = source, model
+        self._stated, self._observer = stated, observer
+        self._asked: set[str] = set()
+
+    def run(self) -> tuple[Specs, dict[str, str]]:
+        """As `infer`, of the model as it is now."""
+        model = self._model
+        specs, unusable = infer(model)
+        helpful = [self._stated.pop(name) for name in unusable if name in self._stated]
+        if helpful:
+            _state(model.graph, helpful)
+            specs, unusable = infer(model)
+        local = {(function.domain, function.name) for function in model.functions}
+        foreign = any(not is_known(node, model, local) for node in model.graph.node)
+        names = [name for name in unusable if name not in self._asked]
+        if foreign and names and self._observer is not None:
+            # Asked once for each name: every time, the runtime loads the model.
+            self._asked.update(names)
+            _state(model.graph, _observed(self._source, model, names, self._observer))
+            specs, unusable = infer(model)
+        return specs, unusable
+
+
+def _state(graph: onnx.GraphProto, values: Sequence[onnx.ValueInfoProto]) -> None:
+    """Let the graph say what these values look like."""
+    outputs = {value.name: value for value in graph.output}
+    for value in values:
+        if value.name in outputs:
+            outputs[value.name].CopyFrom(value)
+        else:
+            graph.value_info.append(value)
+
+
+def _observed(
+    source: SourceModel, model: onnx.ModelProto, names: Sequence[str], observer: Observer
+) -> list[onnx.ValueInfoProto]:
+    """What the runtime knows of some values; nothing where it cannot load the model."""
+    graph = model.graph
+    file = ModelFile(
+        source,
+        model,
+        list(graph.node),
+        list(graph.initializer),
+        graph.input,
+        [onnx.ValueInfoProto(name=name) for name in names],
+        doc="a model whose values are looked at",
+        graph_name="observed",
+    )
+    try:
+        specs = file.opened(observer)
+    except (EngineError, ModelError):
+        return []
+    return [
+        helper.make_tensor_value_info(
+            spec.name, helper.np_dtype_to_tensor_dtype(spec.numpy_dtype), list(spec.shape)
+        )
+        for spec in specs
+    ]
 
 
 def _stated(graph: onnx.GraphProto, bound: Bound) -> dict[str, onnx.ValueInfoProto]:

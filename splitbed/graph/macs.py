@@ -22,11 +22,17 @@ WEIGHT_INPUT: Final[Mapping[str, int]] = {
     "ConvInteger": 1,
     "ConvTranspose": 1,
     "DeformConv": 1,
+    "DynamicQuantizeMatMul": 1,
+    "FusedConv": 1,
+    "FusedGemm": 1,
+    "FusedMatMul": 1,
     "Gemm": 1,
     "GRU": 1,
     "LSTM": 1,
     "MatMul": 1,
     "MatMulInteger": 1,
+    "MatMulIntegerToFloat": 1,
+    "QGemm": 3,
     "QLinearConv": 3,
     "QLinearMatMul": 3,
     "RNN": 1,
@@ -61,7 +67,7 @@ def _transposed(node: onnx.NodeProto, shapes: Shapes) -> int:
 
 def _product(node: onnx.NodeProto, shapes: Shapes) -> int:
     left = shapes[node.input[0]]
-    turned = node.op_type == "Gemm" and bool(attribute(node, "transA", 0))
+    turned = bool(attribute(node, "transA", 0))
     return math.prod(shapes[node.output[0]]) * left[-2 if turned else -1]
 
 
@@ -100,12 +106,18 @@ _COUNTS: Final[Mapping[str, Callable[[onnx.NodeProto, Shapes], int]]] = {
     "ConvInteger": _convolution,
     "ConvTranspose": _transposed,
     "DeformConv": _convolution,
+    "DynamicQuantizeMatMul": _product,
     "Einsum": _einsum,
+    "FusedConv": _convolution,
+    "FusedGemm": _product,
+    "FusedMatMul": _product,
     "GRU": _recurrent(3),
     "Gemm": _product,
     "LSTM": _recurrent(4),
     "MatMul": _product,
     "MatMulInteger": _product,
+    "MatMulIntegerToFloat": _product,
+    "QGemm": _product,
     "QLinearConv": _convolution,
     "QLinearMatMul": _product,
     "RNN": _recurrent(1),

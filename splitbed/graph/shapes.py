@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from typing import Final, get_args
 
 import onnx
@@ -29,24 +29,13 @@ _NO_IMPORT: Final = re.compile(
 Specs = dict[str, TensorSpec]
 
 
-def infer(
-    model: onnx.ModelProto, stated: Mapping[str, onnx.ValueInfoProto] | None = None
-) -> tuple[Specs, dict[str, str]]:
+def infer(model: onnx.ModelProto) -> tuple[Specs, dict[str, str]]:
     """Specifications of all values with a known type and fixed shape, and why others have none.
 
-    What the file has `stated` of a value counts where inference knows nothing of it, and goes into
-    the inference of what follows. The second dictionary holds a clause for each value that cannot
-    cross a cut. Raises ModelError where the graph contradicts itself.
+    The second dictionary holds a clause for each value that cannot cross a cut. Raises ModelError
+    where the graph contradicts itself.
     """
-    found = _inferred(model)
-    specs, unusable = _specs(model, found)
-    helpful = [value for name, value in (stated or {}).items() if name in unusable]
-    if helpful:
-        specs, unusable = _specs(model, _inferred(model, helpful))
-    return specs, unusable
-
-
-def _specs(model: onnx.ModelProto, inferred: onnx.ModelProto) -> tuple[Specs, dict[str, str]]:
+    inferred = _inferred(model)
     values = {
         value.name: value
         for value in (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
@@ -60,7 +49,7 @@ def _specs(model: onnx.ModelProto, inferred: onnx.ModelProto) -> tuple[Specs, di
     for node in model.graph.node:
         # Where an operator is unknown, nothing behind it depends on the data for all one knows.
         reason = next((foreign[name] for name in reads(node) if name in foreign), "")
-        if not _is_known(node, model, local):
+        if not reason and not is_known(node, model, local):
             domain = f" of {node.domain}" if node.domain else ""
             reason = f"node '{label(node)}' is a {node.op_type}{domain}, whose shapes ONNX does "
             reason += "not know"
@@ -84,9 +73,10 @@ def _sort_in(
         )
 
 
-def _is_known(
+def is_known(
     node: onnx.NodeProto, model: onnx.ModelProto, local: Collection[tuple[str, str]]
 ) -> bool:
+    """Whether ONNX, or the model's own functions, say what the node's results look like."""
     if (node.domain, node.op_type) in local:
         return True
     versions = [opset.version for opset in model.opset_import if opset.domain == node.domain]
@@ -116,16 +106,8 @@ def _collect(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> None
             _collect(inner, shapes)
 
 
-def _inferred(
-    model: onnx.ModelProto, stated: Sequence[onnx.ValueInfoProto] = ()
-) -> onnx.ModelProto:
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     light = _without_weights(model)
-    outputs = {value.name: value for value in light.graph.output}
-    for value in stated:
-        if value.name in outputs:
-            outputs[value.name].CopyFrom(value)
-        else:
-            light.graph.value_info.append(value)
     try:
         return shape_inference.infer_shapes(
             light, check_type=False, strict_mode=False, data_prop=True
@@ -178,6 +160,7 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
         node.name = label(node)  # what inference says of a node, it says by its name
     graph.input.extend(source.input)
     graph.output.extend(source.output)
+    graph.value_info.extend(source.value_info)
     for tensor in source.initializer:
         small = math.prod(tensor.dims) <= KEPT_ELEMENTS
         if small and not is_detached(tensor) and not is_hollow(tensor):
