@@ -8,10 +8,12 @@ from typing import Final
 
 import numpy as np
 import onnx
+import pytest
 from numpy.typing import ArrayLike
 from onnx import helper, numpy_helper
 
 from splitbed.engine import Engine
+from splitbed.errors import ModelError
 from splitbed.graph import CanonicalModel, CutPoint, canonicalise, cut_points, extract, load
 from splitbed.graph.reading import reads, writes
 from splitbed.runnable import carry
@@ -68,6 +70,18 @@ def canonical(
 ) -> CanonicalModel:
     """The model, written to a file, loaded and canonicalised."""
     return canonicalise(load(saved(proto, folder / "model.onnx")), shapes)
+
+
+def refusal(
+    proto: onnx.ModelProto, folder: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> str:
+    """The one sentence with which a model is refused; it names the file."""
+    with pytest.raises(ModelError) as caught:
+        canonical(proto, folder, shapes)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    assert str(folder / "model.onnx") in sentence
+    return sentence
 
 
 def open_part(content: bytes | Path) -> Engine:

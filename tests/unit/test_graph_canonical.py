@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,7 @@ from splitbed.graph.fold import FOLDED_ELEMENTS
 from splitbed.graph.reading import captures, label, reads, rename, writes
 from splitbed.graph.shapes import KEPT_ELEMENTS
 from tests import models
-from tests.models import canonical, info, model, node, random_feed, run, saved, weights
-
-
-def refusal(
-    proto: onnx.ModelProto, folder: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> str:
-    """The one sentence with which a model is refused; it names the file."""
-    with pytest.raises(ModelError) as caught:
-        canonical(proto, folder, shapes)
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    assert str(folder / "model.onnx") in sentence
-    return sentence
+from tests.models import canonical, info, model, node, random_feed, refusal, run, saved, weights
 
 
 def refused_file(path: Path) -> str:

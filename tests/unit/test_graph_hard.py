@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from splitbed.errors import CutUnknown, EngineError, ModelError
+from splitbed.errors import CutUnknown, EngineError
 from splitbed.graph import (
     INPUT_CUT,
     OUTPUT_CUT,
@@ -31,7 +31,7 @@ from splitbed.graph import (
 from splitbed.tensor import DType
 from tests import control_flow, exports, hard_models, hard_values, models, networks, transformers
 from tests.hard_models import ROW, Case, any_feed, choice, decision, held, subgraph
-from tests.models import canonical, info, model, node, open_part, run, saved, weights
+from tests.models import canonical, info, model, node, open_part, refusal, run, saved, weights
 
 CASES = {
     **hard_models.ALL,
@@ -90,17 +90,6 @@ def graphs_at(cleaned: CanonicalModel, name: str) -> tuple[onnx.GraphProto, onnx
 
 def makers(graph: onnx.GraphProto) -> list[str]:
     return [name for item in graph.node for name in item.output]
-
-
-def refusal(
-    proto: onnx.ModelProto, folder: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> str:
-    """The one sentence with which a model is refused."""
-    with pytest.raises(ModelError) as caught:
-        canonical(proto, folder, shapes)
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    return sentence
 
 
 # ------------------------------------------------------------------------------- exact at every cut

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,7 @@ from splitbed.errors import ModelError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT, canonicalise, cut_points, extract, load
 from tests import control_flow, exports, hard_models, models, transformers
 from tests.hard_models import ROW, any_feed, choice, decision, external, held, subgraph
-from tests.models import canonical, info, model, node, run, saved, weights
-
-
-def refusal(
-    proto: onnx.ModelProto, folder: Path, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> str:
-    """The one sentence with which a model is refused."""
-    with pytest.raises(ModelError) as caught:
-        canonical(proto, folder, shapes)
-    sentence = str(caught.value)
-    assert "\n" not in sentence
-    return sentence
-
+from tests.models import canonical, info, model, node, refusal, run, saved, weights
 
 # ------------------------------------------------------------------ operators that ONNX has not got
 
