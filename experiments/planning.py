@@ -26,6 +26,7 @@ from netem.profiles import WRITTEN_FORM, find_profile
 from splitbed import codec, config
 from splitbed.codec import Calibration
 from splitbed.errors import RecordError, UsageError
+from splitbed.graph import list_cuts
 from splitbed.session import ProviderChoice
 
 _IDENTIFYING = (
@@ -123,6 +124,15 @@ def plan_run(
                 "every picture served for calibration and none is left to be measured: calibrate "
                 "from others with --calibration-images"
             )
+    listed = next(
+        (c for c in list_cuts(model.canonical).cuts if c.point.name == prepared.cut.name), None
+    )
+    if listed is not None and listed.marks.breaks:
+        notes.append(
+            f"the cut separates {listed.marks.breaks}, which a runtime fuses; at "
+            f"'{listed.marks.moved_to}' the same bytes cross"
+        )
+        say.print(notes[-1], highlight=False)
     _check_labels(model, pictures)
     codec.plan(options.codec, prepared.cut.boundary, found)
     frames = options.frames or len(pictures.paths)

@@ -153,3 +153,21 @@ def test_the_command_in_the_manifest_gives_the_same_run(
         "--edge-threads 1 --json"
     )
     assert msgspec.json.encode(found.settings)
+
+
+def test_a_cut_that_breaks_a_fusion_is_told(
+    model: PreparedModel, pictures: Path, tmp_path: Path
+) -> None:
+    broken = plan(model, pictures, tmp_path / "one", cut="layer1.0.add", codec="cast")
+    assert broken.notes == (
+        "the cut separates Add+Relu, which a runtime fuses; at 'layer1.0' the same bytes cross",
+    )
+    assert not plan(model, pictures, tmp_path / "two", cut="layer1.0", codec="cast").notes
+
+
+def test_a_cut_may_be_named_by_the_node_behind_it(
+    model: PreparedModel, pictures: Path, tmp_path: Path
+) -> None:
+    node = next(n for n in model.canonical.order if n.name and n.input[0] == "maxpool")
+    found = plan(model, pictures, tmp_path / "scratch", cut=f"before:{node.name}", codec="cast")
+    assert found.cut == "maxpool"
