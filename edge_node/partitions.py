@@ -115,6 +115,7 @@ class Partitions:
 
     def _cut(self, question: CutQuestion, stored: StoredModel) -> CutAnswer:
         model, task = stored.canonical, stored.task
+        model.require_fixed_outputs()
         at = {PICTURE_CUT: INPUT_CUT, RESULT_CUT: OUTPUT_CUT}.get(question.cut, question.cut)
         point = find_cut(model, stored.points, at, f"model '{question.model}'")
         parts = extract(model, point)

@@ -86,6 +86,7 @@ def prepare_model(path: Path) -> PreparedModel:
     source = load(path)  # first: a file that is no model needs no task
     task = find_task(path)
     canonical = canonicalise(source, shapes_to_bind(task, {}), observed)
+    canonical.require_fixed_outputs()
     fitted = task.fitted(canonical.inputs)
     dtype = next(spec.dtype for spec in canonical.inputs if spec.name == fitted.input)
     return PreparedModel(canonical, cut_points(canonical), fitted, Preprocessor(fitted, dtype))

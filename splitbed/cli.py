@@ -56,6 +56,9 @@ def _dispatch(arguments: list[str]) -> int:
         if target is not None:
             return _load(target[0], " ".join(arguments[:length]))(arguments[length:])
     group = [name for name in _COMMANDS if name.startswith(f"{arguments[0]} ")]
+    if group and arguments[1:2] in ([], ["-h"], ["--help"]):
+        sys.stdout.write(f"usage: splitbed {arguments[0]} COMMAND [--help]\n\n{_about(group)}")
+        return 0
     if group:
         raise UsageError(f"'splitbed {arguments[0]}' is followed by one of: " + ", ".join(group))
     raise UsageError(f"there is no command '{arguments[0]}'; see splitbed --help")
@@ -77,6 +80,10 @@ def _load(target: str, command: str) -> Callable[[Sequence[str]], int]:
         ) from error
 
 
+def _about(names: Sequence[str]) -> str:
+    return "".join(f"  {name:<17}{_COMMANDS[name][1]}\n" for name in names)
+
+
 def _help() -> str:
     lines = [
         "splitbed: cut an ONNX model, code the cut, send it over a certified link, measure it.",
@@ -84,7 +91,7 @@ def _help() -> str:
         "usage: splitbed COMMAND [--help]",
         "",
     ]
-    lines += [f"  {name:<17}{about}" for name, (_, about) in _COMMANDS.items()]
+    lines += _about(list(_COMMANDS)).splitlines()
     lines += [
         "",
         "exit codes: 0 done, 2 a mistake in what was asked, 3 running or coding a model",

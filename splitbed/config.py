@@ -191,7 +191,26 @@ def _from_text(text: object, hint: Any, flag: str) -> Any:
         return msgspec.convert(text, hint, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         shown = " ".join(map(str, text)) if isinstance(text, list) else text
-        raise UsageError(f"{flag} {shown}: {_clause(error)}") from error
+        choices = _choices(hint)
+        if choices and "enum" in str(error):
+            raise UsageError(f"{flag} {shown}: choose from {', '.join(choices)}") from error
+        clause = _clause(error).partition(" - at `$[")[0]  # the place is the flag
+        raise UsageError(f"{flag} {shown}: {clause}") from error
+
+
+def _choices(hint: Any) -> list[str]:
+    """What a field of fixed words may be, through everything that is around them."""
+    kind = msgspec.inspect.type_info(hint)
+    while not isinstance(kind, LiteralType):
+        if isinstance(kind, msgspec.inspect.Metadata):
+            kind = kind.type
+        elif isinstance(kind, UnionType):
+            kind = next(t for t in kind.types if not isinstance(t, NoneType))
+        elif isinstance(kind, CollectionType | msgspec.inspect.VarTupleType):
+            kind = kind.item_type
+        else:
+            return []
+    return [str(value) for value in kind.values]
 
 
 def _convert(values: dict[str, Any], kind: type[T], where: str) -> T:

@@ -8,7 +8,7 @@ SplitbedError                 1  anything splitbed refuses or fails at
 │   ├── ModelUnknown          2  no model of this name where it was looked for
 │   ├── ModelMismatch         2  a model of this name, but another one
 │   ├── CutUnknown            2  a cut that the model does not have, or that is not legal
-│   └── VerificationError     2  head then tail does not give what the uncut model gives
+│   └── VerificationError     3  head then tail does not give what the uncut model gives
 ├── TaskError                 2  a task description that does not fit its model
 │   └── PictureUnreadable     2  a picture that cannot be opened or decoded
 ├── EngineError               3  ONNX Runtime could not load or run a partition
@@ -92,6 +92,7 @@ class VerificationError(ModelError):
     """Head then tail does not give what the uncut model gives."""
 
     kind = "verification"
+    exit_code = 3
 
 
 class TaskError(SplitbedError):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import io
 import os
 import signal
 import sys
@@ -13,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from splitbed.errors import SplitbedError
+from splitbed.errors import RecordError, SplitbedError
 
 PARENT: Final = "SPLITBED_PARENT"
 """Environment variable: process id of the parent with which this process must end."""
@@ -25,8 +27,11 @@ _LOOK_UP_S: Final = 0.1
 
 def guarded(main: Callable[[], int], program: str) -> int:
     """Run `main`; turn what goes wrong into one sentence on standard error and an exit code."""
+    _make_writable()
     try:
-        return main()
+        code = main()
+        sys.stdout.flush()  # what is still to be written may fail, too
+        return code
     except SplitbedError as error:
         sys.stderr.write(f"{program}: {error}\n")
         return error.exit_code
@@ -35,8 +40,29 @@ def guarded(main: Callable[[], int], program: str) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing is wrong with us.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         return 0
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        _forget_output()
+        sys.stderr.write(f"{program}: cannot write what there is to say: {error.strerror}\n")
+        return RecordError.exit_code
+
+
+def _make_writable() -> None:
+    """Let whatever is written find a place: closed streams, and characters that they have not."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _forget_output() -> None:
+    """Send what is left in the buffer nowhere, so that the interpreter's end does not stumble."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def announce(**facts: Any) -> None:

@@ -22,6 +22,12 @@ class Bound:
         self._where = where
         self.sizes: dict[str, int] = {}
         """By the dimension's name (dim_param)."""
+        self.opened = any(
+            not dim.HasField("dim_value")
+            for value in graph.input
+            for dim in value.type.tensor_type.shape.dim
+        )
+        """Whether the file left any dimension open."""
         wanted = self._wanted(graph, dict(given))
         for value in graph.input:
             if value.name in wanted:
@@ -36,6 +42,9 @@ class Bound:
             value.type.tensor_type.shape.SetInParent()
             for size in shape:
                 dims.add().dim_value = size
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={_text(shape)}" for name, shape in self.shapes.items())
 
     def stated(self, value: onnx.ValueInfoProto) -> onnx.ValueInfoProto | None:
         """What the file says of a value, its named dimensions bound; None where that is not all."""
@@ -106,7 +115,7 @@ class Bound:
         ):
             raise ModelError(
                 f"{self._where}: input '{value.name}' leaves dimensions open "
-                f"({_shape_text(value)}): bind them, as in --shape {value.name}=1x3x224x224"
+                f"({_shape_text(value)}): bind them, as in --shape {value.name}={_example(value)}"
             )
         return tuple(sizes)
 
@@ -115,6 +124,17 @@ def leaves_batch_open(value: onnx.ValueInfoProto) -> bool:
     """Whether an input's first dimension has no size."""
     dims = value.type.tensor_type.shape.dim
     return len(dims) > 0 and not dims[0].HasField("dim_value")
+
+
+def _example(value: onnx.ValueInfoProto) -> str:
+    """A shape that fits: what is fixed as it is, a batch of one, picture sides, else a length."""
+    dims = value.type.tensor_type.shape.dim
+    side = 224 if len(dims) == 4 else 128
+    sizes = [
+        dim.dim_value if dim.HasField("dim_value") else BATCH if axis == 0 else side
+        for axis, dim in enumerate(dims)
+    ]
+    return _text(tuple(sizes)) if sizes else "1x3x224x224"
 
 
 def _text(shape: Shape) -> str:

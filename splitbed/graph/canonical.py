@@ -30,7 +30,7 @@ from splitbed.graph.file import ModelFile
 from splitbed.graph.fold import fold
 from splitbed.graph.functions import prepared, random_functions
 from splitbed.graph.reading import is_random, reads, writes
-from splitbed.graph.shapes import Specs, contradiction, infer, is_known
+from splitbed.graph.shapes import Specs, contradiction, element_types, foreign_values, infer
 from splitbed.graph.source import SourceModel
 from splitbed.tensor import ModelId, TensorSpec
 
@@ -49,6 +49,10 @@ class CanonicalModel(msgspec.Struct, frozen=True, dict=True):
     """As they were bound, by name."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    """Those with a fixed shape."""
+    open_outputs: dict[str, str]
+    """The others, with the reason: such a model can be cut and verified, but not run over a link,
+    whose replies have the shapes that were agreed on."""
     specs: Specs
     """Every value with a known type and fixed shape."""
     unusable: dict[str, str]
@@ -102,14 +106,25 @@ class CanonicalModel(msgspec.Struct, frozen=True, dict=True):
             self.proto,
             list(graph.node),
             list(graph.initializer),
-            [self.value_info(spec) for spec in self.inputs],
-            [self.value_info(spec) for spec in self.outputs],
+            [self.value_info(spec.name) for spec in self.inputs],
+            [self.value_info(value.name) for value in graph.output],
             doc="canonical form of a model",
             graph_name=graph.name or "model",
         )
 
-    def value_info(self, spec: TensorSpec) -> onnx.ValueInfoProto:
-        """`spec` as a part's input or output, its batch left open where it may be."""
+    def require_fixed_outputs(self) -> None:
+        """Raise ModelError where a reply would have no shape to agree on."""
+        for name, reason in self.open_outputs.items():
+            raise ModelError(
+                f"{self.source.path} can be cut but not run over a link, because its output "
+                f"'{name}' has no fixed shape ({reason}): export it without what makes that output"
+            )
+
+    def value_info(self, name: str) -> onnx.ValueInfoProto:
+        """A value as a part's input or output, its batch left open where it may be."""
+        if name in self.open_outputs:
+            return next(value for value in self.proto.graph.output if value.name == name)
+        spec = self.specs[name]
         element = helper.np_dtype_to_tensor_dtype(spec.numpy_dtype)
         shape: list[int | str] = list(spec.shape)
         if self.batch_free and shape:
@@ -156,14 +171,22 @@ def canonicalise(
         said = contradiction(model)
     except ModelError as error:
         raise ModelError(f"{where} is no valid graph: {error}") from error
+    if said and bound.opened:
+        raise ModelError(f"{where} does not fit the input shapes {bound}: {said}")
     if said:
         raise ModelError(f"{where} is no valid graph: {said}")
     drop_dead(graph)
     drop_unread_outputs(graph)
+    open_outputs = {}
+    types, foreign = element_types(model), foreign_values(model)
     for value in graph.output:
-        if value.name not in specs:
-            reason = unusable.get(value.name, f"the shape of '{value.name}' is not known")
+        if value.name in specs:
+            continue
+        reason = unusable.get(value.name, f"the shape of '{value.name}' is not known")
+        if value.name not in types or value.name in foreign:
             raise ModelError(f"{where} cannot be used with fixed shapes: {reason}")
+        value.type.tensor_type.elem_type = types[value.name]
+        open_outputs[value.name] = reason
     for value in graph.input:
         if value.name not in specs:
             raise ModelError(f"{where} cannot be cut: {unusable[value.name]}")
@@ -173,7 +196,8 @@ def canonicalise(
         proto=model,
         input_shapes=tuple(sorted(bound.shapes.items())),
         inputs=inputs,
-        outputs=tuple(specs[value.name] for value in graph.output),
+        outputs=tuple(specs[value.name] for value in graph.output if value.name in specs),
+        open_outputs=open_outputs,
         specs=specs,
         unusable=unusable,
         aliases=aliases,
@@ -203,10 +227,9 @@ class _Inference:
         if helpful:
             _state(model.graph, helpful)
             specs, unusable = infer(model)
-        local = {(function.domain, function.name) for function in model.functions}
-        foreign = any(not is_known(node, model, local) for node in model.graph.node)
-        names = [name for name in unusable if name not in self._asked]
-        if foreign and names and self._observer is not None:
+        foreign = foreign_values(model)
+        names = [name for name in unusable if name in foreign and name not in self._asked]
+        if names and self._observer is not None:
             # Asked once for each name: every time, the runtime loads the model.
             self._asked.update(names)
             _state(model.graph, _observed(self._source, model, names, self._observer))

@@ -90,7 +90,7 @@ def _fields(view: memoryview, start: int, end: int) -> Iterator[_Field]:
         else:
             raise ValueError(f"byte {begin} begins no field")
         if at > end or not number:
-            raise ValueError(f"the field at byte {begin} does not end where its message does")
+            raise ValueError(f"it ends in the middle of what begins at byte {begin} (cut off?)")
         yield _Field(number, wire, begin, body, at, value)
 
 

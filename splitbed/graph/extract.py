@@ -27,8 +27,8 @@ class ExtractedPart:
         part: Part,
         nodes: Sequence[onnx.NodeProto],
         initialisers: Sequence[onnx.TensorProto],
-        inputs: Sequence[TensorSpec],
-        outputs: Sequence[TensorSpec],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
     ) -> None:
         self._model, self._cut, self._part = model, cut, part
         self._nodes, self.initialisers = nodes, tuple(initialisers)
@@ -70,8 +70,8 @@ class ExtractedPart:
             part=self._part,
             sha256=self.file.sha256,
             file_bytes=self.file.nbytes,
-            inputs=self._inputs,
-            outputs=self._outputs,
+            inputs=tuple(_specs(self._model, self._inputs)),
+            outputs=tuple(_specs(self._model, self._outputs)),
         )
 
 
@@ -144,10 +144,8 @@ def _part(
     computed = {name for node in helpers for name in writes(node)}
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
     held = {tensor.name for tensor in weights} | computed
-    inputs = _specs(model, (name for name in needed if name not in held))
-    return ExtractedPart(
-        model, cut, part, [*helpers, *nodes], weights, inputs, _specs(model, outputs)
-    )
+    inputs = [name for name in needed if name not in held]
+    return ExtractedPart(model, cut, part, [*helpers, *nodes], weights, inputs, outputs)
 
 
 def file_bytes(
@@ -160,8 +158,8 @@ def file_bytes(
 ) -> int:
     """Size of a part's file whose nodes and initialisers take `content_bytes`, not made for it."""
     graph = content_bytes + _field_bytes(len(_graph_name(model, part).encode()))
-    for spec in _specs(model, (*inputs, *outputs)):
-        graph += _field_bytes(model.value_info(spec).ByteSize())
+    for name in (*inputs, *outputs):
+        graph += _field_bytes(model.value_info(name).ByteSize())
     frame = frame_of(model.proto, _doc(cut, part)).ByteSize()
     return frame + _field_bytes(graph)
 
@@ -180,4 +178,5 @@ def _graph_name(model: CanonicalModel, part: Part) -> str:
 
 
 def _specs(model: CanonicalModel, names: Iterable[str]) -> list[TensorSpec]:
-    return [model.specs[name] for name in names]
+    """Outputs without a fixed shape have none."""
+    return [model.specs[name] for name in names if name in model.specs]

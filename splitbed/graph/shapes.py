@@ -44,20 +44,12 @@ def infer(model: onnx.ModelProto) -> tuple[Specs, dict[str, str]]:
     unusable: dict[str, str] = {}
     for value in model.graph.input:
         _sort_in(values[value.name], specs, unusable, "")
-    foreign: dict[str, str] = {}
-    local = {(function.domain, function.name) for function in model.functions}
+    foreign = foreign_values(model)
     for node in model.graph.node:
-        # Where an operator is unknown, nothing behind it depends on the data for all one knows.
-        reason = next((foreign[name] for name in reads(node) if name in foreign), "")
-        if not reason and not is_known(node, model, local):
-            domain = f" of {node.domain}" if node.domain else ""
-            reason = f"node '{label(node)}' is a {node.op_type}{domain}, whose shapes ONNX does "
-            reason += "not know"
         for name in writes(node):
             value = values.get(name) or onnx.ValueInfoProto(name=name)
-            _sort_in(value, specs, unusable, reason)
-            if name in unusable and reason:
-                foreign[name] = reason
+            # Behind an unknown operator, nothing depends on the data for all one knows.
+            _sort_in(value, specs, unusable, foreign.get(name, ""))
     return specs, unusable
 
 
@@ -73,7 +65,33 @@ def _sort_in(
         )
 
 
-def is_known(
+def element_types(model: onnx.ModelProto) -> dict[str, int]:
+    """The element type of every tensor of numbers, whatever is known of its shape."""
+    inferred = _inferred(model).graph
+    found = {}
+    for value in (*inferred.input, *inferred.value_info, *inferred.output):
+        element = value.type.tensor_type.elem_type
+        if value.type.HasField("tensor_type") and _dtype_name(element) in _DTYPES:
+            found[value.name] = element
+    return found
+
+
+def foreign_values(model: onnx.ModelProto) -> dict[str, str]:
+    """Values made by operators that ONNX does not know, or from such values; the first operator."""
+    local = {(function.domain, function.name) for function in model.functions}
+    found: dict[str, str] = {}
+    for node in model.graph.node:
+        reason = next((found[name] for name in reads(node) if name in found), "")
+        if not reason and not _is_known(node, model, local):
+            domain = f" of {node.domain}" if node.domain else ""
+            reason = f"node '{label(node)}' is a {node.op_type}{domain}, whose shapes ONNX does "
+            reason += "not know"
+        if reason:
+            found |= dict.fromkeys(writes(node), reason)
+    return found
+
+
+def _is_known(
     node: onnx.NodeProto, model: onnx.ModelProto, local: Collection[tuple[str, str]]
 ) -> bool:
     """Whether ONNX, or the model's own functions, say what the node's results look like."""
@@ -176,11 +194,8 @@ def _spec_of(value: onnx.ValueInfoProto) -> tuple[TensorSpec | None, str]:
     if not value.type.HasField("tensor_type"):
         return None, f"'{value.name}' is no tensor"
     tensor = value.type.tensor_type
-    try:
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
-    except (KeyError, TypeError):
-        dtype = "undefined"
-    if dtype not in _DTYPES or tensor.elem_type in (TensorProto.STRING, TensorProto.UNDEFINED):
+    dtype = _dtype_name(tensor.elem_type)
+    if dtype not in _DTYPES:
         return None, f"'{value.name}' has elements of type {dtype}"
     if not tensor.HasField("shape"):
         return None, f"the shape of '{value.name}' depends on the data"
@@ -190,3 +205,13 @@ def _spec_of(value: onnx.ValueInfoProto) -> tuple[TensorSpec | None, str]:
             return None, f"dimension {axis} of '{value.name}' depends on the data"
         sizes.append(dim.dim_value)
     return TensorSpec(value.name, dtype, tuple(sizes)), ""  # type: ignore[arg-type]
+
+
+def _dtype_name(element: int) -> str:
+    """Numpy's name of an element type; one that is no DType for what cannot cross."""
+    if element in (TensorProto.STRING, TensorProto.UNDEFINED):
+        return TensorProto.DataType.Name(element).lower()
+    try:
+        return str(helper.tensor_dtype_to_np_dtype(element).name)
+    except (KeyError, TypeError):
+        return "undefined"

@@ -117,10 +117,15 @@ def load(path: Path) -> SourceModel:
         raise ModelUnknown(f"there is no model file {path}") from error
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
-    if not proto.ir_version or not proto.opset_import or not proto.graph.node:
-        raise ModelError(
-            f"{path} is not an ONNX model: it has no graph; export your network to ONNX first"
-        )
+    for what, is_there in (
+        ("version", proto.ir_version),
+        ("opset import", proto.opset_import),
+        ("node in its graph", proto.graph.node),
+    ):
+        if not is_there:
+            raise ModelError(
+                f"{path} is not an ONNX model: it has no {what}; export your network to ONNX first"
+            )
     graphs: list[onnx.GraphProto | onnx.FunctionProto] = [proto.graph, *proto.functions]
     if not all(isinstance(text, str) for graph in graphs for text in _texts(graph)):
         raise ModelError(f"{path} is not an ONNX model: a name in it is no text")

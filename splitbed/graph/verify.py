@@ -63,7 +63,7 @@ class Verifier:
     ) -> None:
         self._model, self._opener, self._tolerance = model, opener, tolerance
         self._feeds = [dict(feed) for feed in feeds]
-        names = [spec.name for spec in model.outputs]
+        names = [value.name for value in model.proto.graph.output]
         # One after the other: of a large model, memory holds one copy.
         source = opener(model.source.given)
         given = [

@@ -146,7 +146,7 @@ def test_missing_options_are_named_as_they_are_written() -> None:
         (["--window", "0"], "--window 0: expected a whole number >= 1"),
         (["--window", "1.5"], "--window 1.5: expected"),
         (["--timeout-s", "0"], "--timeout-s 0: expected a number > 0"),
-        (["--provider", "tpu"], "--provider tpu: invalid enum value 'tpu'"),
+        (["--provider", "tpu"], "--provider tpu: choose from auto, cpu"),
         (["--wndow", "1"], "unrecognized arguments: --wndow 1; see splitbed thing --help"),
         (["--win", "1"], "unrecognized arguments: --win 1"),  # no abbreviations
         (["--keep=yes"], "ignored explicit argument 'yes'"),

@@ -13,12 +13,32 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from splitbed.errors import ModelError, ModelUnknown
-from splitbed.graph import INPUT_CUT, OUTPUT_CUT, CanonicalModel, canonicalise, cut_points, load
+from splitbed.graph import (
+    INPUT_CUT,
+    OUTPUT_CUT,
+    CanonicalModel,
+    canonicalise,
+    cut_points,
+    extract,
+    load,
+    verify,
+)
 from splitbed.graph.fold import FOLDED_ELEMENTS
 from splitbed.graph.reading import captures, label, reads, rename, writes
 from splitbed.graph.shapes import KEPT_ELEMENTS
 from tests import models
-from tests.models import canonical, info, model, node, random_feed, refusal, run, saved, weights
+from tests.models import (
+    canonical,
+    info,
+    model,
+    node,
+    open_part,
+    random_feed,
+    refusal,
+    run,
+    saved,
+    weights,
+)
 
 
 def refused_file(path: Path) -> str:
@@ -304,9 +324,28 @@ def test_input_that_is_a_sequence_is_named(tmp_path: Path) -> None:
     assert "input 'q' is no tensor" in refusal(proto, tmp_path)
 
 
-def test_output_with_a_shape_of_the_data_is_named(tmp_path: Path) -> None:
-    proto = model([node("NonZero", ["x"], ["y"])], [info("x", [1, 4])], [info("y", None, "int64")])
-    assert "dimension 1 of 'y' depends on the data" in refusal(proto, tmp_path)
+def test_output_with_a_shape_of_the_data_can_be_cut_before_and_not_after(tmp_path: Path) -> None:
+    proto = model(
+        [
+            node("Relu", ["x"], ["r"]),
+            node("NonZero", ["r"], ["y"]),
+            node("Neg", ["r"], ["n"]),
+            node("Tanh", ["n"], ["z"]),
+        ],
+        [info("x", [1, 4])],
+        [info("y", None, "int64"), info("z", None)],
+    )
+    cleaned = canonical(proto, tmp_path)
+    assert cleaned.open_outputs == {"y": "dimension 1 of 'y' depends on the data"}
+    assert [spec.name for spec in cleaned.outputs] == ["z"]
+    legal = {point.name: point.cut is not None for point in cut_points(cleaned)}
+    assert legal == {INPUT_CUT: True, "r": True, "y": False, "n": False, OUTPUT_CUT: False}
+    feed = random_feed(cleaned)
+    for point in cut_points(cleaned):
+        if point.cut is not None:
+            assert verify(cleaned, extract(cleaned, point), [feed], open_part).same_top1 == 1
+    with pytest.raises(ModelError, match="its output 'y' has no fixed shape"):
+        cleaned.require_fixed_outputs()
 
 
 @pytest.mark.parametrize("operator", ["MatMul", "NoSuchOperator"])
