@@ -6,6 +6,7 @@ the work beside it.
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,8 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
-from splitbed.errors import RecordError, UsageError
+from experiments.files import written
+from splitbed.errors import UsageError
 from splitbed.graph import CanonicalModel, Listing
 
 _FORMATS: Final = (".svg", ".png", ".pdf")
@@ -26,7 +28,8 @@ _STYLE: Final[dict[Any, Any]] = {
     "font.size": 10,
     "axes.spines.top": False,
 }
-_BLUE, _ORANGE, _GREEN, _GREY = "#3182bd", "#e6550d", "#31a354", "#b0b0b0"
+_BLUE, _ORANGE, _GREEN, _GREY = "#6baed6", "#e6550d", "#31a354", "#c7c7c7"
+_DARK: Final = "#08519c"
 
 
 def draw_cuts(model: CanonicalModel, listing: Listing, path: Path) -> None:
@@ -37,42 +40,25 @@ def draw_cuts(model: CanonicalModel, listing: Listing, path: Path) -> None:
         )
     legal = listing.legal
     places = [cut.point.position for cut in legal]
-    sizes = [cut.point.cut.nbytes / 1e6 for cut in legal if cut.point.cut is not None]
     with plt.rc_context(_STYLE):
         figure, (top, bottom) = plt.subplots(
-            2, 1, figsize=(10, 6.2), sharex=True, height_ratios=(3, 2), layout="constrained"
+            2, 1, figsize=(10, 7), sharex=True, height_ratios=(3, 2), layout="constrained"
         )
-        single = [cut.marks.single for cut in legal]
-        colours = [_BLUE if one else _GREY for one in single]
-        top.bar(places, sizes, width=1.0, color=colours, linewidth=0)
-        top.set_yscale("log")
-        top.set_ylabel("intermediate data, MB (10⁶ bytes)")
-        given = sum(spec.nbytes for spec in model.inputs) / 1e6
-        top.axhline(given, color=_ORANGE, linewidth=1, linestyle="--")
-        top.text(
-            places[-1], given, "the model's input", color=_ORANGE, ha="right", va="bottom", size=9
+        figure.suptitle(
+            f"{model.source.path.name}: {len(legal)} cuts, {listing.parameters / 1e6:.2f} M "
+            f"parameters, {listing.macs / 1e6:,.0f} M MACs",
+            x=0.01,
+            ha="left",
+            size=11,
         )
-        _name_stages(top, legal)
-        handles = [Rectangle((0, 0), 1, 1, color=c) for c in (_BLUE, _GREY)]
-        top.legend(
-            handles,
-            ["one tensor crosses", "several cross"],
-            loc="lower left",
-            fontsize=9,
-            framealpha=0.9,
-        )
-        refused = [cut.point.position for cut in listing.cuts if cut.cost is None]
-        if refused:
-            top.plot(
-                refused, [min(sizes)] * len(refused), "x", color=_ORANGE, markersize=4, zorder=3
-            )
+        _draw_bytes(top, model, listing)
         bottom.step(
             places, [len(cut.point.tensors) for cut in legal], where="mid", color=_BLUE, linewidth=1
         )
-        bottom.set_ylabel("branches", color=_BLUE)
+        bottom.set_ylabel("branches (tensors that cross)", color=_BLUE)
         bottom.set_ylim(bottom=0)
         bottom.yaxis.get_major_locator().set_params(integer=True)
-        bottom.set_xlabel("nodes in the head, in topological order")
+        bottom.set_xlabel("nodes in the head: `at` in the table of `splitbed model cuts`")
         share = bottom.twinx()
         for values, whole, colour, label in (
             ([c.cost.head_macs for c in legal if c.cost], listing.macs, _GREEN, "MACs"),
@@ -87,40 +73,81 @@ def draw_cuts(model: CanonicalModel, listing: Listing, path: Path) -> None:
             share.plot(places, shares, color=colour, linewidth=1.5, label=f"{label} in the head")
         share.set_ylabel("share of the model, %")
         share.set_ylim(0, 102)
-        share.legend(loc="upper left", fontsize=9, framealpha=0.9)
-        top.set_title(
-            f"{model.source.path.name}: {len(legal)} cuts, {listing.parameters / 1e6:.2f} M "
-            f"parameters, {listing.macs / 1e6:,.0f} M MACs",
-            loc="left",
-            size=11,
-        )
+        share.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, frameon=False)
         top.set_xlim(-0.5, places[-1] + 0.5)
-        try:
-            # A date in the file would make every picture another file.
-            plain = {"Date": None} if path.suffix.lower() == ".svg" else None
-            figure.savefig(path, dpi=150, metadata=plain)
-        except OSError as error:
-            raise RecordError(f"cannot write the picture {path}: {error.strerror}") from error
-        finally:
-            plt.close(figure)
+        content = io.BytesIO()
+        # A date in the file would make every picture another file.
+        plain = {"Date": None} if path.suffix.lower() == ".svg" else None
+        kind = path.suffix.lower().removeprefix(".")
+        figure.savefig(content, format=kind, dpi=150, metadata=plain)
+        plt.close(figure)
+    written(path, content.getvalue())
 
 
-def _name_stages(axes: Any, legal: Any) -> None:
-    """A mark at the end of each stage, with its bytes."""
-    width = legal[-1].point.position
-    labelled = -width
-    for cut in legal:
-        if cut.marks.stage and cut.point.cut is not None:
-            size = cut.point.cut.nbytes / 1e6
-            axes.plot([cut.point.position], [size], marker="v", color="#222", markersize=5)
-            if cut.point.position - labelled < 0.035 * width:
-                continue  # two labels in one place cannot be read
-            labelled = cut.point.position
-            axes.annotate(
-                f"{size:.2g}",
-                (cut.point.position, size),
-                textcoords="offset points",
-                xytext=(0, 5),
-                ha="center",
-                size=8,
-            )
+def _draw_bytes(axes: Any, model: CanonicalModel, listing: Listing) -> None:
+    """Bars on a scale of powers of ten; what no other cut beats in the strong colour."""
+    legal = listing.legal
+    places = [cut.point.position for cut in legal]
+    sizes = [cut.point.cut.nbytes for cut in legal if cut.point.cut is not None]
+    kinds = {
+        "one tensor crosses": _BLUE,
+        "several cross": _GREY,
+        "no other cut has fewer bytes and less work": _DARK,
+    }
+    colours = [
+        _DARK if not cut.marks.dominated_by else _BLUE if cut.marks.single else _GREY
+        for cut in legal
+    ]
+    axes.bar(places, sizes, width=1.0, color=colours, linewidth=0)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: _bytes_text(value))
+    axes.set_ylabel("intermediate data")
+    given = sum(spec.nbytes for spec in model.inputs)
+    axes.axhline(given, color=_ORANGE, linewidth=1, linestyle="--")
+    axes.text(
+        places[-1], given, "the model's input ", color=_ORANGE, ha="right", va="bottom", size=9
+    )
+    refused = [cut.point.position for cut in listing.cuts if cut.cost is None]
+    handles: list[Any] = [Rectangle((0, 0), 1, 1, color=colour) for colour in kinds.values()]
+    labels = list(kinds)
+    if refused:
+        (mark,) = axes.plot(refused, [min(sizes)] * len(refused), "x", color=_ORANGE, markersize=4)
+        handles.append(mark)
+        labels.append("cannot be cut")
+    ends = [(c.point.position, c.point.cut.nbytes) for c in legal if c.marks.stage and c.point.cut]
+    (mark,) = axes.plot(*zip(*ends, strict=True), "v", color="#222", markersize=5)
+    _label(axes, ends, legal[-1].point.position)
+    axes.legend(
+        [*handles, mark],
+        [*labels, "a stage ends"],
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=3,
+        fontsize=9,
+        frameon=False,
+    )
+
+
+def _label(axes: Any, ends: list[tuple[int, int]], width: int) -> None:
+    """Bytes at the ends of stages, as far as they do not stand in each other's place."""
+    last = -width
+    for at, nbytes in ends:
+        if at - last < 0.05 * width:
+            continue
+        last = at
+        axes.annotate(
+            _bytes_text(nbytes),
+            (at, nbytes),
+            textcoords="offset points",
+            xytext=(0, 5),
+            ha="center",
+            size=8,
+        )
+
+
+def _bytes_text(value: float) -> str:
+    """With three digits and a decimal unit."""
+    for unit, size in (("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g} B"

@@ -7,49 +7,53 @@ from collections.abc import Sequence
 from typing import Any, Final, TextIO
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from experiments.terminal import plain as plain_name
+from experiments.terminal import shown
 from splitbed.graph import ListedCut, Listing
 from splitbed.tensor import TensorSpec
 
 MARKS: Final = {
-    "S": "a stage ends here",
-    "L": "a layer ends here: the number of operators with weights before it",
+    "S": "a stage ends",
+    "L": "a layer ends",
     "-": "another cut has no more bytes and no more work before it",
     "!": "breaks a fusion: the next cut has the same bytes",
     "~": "changing the layout of so many bytes takes time that shows",
 }
 
 
-def print_cuts(cuts: Sequence[ListedCut], listing: Listing, console: Console) -> None:
+def cuts_table(cuts: Sequence[ListedCut], listing: Listing) -> Table:
     """One row a cut; what crosses beside the newest tensor stands below it with a plus."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("MACs", "params", "head MB", "n", "bytes"):
+    for heading in ("at", "MACs", "params", "head MB", "n", "bytes"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("marks", no_wrap=True)
-    table.add_column("cut", overflow="fold")
+    table.add_column("cut", overflow="fold", min_width=20)
     for listed in cuts:
         point, cost = listed.point, listed.cost
         if point.cut is None or cost is None:
-            table.add_row("", "", "", str(len(point.tensors)), "-", "", _refusal(listed))
+            found = [str(point.position), "", "", "", str(len(point.tensors)), "-", ""]
+            table.add_row(*found, shown(_refusal(listed)))
             continue
         others = [spec for spec in point.cut.boundary if spec.name != point.name]
         names = [point.name]
         if point.name not in point.tensors:
             names[0] += "".join(f"  {shape_text(spec)}" for spec in others[:1])
             others = others[1:]
-        names += [f"+ {spec.name}" for spec in others]
+        names += [f"+{spec.name}" for spec in others]
         table.add_row(
+            str(point.position),
             _pct(cost.head_macs, listing.macs),
             _pct(cost.head_parameters, listing.parameters),
             f"{cost.head_file_bytes / 1e6:.2f}",
             str(len(point.tensors)),
             f"{point.cut.nbytes:,}",
             marks_text(listed),
-            "\n".join(names),
+            Text("\n".join(map(plain_name, names))),
         )
-    console.print(table, highlight=False)
+    return table
 
 
 def marks_text(listed: ListedCut) -> str:
@@ -108,4 +112,4 @@ def _share(part: int, whole: int) -> float:
 
 
 def _pct(part: int, whole: int) -> str:
-    return f"{_share(part, whole):.1f} %"
+    return f"{_share(part, whole):.1f} %" if whole else ""

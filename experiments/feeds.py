@@ -32,16 +32,20 @@ def pictures(model: CanonicalModel, folder: Path, count: int) -> Feeds:
         {task.input: preprocessor.tensor(preprocessor.picture(read_picture(path)))}
         for path in paths
     ]
-    return Feeds(arrays, f"{len(paths)} pictures of {folder}")
+    return Feeds(arrays, f"{len(paths)} picture{'s' * (len(paths) > 1)} of {folder}")
 
 
 def arrays_of(model: CanonicalModel, file: Path) -> Feeds:
     """One input from an .npz file with an array for each of the model's inputs."""
     try:
-        with np.load(file) as held:
-            found = {name: held[name] for name in held.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UsageError(f"cannot read arrays from {file}: {error}") from error
+        held = np.load(file)
+        found = {name: held[name] for name in held.files}
+    except OSError as error:
+        raise UsageError(f"cannot read arrays from {file}: {error.strerror or error}") from error
+    except (AttributeError, ValueError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"{file} is no .npz file of plain arrays: write it with numpy.savez(FILE, NAME=array)"
+        ) from error
     feed: dict[str, Array] = {}
     for spec in model.inputs:
         if spec.name not in found:

@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from splitbed import zoo
 from splitbed.engine import observed
-from splitbed.errors import UsageError
+from splitbed.errors import ModelUnknown, UsageError
 from splitbed.graph import CanonicalModel, built, canonicalise, load
 from splitbed.task import shapes_to_bind, written_task
 
@@ -16,7 +16,7 @@ ZOO: Final = "zoo:"
 """Stands before the name of a reference network, as in zoo:resnet50."""
 
 MODEL_HELP: Final = "an ONNX file, or a network of `splitbed model zoo`, as in zoo:resnet50"
-SHAPE_HELP: Final = "bind an open input, as in input=1x3x224x224"
+SHAPE_HELP: Final = "bind an open input, as in input=1x3x224x224; for each input once"
 
 
 def open_model(
@@ -26,11 +26,17 @@ def open_model(
 
     Networks of the zoo come with `weights`: hollow ones can be listed and not run.
     """
-    given = dict(map(_shape_of, shapes))
+    given: dict[str, tuple[int, ...]] = {}
+    for text in shapes:
+        tensor, shape = _shape_of(text)
+        if given.setdefault(tensor, shape) != shape:
+            raise UsageError(f"--shape gives '{tensor}' two shapes: give each input one")
     if name.startswith(ZOO):
         network = name.removeprefix(ZOO)
         return canonicalise(built(name, zoo.build(network, weights=weights)), given)
     path = Path(name).expanduser()
+    if name in zoo.NAMES and not path.exists():
+        raise ModelUnknown(f"there is no model file {name}: did you mean {ZOO}{name}?")
     source = load(path)
     return canonicalise(source, shapes_to_bind(written_task(path), given), observed)
 

@@ -20,6 +20,13 @@ class Progress:
         self._visible = False
         self._watched = self._stream.isatty()
 
+    def show(self) -> None:
+        """Show the line now: of something whose first step may take long."""
+        if self._watched:
+            self._visible = True
+            self._stream.write(f"\r\x1b[K{self._what} ...")
+            self._stream.flush()
+
     def update(self, done: int) -> None:
         """`done` of the total are done."""
         now = time.monotonic()

@@ -8,13 +8,15 @@ and `zoo` are the only ones that import `onnx`; what it takes to run a model is 
 """
 
 from splitbed.graph.canonical import CANONICALISER, CanonicalModel, Observer, canonicalise
-from splitbed.graph.cost import PartCost, operator_costs, parameter_count
+from splitbed.graph.cost import PartCost, operator_costs, parameter_count, uncounted
 from splitbed.graph.cuts import INPUT_CUT, OUTPUT_CUT, CutPoint, cut_points
 from splitbed.graph.extract import ExtractedPart, Parts, extract
+from splitbed.graph.file import Replacing
 from splitbed.graph.listing import ListedCut, Listing, list_cuts
 from splitbed.graph.naming import find_cut
 from splitbed.graph.source import SourceModel, built, load
 from splitbed.graph.verify import Opener, Verification, Verifier, verify
+from splitbed.graph.weights import write_all
 
 __all__ = [
     "CANONICALISER",
@@ -29,6 +31,7 @@ __all__ = [
     "Opener",
     "PartCost",
     "Parts",
+    "Replacing",
     "SourceModel",
     "Verification",
     "Verifier",
@@ -41,5 +44,7 @@ __all__ = [
     "load",
     "operator_costs",
     "parameter_count",
+    "uncounted",
     "verify",
+    "write_all",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from splitbed.graph.reading import is_onnx, label, reads, rename, subgraphs, writes
+from splitbed.graph.reading import is_onnx, is_random, label, reads, rename, subgraphs, writes
 
 
 def free_outputs(graph: onnx.GraphProto) -> None:
@@ -104,14 +104,20 @@ def _all_names(graph: onnx.GraphProto) -> set[str]:
 
 
 def drop_identities(graph: onnx.GraphProto) -> dict[str, str]:
-    """Remove nodes that only give a value another name; those names, and what they stand for."""
+    """Remove nodes that only give a value another name; those names, and what they stand for.
+
+    Identities, and Dropouts that drop nothing, because nobody trains.
+    """
+    read = {value.name for value in graph.output}
+    for node in graph.node:
+        read.update(reads(node))
     outputs = {value.name for value in graph.output}
     produced = {name for node in graph.node for name in writes(node)}
     names: dict[str, str] = {}
     kept: list[onnx.NodeProto] = []
     for node in graph.node:
         rename(node, names)
-        if node.op_type == "Identity" and is_onnx(node) and node.input:
+        if _only_renames(node, read) and node.input:
             source, target = node.input[0], node.output[0]
             if target not in outputs:
                 names[target] = source
@@ -126,6 +132,15 @@ def drop_identities(graph: onnx.GraphProto) -> dict[str, str]:
     if len(kept) != len(graph.node):
         _replace_nodes(graph, kept)
     return names
+
+
+def _only_renames(node: onnx.NodeProto, read: set[str]) -> bool:
+    if not is_onnx(node):
+        return False
+    if node.op_type == "Dropout":
+        # A mask that is read, or a training mode that may be on, make it more than a name.
+        return not is_random(node) and read.isdisjoint(node.output[1:])
+    return node.op_type == "Identity"
 
 
 def _rename_value(nodes: list[onnx.NodeProto], source: str, target: str) -> bool:

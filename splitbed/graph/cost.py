@@ -17,7 +17,7 @@ from splitbed.graph.cuts import CutPoint
 from splitbed.graph.detach import with_length
 from splitbed.graph.extract import extract, file_bytes
 from splitbed.graph.file import MOST_BYTES, tensor_bytes
-from splitbed.graph.macs import node_macs
+from splitbed.graph.macs import is_counted, node_macs
 from splitbed.graph.reading import is_onnx, reads, writes
 from splitbed.graph.shapes import all_shapes
 from splitbed.graph.weights import is_detached, node_tensors, stored_bytes
@@ -178,6 +178,18 @@ def operator_costs(model: CanonicalModel) -> list[dict[str, Any]]:
         row["parameters"] += sum(left.pop(value, 0) for value in reads(node))
         row["macs"] += node_macs(node, shapes)
     return sorted(found.values(), key=lambda row: (-row["macs"], -row["parameters"], -row["nodes"]))
+
+
+def uncounted(model: CanonicalModel) -> dict[str, int]:
+    """Operators whose work is not known, and how many nodes: foreign ones, unknown shapes."""
+    shapes = all_shapes(model.proto)
+    found: dict[str, int] = {}
+    for node in model.order:
+        known = is_onnx(node) or is_counted(node)
+        if not known or (is_counted(node) and not node_macs(node, shapes)):
+            name = node.op_type if is_onnx(node) else f"{node.domain}.{node.op_type}"
+            found[name] = found.get(name, 0) + 1
+    return found
 
 
 class _Sums:

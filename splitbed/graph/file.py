@@ -140,17 +140,19 @@ class ModelFile:
     def write(self, path: Path) -> tuple[Path, ...]:
         """Write the file, and a data file beside it where it is large; what was written.
 
-        A file that is there is replaced only when the new one is whole. Raises OSError.
+        A file that is there is replaced only when the new one is whole. Raises OSError, and
+        ModelError where it would be the model that is read.
         """
+        data = path.with_name(f"{path.name}.data")
+        self._source.check_apart(path, data)
         if not self.is_large:
-            with _replacing(path) as file:
+            with Replacing(path) as file:
                 self._copy(self._layout(), file)
             return (path,)
         self._check_weights()
-        data = path.with_name(f"{path.name}.data")
-        with _replacing(data) as file:
+        with Replacing(data) as file:
             self._copy(self._data(), file)
-        with _replacing(path) as file:
+        with Replacing(path) as file:
             graph = self._with_data_beside(data.name)[0]
             write_all(file, graph.SerializeToString(deterministic=True))
         return (path, data)
@@ -228,7 +230,7 @@ def _read(layout: Iterable[bytes | Blob]) -> Iterator[bytes]:
             yield from piece.chunks()
 
 
-class _replacing:  # noqa: N801 (used like a function)
+class Replacing:
     """A file that takes the place of `path` when everything was written."""
 
     def __init__(self, path: Path) -> None:

@@ -56,6 +56,11 @@ def node_macs(node: onnx.NodeProto, shapes: Shapes) -> int:
         return 0
 
 
+def is_counted(node: onnx.NodeProto) -> bool:
+    """Whether the operator multiplies and accumulates, as far as is known here."""
+    return node.op_type in _COUNTS
+
+
 def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:
     weight = shapes[node.input[WEIGHT_INPUT[node.op_type]]]
     return math.prod(shapes[node.output[0]]) * math.prod(weight[1:])

@@ -92,8 +92,11 @@ def _at_node(
 def _listed(
     model: CanonicalModel, points: Sequence[CutPoint], name: str, what: str
 ) -> CutPoint | None:
-    wanted = list(dict.fromkeys(part.strip() for part in name.split(",") if part.strip()))
+    wanted = [part.strip() for part in name.split(",") if part.strip()]
     wanted = [model.aliases.get(tensor, tensor) for tensor in wanted]
+    twice = next((tensor for tensor in wanted if wanted.count(tensor) > 1), None)
+    if twice is not None:
+        raise CutUnknown(f"{what} cannot be cut at '{name}': '{twice}' is named twice")
     order = model.order
     maker = {value: at for at, node in enumerate(order) for value in writes(node)}
     inputs = {value.name for value in model.proto.graph.input}

@@ -22,6 +22,7 @@ from splitbed.graph.weights import (
     placed,
     stored_bytes,
     tensors,
+    whole_bytes,
 )
 
 HASHED_AT_ONCE_BYTES: Final = 64 << 20
@@ -48,8 +49,10 @@ class SourceModel:
         # Time of change and size of each file, when it was read.
         files = (path, *self.data_files) if content is None else ()
         self._stamps = {file: _stamp(file) for file in files}
-        self.file_bytes = sum(size for _, size in self._stamps.values()) or len(content or b"")
-        """Main file and external data."""
+        self.file_bytes = sum(size for _, size in self._stamps.values())
+        """Main file and external data; of a hollow model, what its file would have."""
+        if content is not None:
+            self.file_bytes = whole_bytes(proto)
 
     @cached_property
     def sha256(self) -> str:
@@ -80,6 +83,15 @@ class SourceModel:
         """Raise ModelError where a file is no longer the one that was read."""
         for path in self._stamps:
             self._check_unchanged(path)
+
+    def check_apart(self, *targets: Path) -> None:
+        """Raise ModelError where writing to one of `targets` would destroy what is read."""
+        own = {path.resolve() for path in self._stamps}
+        for target in targets:
+            if target.resolve() in own:
+                raise ModelError(
+                    f"{target} is the model that is cut: write the parts to another folder"
+                )
 
     def _check_unchanged(self, path: Path) -> None:
         try:

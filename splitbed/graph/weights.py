@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from splitbed.errors import ModelError
+from splitbed.graph.detach import with_length
 
 CHUNK_BYTES: Final = 1 << 20
 """Weights are copied in pieces of this size."""
@@ -140,6 +141,17 @@ def is_hollow(tensor: TensorProto) -> bool:
             )
         )
     )
+
+
+def whole_bytes(proto: onnx.ModelProto) -> int:
+    """Size of a model's file if its hollow tensors had data."""
+    before = graph = proto.graph.ByteSize()
+    for tensor in filter(is_hollow, proto.graph.initializer):
+        light, nbytes = tensor.ByteSize(), stored_bytes(tensor)
+        whole = light + len(with_length(9, nbytes)) + nbytes
+        graph += len(with_length(5, whole)) + whole - len(with_length(5, light)) - light
+    frame = proto.ByteSize() - len(with_length(7, before)) - before
+    return frame + len(with_length(7, graph)) + graph
 
 
 def placed(tensor: TensorProto, folder: Path) -> Blob:

@@ -7,18 +7,23 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
 from experiments.cut_table import shape_text
 from experiments.feeds import noise
+from experiments.files import refused
 from experiments.models import MODEL_HELP, SHAPE_HELP, open_model
+from experiments.terminal import plain
 from splitbed import config
 from splitbed.engine import Engine
-from splitbed.errors import EngineError, RecordError, StorageFull, VerificationError
-from splitbed.graph import Parts, cut_points, extract, find_cut, verify
+from splitbed.errors import EngineError, UsageError, VerificationError
+from splitbed.graph import CanonicalModel, Parts, cut_points, extract, find_cut, verify
+from splitbed.progress import Progress
+
+_NAMES: Final = ("head.onnx", "head.onnx.data", "tail.onnx", "tail.onnx.data", "cut.json")
 
 
 class CutOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -33,6 +38,7 @@ class CutOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     output: Annotated[
         Path | None, Meta(description="folder to write to; named after model and cut if not given")
     ] = None
+    force: Annotated[bool, Meta(description="replace parts that are there already")] = False
     verify: Annotated[bool, Meta(description="run both parts against the uncut model")] = True
     shape: Annotated[tuple[str, ...], Meta(description=SHAPE_HELP)] = ()
 
@@ -43,6 +49,9 @@ def main(argv: Sequence[str]) -> int:
     model = open_model(options.model, options.shape)
     parts = extract(model, find_cut(model, cut_points(model), options.cut, options.model))
     folder = options.output or Path(_name(model.source.path.stem, parts.cut.name))
+    _make_room(folder, model, force=options.force)
+    progress = Progress(f"cutting {model.source.path.name}", 3)
+    progress.show()
     said = ["the parts were not verified"]
     if options.verify:
         try:
@@ -51,22 +60,40 @@ def main(argv: Sequence[str]) -> int:
             hint = "with --no-verify the parts are written all the same"
             raise type(error)(f"{error}; {hint}") from error
         said = [f"verified on noise: {found.max_rel:.1e} of the output's magnitude"]
-    written = _write(parts, folder, model.source.sha256)
+    progress.update(1)
+    written = _write(parts, folder, model.source.sha256, progress)
+    progress.close()
     for path in written:
         sys.stdout.write(f"{path}  {path.stat().st_size:,} bytes\n")
     for spec in parts.cut.boundary:
-        sys.stdout.write(f"crosses: {spec.name}  {shape_text(spec)}  {spec.nbytes:,} bytes\n")
+        sys.stdout.write(
+            f"crosses: {plain(spec.name)}  {shape_text(spec)}  {spec.nbytes:,} bytes\n"
+        )
     sys.stdout.write("".join(f"{line}\n" for line in said))
     return 0
 
 
-def _write(parts: Parts, folder: Path, source_sha256: str) -> list[Path]:
+def _make_room(folder: Path, model: CanonicalModel, *, force: bool) -> None:
+    """Take earlier parts away, but nobody's without being told to, and never the model itself."""
+    old = [path for name in _NAMES if (path := folder / name).exists()]
+    if old and not force:
+        raise UsageError(
+            f"{old[0]} is there already: give another folder with --output, or --force to replace "
+            "what an earlier cut left"
+        )
+    model.source.check_apart(*(folder / name for name in _NAMES))
+    for path in old:
+        path.unlink()
+
+
+def _write(parts: Parts, folder: Path, source_sha256: str, progress: Progress) -> list[Path]:
     written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for part, name in ((parts.first, "head"), (parts.second, "tail")):
             if part is not None:
                 written += part.file.write(folder / f"{name}.onnx")
+            progress.update(2)
         about = {
             "source_sha256": source_sha256,
             "cut": parts.cut,
@@ -77,8 +104,9 @@ def _write(parts: Parts, folder: Path, source_sha256: str) -> list[Path]:
         (folder / "cut.json").write_bytes(text + b"\n")
         written.append(folder / "cut.json")
     except OSError as error:
-        kind = StorageFull if error.errno == 28 else RecordError
-        raise kind(f"cannot write the parts to {folder}: {error.strerror}") from error
+        for path in written:  # half a cut is none
+            path.unlink(missing_ok=True)
+        raise refused(folder, error) from error
     return written
 
 

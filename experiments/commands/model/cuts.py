@@ -9,12 +9,20 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
-from rich.console import Console
 
-from experiments.cut_table import MARKS, plain, print_cuts, write_csv
+from experiments.cut_table import MARKS, cuts_table, plain, write_csv
 from experiments.models import MODEL_HELP, SHAPE_HELP, open_model
+from experiments.terminal import write
 from splitbed import config
-from splitbed.graph import ListedCut, list_cuts
+from splitbed.errors import UsageError
+from splitbed.graph import (
+    INPUT_CUT,
+    OUTPUT_CUT,
+    CanonicalModel,
+    ListedCut,
+    Listing,
+    list_cuts,
+)
 
 Order = Literal["depth", "bytes", "branches", "macs", "head", "tail"]
 
@@ -42,8 +50,14 @@ class CutsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 _EPILOG: Final = """\
-columns: MACs and params are the head's share, head MB is its file, n is the
-number of tensors (branches) that cross, bytes their size uncoded.
+columns: at is the number of nodes in the head; MACs (multiply-accumulates of
+convolutions, products and recurrent layers) and params are the head's share;
+head MB is its file; n is the number of tensors (branches) that cross, bytes
+their size uncoded.
+
+A stage ends after a pool, where a resolution is left (of several places the
+last with the fewest bytes), and with the model; L3 means that three operators
+with weights are in the head. To choose where to cut, begin with --best.
 
 marks:
 """ + "\n".join(f"  {mark}  {meaning}" for mark, meaning in MARKS.items())
@@ -63,6 +77,8 @@ def main(argv: Sequence[str]) -> int:
     options = config.from_command_line(
         CutsOptions, argv, command="splitbed model cuts", table="cuts", epilog=_EPILOG
     )
+    if options.json and options.csv:
+        raise UsageError("give either --json or --csv, not both")
     model = open_model(options.model, options.shape, weights="hollow")
     listing = list_cuts(model)
     chosen = sorted((cut for cut in listing.cuts if _wanted(cut, options)), key=_KEYS[options.sort])
@@ -77,17 +93,36 @@ def main(argv: Sequence[str]) -> int:
     if options.csv:
         write_csv(chosen, listing, sys.stdout)
         return 0
-    print_cuts(chosen, listing, Console())
-    source = model.source
-    beaten = sum(bool(cut.marks.dominated_by) for cut in listing.legal)
+    write(cuts_table(chosen, listing))
+    _summarise(len(chosen), model, listing)
+    if options.best:
+        _advise(model, listing)
+    if options.plot is not None:
+        sys.stdout.write(f"{options.plot}\n")
+    return 0
+
+
+def _summarise(chosen: int, model: CanonicalModel, listing: Listing) -> None:
+    legal = listing.legal
+    best = sum(not cut.marks.dominated_by for cut in legal)
     sys.stdout.write(
-        f"{len(chosen)} of {len(listing.cuts)} places in {source.path.name}; at "
-        f"{len(listing.legal)} it can be cut, at\n"
-        f"{sum(cut.marks.single for cut in listing.legal)} of them one tensor crosses, "
-        f"{len(listing.legal) - beaten} are beaten by none\n"
+        f"{chosen} of the {len(listing.cuts)} places in {model.source.path.name}\n"
+        f"{len(legal)} can be cut; {sum(cut.marks.single for cut in legal)} with one tensor "
+        f"crossing; {best} that no other beats\n"
         f"{listing.parameters:,} parameters, {listing.macs / 1e6:,.1f} M MACs\n"
     )
-    return 0
+
+
+def _advise(model: CanonicalModel, listing: Listing) -> None:
+    """What the cuts that none beats say together, and what they leave out."""
+    best = [cut for cut in listing.legal if not cut.marks.dominated_by]
+    if all(cut.point.name in (INPUT_CUT, OUTPUT_CUT) for cut in best):
+        sys.stdout.write("nowhere in between do fewer bytes cross than at one of the ends\n")
+    if any(spec.is_float and len(spec.shape) == 4 for spec in model.inputs):
+        sys.stdout.write(
+            "@input counts the model's own input; a camera's picture of 8 bits a sample is a\n"
+            "quarter of that as float32, and less as JPEG: `splitbed run --cut @picture`\n"
+        )
 
 
 def _wanted(cut: ListedCut, options: CutsOptions) -> bool:

@@ -9,13 +9,14 @@ from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments.cut_table import shape_text
-from experiments.models import MODEL_HELP, SHAPE_HELP, open_model
+from experiments.models import MODEL_HELP, SHAPE_HELP, ZOO, open_model
+from experiments.terminal import plain, write
 from splitbed import config
-from splitbed.graph import CanonicalModel, Listing, list_cuts, operator_costs
+from splitbed.graph import CanonicalModel, Listing, list_cuts, operator_costs, uncounted
 
 
 class InspectOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         sys.stdout.write(msgspec.json.encode(facts).decode() + "\n")
     else:
-        _print(facts, model, Console())
+        _print(facts, model)
     return 0
 
 
@@ -47,12 +48,13 @@ def inspected(model: CanonicalModel, listing: Listing) -> dict[str, Any]:
     after = Counter(node.op_type for node in model.proto.graph.node)
     held = {tensor.name for tensor in given.graph.initializer}
     legal = listing.legal
+    facts_only = source.path.name.startswith(ZOO)  # nothing was written that could have a digest
     return {
         "file": source.path.name,
         "file_bytes": source.file_bytes,
         "data_files": [path.name for path in source.data_files],
-        "sha256": source.sha256,
-        "md5": source.md5,
+        "sha256": "" if facts_only else source.sha256,
+        "md5": "" if facts_only else source.md5,
         "model_digest": model.id.digest,
         "ir_version": given.ir_version,
         "opsets": {opset.domain or "ai.onnx": opset.version for opset in given.opset_import},
@@ -62,6 +64,7 @@ def inspected(model: CanonicalModel, listing: Listing) -> dict[str, Any]:
         "parameters": listing.parameters,
         "parameter_bytes": listing.parameter_bytes,
         "macs": listing.macs,
+        "macs_not_counted": uncounted(model),
         "nodes_in_file": len(given.graph.node),
         "nodes": len(model.proto.graph.node),
         "nodes_removed": dict((before - after).most_common()),
@@ -81,16 +84,19 @@ def inspected(model: CanonicalModel, listing: Listing) -> dict[str, Any]:
     }
 
 
-def _print(facts: dict[str, Any], model: CanonicalModel, console: Console) -> None:
+def _print(facts: dict[str, Any], model: CanonicalModel) -> None:
     def line(name: str, text: str) -> None:
-        console.print(f"{name:<11}{text}", highlight=False, markup=False)
+        write(Text(f"{name:<11}{plain(text)}"))
 
     line("file", f"{facts['file']}, {facts['file_bytes']:,} bytes")
-    line("md5", facts["md5"])
+    if facts["md5"]:
+        line("md5", facts["md5"])
     if facts["data_files"]:
         line("", "weights in " + ", ".join(facts["data_files"]))
     opsets = ", ".join(f"{domain} {version}" for domain, version in facts["opsets"].items())
-    line("format", f"IR {facts['ir_version']}, {opsets}; from {facts['producer'] or 'nobody'}")
+    line(
+        "format", f"IR {facts['ir_version']}, {opsets}; {facts['producer'] or 'no producer named'}"
+    )
     for name, specs in (("inputs", model.inputs), ("outputs", model.outputs)):
         for spec in specs:
             line(name, f"{spec.name}  {shape_text(spec)}  {spec.nbytes:,} bytes")
@@ -113,8 +119,11 @@ def _print(facts: dict[str, Any], model: CanonicalModel, console: Console) -> No
         "cuts",
         f"{facts['cuts']}: {facts['cuts_of_one_tensor']} with one tensor, "
         f"{len(facts['stage_ends'])} stage ends, {facts['layers']} layers, "
-        f"{facts['cuts_beaten_by_none']} beaten by none",
+        f"{facts['cuts_beaten_by_none']} that no other beats",
     )
+    if facts["macs_not_counted"]:
+        names = ", ".join(f"{n} {name}" for name, n in facts["macs_not_counted"].items())
+        line("not counted", f" in the MACs: {names}")
     refused = list(facts["cannot_be_cut"].items())
     for name, why in refused[:3]:
         line("not cut", f"{name}: {why}")
@@ -126,10 +135,10 @@ def _print(facts: dict[str, Any], model: CanonicalModel, console: Console) -> No
     for row in facts["operators"]:
         share = 100 * row["macs"] / max(1, facts["macs"])
         table.add_row(
-            row["operator"],
+            plain(row["operator"]),
             str(row["nodes"]),
             f"{row['parameters']:,}" if row["parameters"] else "",
             f"{row['macs'] / 1e6:,.1f}" if row["macs"] else "",
             f"{share:.1f} %" if row["macs"] else "",
         )
-    console.print(table, highlight=False)
+    write(table)

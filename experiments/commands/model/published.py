@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from experiments.published import TABLES, met
 from experiments.published.table import PublishedTable
+from experiments.terminal import write
 from splitbed import config
 
 
@@ -26,7 +27,10 @@ class PublishedOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     table: Annotated[
         tuple[Literal["B1", "B2", "B3", "B4", "C1", "D1"], ...],
         config.POSITIONAL,
-        Meta(description="requirements: C1, D1, B1, B2, B3, B4; all of them if not given"),
+        Meta(
+            description="C1 uplink rates, D1 downloads, B1 PoseNet, B2 RetinaNet, B3 SSD300, "
+            "B4 gestures; all of them if not given"
+        ),
     ] = ()
     json: Annotated[bool, Meta(description="print them as JSON")] = False
 
@@ -40,16 +44,15 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
         return 0
-    console = Console()
     for table in found:
-        _print(table, console)
+        _print(table)
     right, total = met(found)
     sys.stdout.write(f"{right} of {total} printed figures come out as printed\n")
     return 0
 
 
-def _print(table: PublishedTable, console: Console) -> None:
-    console.print(f"[bold]{table.id}  {table.title}[/bold]", highlight=False)
+def _print(table: PublishedTable) -> None:
+    write(Text(f"{table.id}  {table.title}", style="bold"))
     grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for index, heading in enumerate(table.headings):
         # Names stand at the left; the last column holds them as well where it names a node.
@@ -59,8 +62,8 @@ def _print(table: PublishedTable, console: Console) -> None:
         )
     for row in table.rows:
         grid.add_row(*row.cells)
-    console.print(grid, highlight=False)
+    write(grid)
     for row in table.rows:
         if row.remark:
-            console.print(f"≠ {row.cells[0]}: {row.remark}", highlight=False)
-    console.print(f"({table.rounding})\n", highlight=False)
+            write(Text(f"≠ {row.cells[0]}: {row.remark}"))
+    write(Text(f"({table.rounding})\n"))

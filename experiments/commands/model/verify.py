@@ -11,11 +11,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
-from rich.console import Console
 from rich.table import Table
 
 from experiments.feeds import Feeds, arrays_of, noise, pictures
 from experiments.models import MODEL_HELP, SHAPE_HELP, ZOO, open_model
+from experiments.terminal import shown, write
 from splitbed import config
 from splitbed.engine import Engine, working_provider
 from splitbed.errors import ProviderMissing, UsageError, VerificationError
@@ -64,6 +64,14 @@ class VerifyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     json: Annotated[bool, Meta(description="print every cut as JSON")] = False
 
 
+_EPILOG: Final = """\
+columns: max abs is the largest difference of any output, relative the same over
+that output's largest magnitude (this is what the tolerance is about), nMSE the
+squared differences over the squares, top-1 how often the largest element of
+every output is the same one.
+"""
+
+
 class _Row(msgspec.Struct, frozen=True):
     cut: str
     first: ProviderChoice
@@ -75,16 +83,19 @@ class _Row(msgspec.Struct, frozen=True):
 def main(argv: Sequence[str]) -> int:
     """Run it; an exit code, VerificationError's where a cut is not proven."""
     options = config.from_command_line(
-        VerifyOptions, argv, command="splitbed model verify", table="verify"
+        VerifyOptions, argv, command="splitbed model verify", table="verify", epilog=_EPILOG
     )
     if options.images is not None and options.arrays is not None:
         raise UsageError("give either --images or --arrays to verify on, not both")
     model = open_model(options.model, options.shape)
+    if options.cut and (options.single or options.stages):
+        raise UsageError("give either --cut, or --single or --stages, not both")
     feeds = _feeds(model, options)
     providers = options.provider or _working()
     points = _chosen(model, options)
     rows: list[_Row] = []
     progress = Progress("verifying", len(points) * len(providers) ** 2)
+    progress.show()
     canonical = 0.0
     for first, second in product(providers, repeat=2):
         tolerance = options.tolerance or max(TOLERANCES[first], TOLERANCES[second])
@@ -98,7 +109,7 @@ def main(argv: Sequence[str]) -> int:
     if options.json:
         sys.stdout.write(msgspec.json.encode([_plain(row, feeds) for row in rows]).decode() + "\n")
     else:
-        _print(rows, Console())
+        _print(rows)
         sys.stdout.write(
             f"{len(rows) - len(failed)} of {len(rows)} cuts answer as the uncut model does\n"
             f"verified on {feeds.what}\nthe uncut canonical model against the file: "
@@ -157,7 +168,7 @@ def _chosen(model: CanonicalModel, options: VerifyOptions) -> list[CutPoint]:
     listing = list_cuts(model)
     if options.cut:
         points = [cut.point for cut in listing.cuts]
-        return [find_cut(model, points, name) for name in options.cut]
+        return [find_cut(model, points, name) for name in dict.fromkeys(options.cut)]
     return [
         cut.point
         for cut in listing.legal
@@ -165,7 +176,7 @@ def _chosen(model: CanonicalModel, options: VerifyOptions) -> list[CutPoint]:
     ]
 
 
-def _print(rows: Sequence[_Row], console: Console) -> None:
+def _print(rows: Sequence[_Row]) -> None:
     table = Table(box=None, pad_edge=False)
     with_providers = len({(row.first, row.second) for row in rows}) > 1
     for heading in ("max abs", "relative", "nMSE", "top-1"):
@@ -176,12 +187,12 @@ def _print(rows: Sequence[_Row], console: Console) -> None:
     for row in rows:
         where = [f"{row.first}, {row.second}"] if with_providers else []
         if row.found is None:
-            table.add_row("", "", "", "", *where, f"[bold]{row.cut}[/bold]: not proven")
+            table.add_row("", "", "", "", *where, shown(f"{row.cut}: not proven"))
             continue
         found = row.found
         figures = (f"{value:.1e}" for value in (found.max_abs, found.max_rel, found.nmse))
-        table.add_row(*figures, f"{found.same_top1}/{found.inputs}", *where, row.cut)
-    console.print(table, highlight=False)
+        table.add_row(*figures, f"{found.same_top1}/{found.inputs}", *where, shown(row.cut))
+    write(table)
 
 
 def _plain(row: _Row, feeds: Feeds) -> dict[str, Any]:

@@ -9,13 +9,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
-from rich.console import Console
 from rich.table import Table
 
+from experiments.files import written
 from experiments.models import ZOO, open_model
+from experiments.terminal import write
 from splitbed import config, zoo
-from splitbed.errors import RecordError, UsageError
+from splitbed.errors import UsageError
 from splitbed.graph import list_cuts
+from splitbed.progress import Progress
 
 
 class ZooOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -31,6 +33,7 @@ class ZooOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     output: Annotated[Path | None, Meta(description="file to write, NETWORK.onnx if not given")] = (
         None
     )
+    force: Annotated[bool, Meta(description="replace a file that is there already")] = False
     batch: Annotated[int, Meta(ge=1, description="pictures at once")] = 1
     seed: Annotated[int, Meta(ge=0, description="of the random weights")] = 0
     batch_norm: Annotated[
@@ -44,22 +47,30 @@ def main(argv: Sequence[str]) -> int:
     """Run it; an exit code."""
     options = config.from_command_line(ZooOptions, argv, command="splitbed model zoo", table="zoo")
     if options.network is None:
-        _list(options.json)
+        _list(as_json=options.json)
         return 0
+    if options.json:
+        raise UsageError("--json prints the list of networks: leave it out to write one")
     name = options.network.removeprefix(ZOO)
-    proto = zoo.build(name, batch=options.batch, seed=options.seed, batch_norm=options.batch_norm)
     path = options.output or Path(f"{name}.onnx")
     if path.suffix != ".onnx":
         raise UsageError(f"--output {path}: the name of a model ends with .onnx")
-    try:
-        path.write_bytes(proto.SerializeToString(deterministic=True))
-    except OSError as error:
-        raise RecordError(f"cannot write {path}: {error.strerror}") from error
-    sys.stdout.write(f"{path}  {path.stat().st_size:,} bytes, random weights\n")
+    if path.exists() and not options.force:
+        raise UsageError(
+            f"{path} is there already, perhaps with trained weights: give another --output, or "
+            "--force to replace it"
+        )
+    progress = Progress(f"building {name}", 2)
+    progress.show()
+    proto = zoo.build(name, batch=options.batch, seed=options.seed, batch_norm=options.batch_norm)
+    progress.update(1)
+    size = written(path, proto.SerializeToString(deterministic=True))
+    progress.close()
+    sys.stdout.write(f"{path}  {size:,} bytes, random weights\n")
     return 0
 
 
-def _list(as_json: bool) -> None:
+def _list(*, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     for name in zoo.NAMES:
         model = open_model(ZOO + name, weights="hollow")
@@ -71,7 +82,7 @@ def _list(as_json: bool) -> None:
                 "parameters_published": zoo.entry(name).parameters,
                 "parameters_folded": listing.parameters,
                 "macs": listing.macs,
-                "file_bytes": model.file().nbytes,
+                "file_bytes": model.source.file_bytes,
                 "cuts": len(listing.legal),
                 "about": zoo.entry(name).about,
             }
@@ -92,10 +103,9 @@ def _list(as_json: bool) -> None:
             f"{row['file_bytes'] / 1e6:.1f}",
             str(row["cuts"]),
         )
-    console = Console()
-    console.print(table, highlight=False)
-    console.print(
-        "parameters as written, batch normalisations folded into the convolutions; write one with "
-        "`splitbed model zoo NETWORK`, or name it zoo:NETWORK in the other model commands",
-        highlight=False,
+    write(
+        table,
+        "parameters as written, batch normalisations folded into the convolutions\n"
+        "write one with `splitbed model zoo NETWORK`, or name it zoo:NETWORK in the\n"
+        "other model commands",
     )
