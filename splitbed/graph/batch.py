@@ -1,57 +1,110 @@
-"""Whether the batch of a canonical model can be left open in its parts."""
+"""Whether the batch of a model can be left open in its parts, and what stands in the way."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import onnx
+from onnx import numpy_helper
 
 from splitbed.errors import ModelError
-from splitbed.graph.shapes import Specs, infer
+from splitbed.graph.reading import attribute, is_onnx
+from splitbed.graph.shapes import Specs
+from splitbed.graph.weights import is_detached
 from splitbed.tensor import TensorSpec
 
 
-def batch_is_free(model: onnx.ModelProto, inputs: Sequence[TensorSpec], specs: Specs) -> bool:
-    """Whether every value's first dimension, and no other, follows that of the inputs.
+class Bound(Protocol):
+    """A canonical model, as far as it matters here."""
 
-    Shapes are inferred again with a batch twice and three times as large. A reshape to a folded
-    shape, a transposed batch or a sum over it shows there. Values that depend on no input are left
-    out of the question: `specs` holds only what inference knows, and what is constant does not
-    change.
+    @property
+    def proto(self) -> onnx.ModelProto:
+        """Its graph."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """Its inputs, their batch bound."""
+
+    @property
+    def specs(self) -> Specs:
+        """Its values with a fixed shape."""
+
+
+FACTORS = (2, 3)
+"""The batch is tried this many times as large."""
+
+
+def batch_is_free(one: Bound, larger: Callable[[int], Bound]) -> bool:
+    """Whether the same graph serves every batch.
+
+    `larger(factor)` is the model with a batch that many times as large. It must have the very same
+    nodes and weights (what was folded at one batch would be wrong at another), and every value's
+    first dimension, and no other, must follow that of the inputs. Values that depend on no input
+    do not change.
     """
-    if not inputs or any(not spec.shape for spec in inputs):
+    if not one.inputs or any(not spec.shape for spec in one.inputs):
         return False
+    reached = {value.name for value in one.proto.graph.input}
+    for node in one.proto.graph.node:
+        if not reached.isdisjoint(node.input):
+            reached.update(name for name in node.output if name)
     # Values whose shape is unknown could hide anything.
-    produced = {name for node in model.graph.node for name in node.output if name}
-    if not produced <= specs.keys():
+    if not reached <= one.specs.keys():
         return False
-    constant = _constants(model.graph)
-    for factor in (2, 3):
-        larger = onnx.ModelProto()
-        larger.CopyFrom(model)
-        for value, spec in zip(larger.graph.input, inputs, strict=True):
-            value.type.tensor_type.shape.dim[0].dim_value = factor * spec.shape[0]
-        for value in larger.graph.output:
-            value.type.tensor_type.ClearField("shape")
+    for factor in FACTORS:
         try:
-            found, _ = infer(larger)
+            other = larger(factor)
         except ModelError:
             return False
-        for name in produced - constant:
-            shape = specs[name].shape
-            if name not in found or not shape:
+        if list(other.proto.graph.node) != list(one.proto.graph.node):
+            return False
+        if list(other.proto.graph.initializer) != list(one.proto.graph.initializer):
+            return False
+        for name in reached:
+            shape = one.specs[name].shape
+            if name not in other.specs or not shape:
                 return False
-            if found[name].shape != (factor * shape[0], *shape[1:]):
+            if other.specs[name].shape != (factor * shape[0], *shape[1:]):
                 return False
     return True
 
 
-def _constants(graph: onnx.GraphProto) -> set[str]:
-    reached = {value.name for value in graph.input}
-    constant: set[str] = set()
+def keep_batch(graph: onnx.GraphProto, specs: Specs) -> None:
+    """Let reshapes to a folded shape take the batch from their input, where that is the same.
+
+    What an exporter wrote as `x.reshape(x.shape[0], -1)` was folded to the batch at hand; 0 in a
+    target means the input's own size at that place.
+    """
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    batches = {specs[value.name].shape[:1] for value in graph.input if value.name in specs}
     for node in graph.node:
-        if reached.isdisjoint(node.input):
-            constant.update(node.output)
-        else:
-            reached.update(node.output)
-    return constant
+        if node.op_type != "Reshape" or not is_onnx(node) or len(node.input) < 2:
+            continue
+        target, spec = held.get(node.input[1]), specs.get(node.input[0])
+        if target is None or is_detached(target) or spec is None or not spec.shape:
+            continue
+        sizes = numpy_helper.to_array(target).tolist()
+        first = spec.shape[:1]
+        fits = (
+            not attribute(node, "allowzero", 0)
+            and isinstance(sizes, list)
+            and sizes[:1] == [*first]
+            and first in batches
+            and _rest_follows(sizes, spec.shape)
+        )
+        if fits:
+            name = f"{node.input[1]}.of_batch"
+            if name not in held:
+                array = numpy_helper.to_array(target).copy()
+                array[0] = 0
+                graph.initializer.append(numpy_helper.from_array(array, name))
+                held[name] = graph.initializer[-1]
+            node.input[1] = name
+
+
+def _rest_follows(sizes: Sequence[int], shape: tuple[int, ...]) -> bool:
+    """Whether the other sizes take up what the input has beside its batch."""
+    rest = sizes[1:]
+    return -1 in rest or math.prod(rest) == math.prod(shape[1:])

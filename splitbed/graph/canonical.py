@@ -16,7 +16,7 @@ import onnx
 from onnx import helper
 
 from splitbed.errors import EngineError, ModelError
-from splitbed.graph.batch import batch_is_free
+from splitbed.graph.batch import batch_is_free, keep_batch
 from splitbed.graph.binding import Bound, leaves_batch_open
 from splitbed.graph.cleaning import (
     drop_dead,
@@ -29,7 +29,7 @@ from splitbed.graph.cleaning import (
 from splitbed.graph.file import ModelFile
 from splitbed.graph.fold import fold
 from splitbed.graph.functions import prepared, random_functions
-from splitbed.graph.reading import is_random, reads, writes
+from splitbed.graph.reading import KNOWN_DOMAINS, is_random, reads, writes
 from splitbed.graph.shapes import Specs, contradiction, element_types, foreign_values, infer
 from splitbed.graph.source import SourceModel
 from splitbed.tensor import ModelId, TensorSpec
@@ -67,10 +67,12 @@ class CanonicalModel(msgspec.Struct, frozen=True, dict=True):
     def constants(self) -> frozenset[str]:
         """Initialisers and every value computed from nothing else: they never cross a cut.
 
-        What is drawn at random is none of them: it is drawn once.
+        What is drawn at random is none of them: it is drawn once. Nor is what an operator makes of
+        which nobody here knows whether it draws.
         """
         graph = self.proto.graph
         drawn = random_functions(self.proto)
+        local = {(function.domain, function.name) for function in self.proto.functions}
         constant = {tensor.name for tensor in graph.initializer}
         outputs = {value.name for value in graph.output}
         for node in graph.node:
@@ -78,6 +80,7 @@ class CanonicalModel(msgspec.Struct, frozen=True, dict=True):
                 constant.issuperset(reads(node))
                 and not outputs.intersection(node.output)
                 and not is_random(node, drawn)
+                and (node.domain in KNOWN_DOMAINS or (node.domain, node.op_type) in local)
             ):
                 constant.update(writes(node))
         return frozenset(constant)
@@ -151,22 +154,42 @@ def canonicalise(
     model. Of what ONNX does not know, operators of the runtime's own for instance, `observer` is
     asked, and what the file states counts. Raises ModelError.
     """
+    bound = _canonical(source, input_shapes or {}, observer)
+    if not bound.batch_free:
+        return bound
+
+    def larger(factor: int) -> CanonicalModel:
+        shapes = {name: (factor * shape[0], *shape[1:]) for name, shape in bound.input_shapes}
+        return _canonical(source, shapes, observer)
+
+    return msgspec.structs.replace(bound, batch_free=batch_is_free(bound, larger))
+
+
+def _canonical(
+    source: SourceModel, input_shapes: Mapping[str, Shape], observer: Observer | None
+) -> CanonicalModel:
+    """The canonical model, `batch_free` if the file leaves the batch open at all."""
     where = str(source.path)
     model = prepared(source.proto, where)
     graph = model.graph
     held = {tensor.name for tensor in graph.initializer}
     keep(graph.input, lambda value: value.name not in held)
     open_batch = all(map(leaves_batch_open, graph.input))
-    bound = Bound(graph, input_shapes or {}, where)
+    bound = Bound(graph, input_shapes, where)
     stated = _stated(graph, bound)
     free_outputs(graph)
     aliases = drop_identities(graph)
     try:
         inference = _Inference(source, model, stated, observer)
         specs, unusable = inference.run()
-        while fold(model, specs):
+        while True:
+            changed = fold(model, specs)
             if take_branches(graph):
-                aliases |= drop_identities(graph)
+                renamed = drop_identities(graph)
+                aliases = {old: renamed.get(new, new) for old, new in aliases.items()} | renamed
+                changed = True
+            if not changed:
+                break
             specs, unusable = inference.run()
         said = contradiction(model)
     except ModelError as error:
@@ -175,8 +198,10 @@ def canonicalise(
         raise ModelError(f"{where} does not fit the input shapes {bound}: {said}")
     if said:
         raise ModelError(f"{where} is no valid graph: {said}")
+    if open_batch:
+        keep_batch(graph, specs)
     drop_dead(graph)
-    drop_unread_outputs(graph)
+    drop_unread_outputs(model)
     open_outputs = {}
     types, foreign = element_types(model), foreign_values(model)
     for value in graph.output:
@@ -190,18 +215,17 @@ def canonicalise(
     for value in graph.input:
         if value.name not in specs:
             raise ModelError(f"{where} cannot be cut: {unusable[value.name]}")
-    inputs = tuple(specs[value.name] for value in graph.input)
     return CanonicalModel(
         source=source,
         proto=model,
         input_shapes=tuple(sorted(bound.shapes.items())),
-        inputs=inputs,
+        inputs=tuple(specs[value.name] for value in graph.input),
         outputs=tuple(specs[value.name] for value in graph.output if value.name in specs),
         open_outputs=open_outputs,
         specs=specs,
         unusable=unusable,
         aliases=aliases,
-        batch_free=open_batch and batch_is_free(model, inputs, specs),
+        batch_free=open_batch,
     )
 
 

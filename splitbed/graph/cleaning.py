@@ -29,6 +29,7 @@ def take_branches(graph: onnx.GraphProto) -> bool:
     known = {t.name: t for t in graph.initializer if t.data_type == TensorProto.BOOL}
     kept: list[onnx.NodeProto] = []
     taken = False
+    names = _all_names(graph)
     for node in graph.node:
         if node.op_type != "If" or not is_onnx(node) or node.input[0] not in known:
             kept.append(node)
@@ -41,24 +42,28 @@ def take_branches(graph: onnx.GraphProto) -> bool:
         wanted = "then_branch" if bool(held.reshape(())) else "else_branch"
         branch = onnx.GraphProto()
         branch.CopyFrom(next(a.g for a in node.attribute if a.name == wanted))
-        kept += _inlined(branch, node, graph)
+        kept += _inlined(branch, node, graph, names)
     if taken:
         _replace_nodes(graph, kept)
     return taken
 
 
 def _inlined(
-    branch: onnx.GraphProto, node: onnx.NodeProto, graph: onnx.GraphProto
+    branch: onnx.GraphProto, node: onnx.NodeProto, graph: onnx.GraphProto, taken: set[str]
 ) -> list[onnx.NodeProto]:
-    """The branch's nodes under names that are free in the graph; its weights become the graph's."""
+    """The branch's nodes under names that are not `taken`; its weights become the graph's."""
     prefix = f"{label(node)}/"
     names: dict[str, str] = {}
-    taken = _all_names(graph)
     own = [tensor.name for tensor in branch.initializer]
     own += [name for inner in branch.node for name in writes(inner)]
+    made = {name for inner in branch.node for name in writes(inner)}
+    for value, name in zip(branch.output, node.output, strict=True):
+        if name and value.name in made and value.name not in names:
+            names[value.name] = name  # what the If handed out keeps its name
     for name in own:
-        names[name] = _free(prefix + name, taken)
-        taken.add(names[name])
+        if name not in names:
+            names[name] = _free(prefix + name, taken)
+            taken.add(names[name])
     for tensor in branch.initializer:
         graph.initializer.add().CopyFrom(tensor)
         graph.initializer[-1].name = names[tensor.name]
@@ -75,7 +80,7 @@ def _inlined(
                 op_type="Identity", input=[names.get(value.name, value.name)], output=[name]
             )
             for value, name in zip(branch.output, node.output, strict=True)
-            if name
+            if name and names.get(value.name) != name
         ),
     ]
 
@@ -115,10 +120,15 @@ def drop_identities(graph: onnx.GraphProto) -> dict[str, str]:
     produced = {name for node in graph.node for name in writes(node)}
     names: dict[str, str] = {}
     kept: list[onnx.NodeProto] = []
+    # What a subgraph calls its own would hide the outer value that is to be read there.
+    hidden = _inner_names(graph)
     for node in graph.node:
         rename(node, names)
         if _only_renames(node, read) and node.input:
             source, target = node.input[0], node.output[0]
+            if source in hidden or target in hidden:
+                kept.append(node)
+                continue
             if target not in outputs:
                 names[target] = source
                 continue
@@ -155,6 +165,15 @@ def _rename_value(nodes: list[onnx.NodeProto], source: str, target: str) -> bool
     return False
 
 
+def _inner_names(graph: onnx.GraphProto) -> set[str]:
+    """Every name that a subgraph, at any depth, has of its own."""
+    names: set[str] = set()
+    for node in graph.node:
+        for inner in subgraphs(node):
+            names |= _all_names(inner)
+    return names
+
+
 def drop_dead(graph: onnx.GraphProto) -> None:
     """Remove nodes and initialisers that no output depends on."""
     needed = {value.name for value in graph.output}
@@ -168,15 +187,22 @@ def drop_dead(graph: onnx.GraphProto) -> None:
     keep(graph.initializer, lambda tensor: tensor.name in needed)
 
 
-def drop_unread_outputs(graph: onnx.GraphProto) -> None:
-    """Leave out optional outputs that nothing reads (a Dropout's mask, a MaxPool's indices)."""
+def drop_unread_outputs(model: onnx.ModelProto) -> None:
+    """Leave out optional outputs that nothing reads (a MaxPool's indices, an LSTM's last state).
+
+    Not of a batch normalisation that trains: its outputs come together or not at all.
+    """
+    graph = model.graph
+    version = next((opset.version for opset in model.opset_import if not opset.domain), 1)
     read = {value.name for value in graph.output}
     for node in graph.node:
         read.update(reads(node))
     for node in graph.node:
-        if read.issuperset(node.output) or not is_onnx(node) or not onnx.defs.has(node.op_type):
+        if read.issuperset(node.output) or not is_onnx(node):
             continue
-        schema = onnx.defs.get_schema(node.op_type)
+        if node.op_type == "BatchNormalization" or not onnx.defs.has(node.op_type, version):
+            continue
+        schema = onnx.defs.get_schema(node.op_type, version)
         optional = onnx.defs.OpSchema.FormalParameterOption.Optional
         for index, name in enumerate(node.output):
             if (

@@ -17,13 +17,15 @@ from onnx import TensorProto
 DETACHED_BYTES: Final = 32768
 """Data up to this size stay in the graph: shapes may depend on their values (4096 int64 fit)."""
 
-_Kind = Literal["model", "graph", "function", "node", "attribute", "tensor"]
+DEEPEST: Final = 100
+"""Messages within messages; protocol buffers' own readers stop there as well."""
+
+_Kind = Literal["model", "graph", "node", "attribute", "tensor"]
 
 # Numbers of fields that hold other messages, from onnx.proto; everything else is copied as it is.
 _INSIDE: Final[Mapping[_Kind, Mapping[int, _Kind]]] = {
-    "model": {7: "graph", 25: "function"},
+    "model": {7: "graph"},
     "graph": {1: "node", 5: "tensor"},
-    "function": {7: "node"},
     "node": {5: "attribute"},
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
     "tensor": {},
@@ -109,17 +111,19 @@ def _read_varint(view: memoryview, at: int, end: int) -> tuple[int, int]:
 
 
 def _rewritten(
-    view: memoryview, start: int, end: int, kind: _Kind, location: str
+    view: memoryview, start: int, end: int, kind: _Kind, location: str, depth: int = 0
 ) -> list[memoryview | bytes]:
     if kind == "tensor":
         return _tensor(view, start, end, location)
+    if depth > DEEPEST:
+        raise ValueError(f"it is nested more than {DEEPEST} levels deep")
     pieces: list[memoryview | bytes] = []
     copied = start
     for field in _fields(view, start, end):
         inner = _INSIDE[kind].get(field.number)
         if inner is None or field.wire != _WITH_LENGTH or field.end - field.body <= DETACHED_BYTES:
             continue
-        inside = _rewritten(view, field.body, field.end, inner, location)
+        inside = _rewritten(view, field.body, field.end, inner, location, depth + 1)
         length = sum(map(len, inside))
         pieces += [view[copied : field.start], with_length(field.number, length), *inside]
         copied = field.end

@@ -43,6 +43,8 @@ def fold(model: onnx.ModelProto, specs: Specs) -> bool:
         for tensor in graph.initializer
         if math.prod(tensor.dims) <= FOLDED_ELEMENTS and not is_detached(tensor)
     }
+    shapes = {name: spec.shape for name, spec in specs.items()}
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     known: dict[str, Constant] = {}
     outputs = {value.name for value in graph.output}
     kept: list[onnx.NodeProto] = []
@@ -56,7 +58,7 @@ def fold(model: onnx.ModelProto, specs: Specs) -> bool:
                 known[moved.name] = _array(moved, moved.name)
             changed = True
             continue
-        values = _evaluate(node, small, known, specs, model)
+        values = _evaluate(node, small, known, shapes, model)
         if values is None or outputs & set(node.output):
             kept.append(node)
             continue
@@ -74,7 +76,7 @@ def _evaluate(
     node: onnx.NodeProto,
     small: Mapping[str, onnx.TensorProto],
     known: dict[str, Constant],
-    specs: Specs,
+    shapes: Mapping[str, tuple[int, ...]],
     model: onnx.ModelProto,
 ) -> dict[str, Constant] | None:
     if not is_onnx(node) or node.op_type not in _FOLDED:
@@ -82,8 +84,8 @@ def _evaluate(
     if node.op_type in ("Shape", "Size"):
         if not node.input:
             return None
-        spec = specs.get(node.input[0])
-        return None if spec is None else {node.output[0]: _shape_value(node, spec.shape)}
+        shape = shapes.get(node.input[0])
+        return None if shape is None else {node.output[0]: _shape_value(node, shape)}
     inputs: dict[str, Constant] = {}
     for name in filter(None, node.input):
         if name not in known:
@@ -92,7 +94,7 @@ def _evaluate(
             known[name] = _array(small[name], name)
         inputs[name] = known[name]
     for name in writes(node):
-        if name in specs and specs[name].elements > FOLDED_ELEMENTS:
+        if math.prod(shapes.get(name, ())) > FOLDED_ELEMENTS:
             return None
     if sum(value.size for value in inputs.values()) > FOLDED_ELEMENTS:
         return None
@@ -104,6 +106,7 @@ def _evaluate(
 def _grown(node: onnx.NodeProto, inputs: Mapping[str, Constant]) -> float:
     """Elements of a result whose size is in the values of its inputs and not in their sizes."""
     values = [inputs[name] for name in node.input if name]
+    sizes = [value.size for value in values]
     try:
         match node.op_type:
             case "ConstantOfShape":
@@ -111,11 +114,23 @@ def _grown(node: onnx.NodeProto, inputs: Mapping[str, Constant]) -> float:
             case "Expand" | "Tile":
                 return _product(values[1]) * values[0].size
             case "Range":
+                if values[0].dtype.kind == "f":
+                    return math.inf  # runtimes add up, the reference multiplies
                 start, limit, delta = (float(value) for value in values)
                 return abs((limit - start) / delta)
-    except (IndexError, TypeError, ValueError, ZeroDivisionError):
+            case "NonZero" if not values[0].shape:
+                return math.inf  # the reference and the runtime differ in the shape of one
+            case "Gather" | "GatherND" | "GatherElements":
+                return math.prod(sizes)
+            case "Concat":
+                return sum(sizes)
+            case _:
+                # Element by element, whatever does not fit cannot be run either.
+                return math.prod(np.broadcast_shapes(*(value.shape for value in values)))
+    except (IndexError, TypeError, ZeroDivisionError):
         return math.inf
-    return 0
+    except ValueError:  # shapes that are not broadcast: no more than goes in comes out
+        return sum(sizes)
 
 
 def _product(sizes: Constant) -> float:

@@ -8,6 +8,9 @@ from typing import Any, Final
 import onnx
 from onnx import helper
 
+KNOWN_DOMAINS: Final = ("", "ai.onnx", "ai.onnx.ml", "com.microsoft")
+"""Domains whose operators give the same result twice, but for the random ones below."""
+
 RANDOM: Final = frozenset(
     {
         "Bernoulli",

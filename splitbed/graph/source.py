@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,9 @@ HASHED_AT_ONCE_BYTES: Final = 64 << 20
 """Digests of larger files are made when somebody asks for them."""
 
 
+_Stamp = tuple[int, int, int, int]
+
+
 class SourceModel:
     """An ONNX file. Its large weights stay in their files, whatever their size.
 
@@ -42,14 +45,13 @@ class SourceModel:
         proto: onnx.ModelProto,
         data_names: Sequence[str] = (),
         content: bytes | None = None,
+        stamps: Mapping[Path, _Stamp] | None = None,
     ) -> None:
         self.path, self.proto = path, proto
         self.data_files = tuple(path.parent / name for name in data_names)
         self._names, self._content = tuple(data_names), content
-        # Time of change and size of each file, when it was read.
-        files = (path, *self.data_files) if content is None else ()
-        self._stamps = {file: _stamp(file) for file in files}
-        self.file_bytes = sum(size for _, size in self._stamps.values())
+        self._stamps = dict(stamps or {})
+        self.file_bytes = sum(stamp[-1] for stamp in self._stamps.values())
         """Main file and external data; of a hollow model, what its file would have."""
         if content is not None:
             self.file_bytes = whole_bytes(proto)
@@ -124,6 +126,7 @@ def load(path: Path) -> SourceModel:
     Raises ModelUnknown where there is no file and ModelError for anything that is no ONNX model.
     """
     try:
+        stamps = {path: _stamp(path)}
         proto = _parsed(path)
     except FileNotFoundError as error:
         raise ModelUnknown(f"there is no model file {path}") from error
@@ -146,10 +149,13 @@ def load(path: Path) -> SourceModel:
     except (TypeError, ValueError) as error:
         raise ModelError(f"{path} refers to external data in a broken way: {error}") from error
     for name in names:
-        _check_place(path, name)
-    source = SourceModel(path, proto, names)
+        stamps[path.parent / name] = _check_place(path, name)
+    source = SourceModel(path, proto, names, stamps=stamps)
+    functions = [tensor for function in proto.functions for tensor in tensors(function)]
     for tensor in list(_external(proto)):
-        _take_in(source, tensor)
+        # A function is written as it is, in every part.
+        is_whole = any(tensor is one for one in functions)
+        _take_in(source, tensor, always=is_whole)
     if source.file_bytes <= HASHED_AT_ONCE_BYTES:
         _ = source.sha256, source.md5
     return source
@@ -199,11 +205,11 @@ def _external(proto: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
         yield from (tensor for tensor in tensors(graph) if is_detached(tensor))
 
 
-def _take_in(source: SourceModel, tensor: onnx.TensorProto) -> None:
+def _take_in(source: SourceModel, tensor: onnx.TensorProto, *, always: bool) -> None:
     """Check where a tensor's data are; small ones become part of the graph."""
     try:
         blob = source.blob(tensor)
-        data = blob.read() if stored_bytes(tensor) <= DETACHED_BYTES else None
+        data = blob.read() if always or stored_bytes(tensor) <= DETACHED_BYTES else None
     except ModelError as error:
         raise ModelError(f"{source.path} cannot be used: {error}") from error
     except (TypeError, ValueError, OverflowError) as error:
@@ -216,24 +222,30 @@ def _take_in(source: SourceModel, tensor: onnx.TensorProto) -> None:
         del tensor.external_data[:]
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """Time of change and size; OSError where there is no file."""
+def _stamp(path: Path) -> _Stamp:
+    """What changes when a file is written or replaced, the size last; OSError without a file."""
     stat = path.stat()
-    return stat.st_mtime_ns, stat.st_size
+    return stat.st_ino, stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size
 
 
-def _check_place(model: Path, name: str) -> None:
-    """Raise ModelError where external data lie outside the model's folder or cannot be read."""
-    folder = model.parent.resolve()
+def _check_place(model: Path, name: str) -> _Stamp:
+    """The stamp of external data; ModelError where they lie elsewhere or cannot be read.
+
+    They belong beside the model: in its folder, or, where the model is a link, beside the file that
+    it leads to (as caches of models keep them).
+    """
+    folders = {model.parent.resolve(), model.resolve().parent}
     try:
-        path = (folder / name).resolve()
+        path = (model.parent / name).resolve()
     except ValueError as error:
         raise ModelError(f"{model} names external data in a broken way: {error}") from error
-    if folder not in path.parents:
+    if folders.isdisjoint(path.parents):
         raise ModelError(f"{model} refers to external data outside its own folder: {name}")
     try:
+        if not path.is_file() and path.exists():
+            raise ModelError(f"the external data {name} of {model} are no file")
         with path.open("rb"):
-            pass
+            return _stamp(path)
     except OSError as error:
         raise ModelError(
             f"the external data {name} of {model} cannot be read ({error.strerror}): put it beside "

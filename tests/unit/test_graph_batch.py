@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from splitbed.graph import cut_points, extract
 from splitbed.runnable import carry
@@ -26,6 +27,19 @@ def flow(*nodes: onnx.NodeProto, **arrays: object) -> onnx.ModelProto:
 
 
 FREE = {
+    "shape arithmetic": model(
+        [
+            node("Shape", ["x"], ["shape"]),
+            node("Gather", ["shape", "zero"], ["n"]),
+            node("Reshape", ["n", "one"], ["n1"]),
+            node("Concat", ["n1", "rest"], ["target"], axis=0),
+            node("Reshape", ["x", "target"], ["r"]),
+            node("Neg", ["r"], ["y"]),
+        ],
+        [info("x", ROW)],
+        [info("y", None)],
+        weights(zero=np.array(0), one=np.array([1]), rest=np.array([2, -1])),
+    ),
     "products": flow(
         node("MatMul", ["x", "w"], ["m"]),
         node("Relu", ["m"], ["r"]),
@@ -49,7 +63,33 @@ BOUND = {
     ),
     "turned round": flow(node("Transpose", ["x"], ["t"]), node("Neg", ["t"], ["y"])),
     "summed up": flow(node("ReduceSum", ["x", "axes"], ["y"], keepdims=1), axes=np.array([0])),
-    "shape arithmetic": models.shape_arithmetic(),
+    "as many as the batch": flow(
+        node("Shape", ["x"], ["shape"]),
+        node("Gather", ["shape", "zero"], ["n"]),
+        node("Cast", ["n"], ["f"], to=1),
+        node("Mul", ["x", "f"], ["y"]),
+        zero=np.array(0),
+    ),
+    "a weight for each of the batch": flow(
+        node("Shape", ["x"], ["shape"]),
+        node("Expand", ["one", "shape"], ["ones"]),
+        node("Add", ["x", "ones"], ["y"]),
+        one=np.ones((1, 1)),
+    ),
+    "a branch for one": flow(
+        node("Shape", ["x"], ["shape"]),
+        node("Gather", ["shape", "zero"], ["n"]),
+        node("Equal", ["n", "single"], ["alone"]),
+        node(
+            "If",
+            ["alone"],
+            ["y"],
+            then_branch=helper.make_graph([node("Neg", ["x"], ["t"])], "t", [], [info("t", None)]),
+            else_branch=helper.make_graph([node("Exp", ["x"], ["e"])], "e", [], [info("e", None)]),
+        ),
+        zero=np.array(0),
+        single=np.array(1),
+    ),
 }
 
 
