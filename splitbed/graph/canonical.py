@@ -113,6 +113,7 @@ class CanonicalModel(msgspec.Struct, frozen=True, dict=True):
             [self.value_info(value.name) for value in graph.output],
             doc="canonical form of a model",
             graph_name=graph.name or "model",
+            data_name="model.data",
         )
 
     def require_fixed_outputs(self) -> None:
@@ -285,6 +286,7 @@ def _observed(
         [onnx.ValueInfoProto(name=name) for name in names],
         doc="a model whose values are looked at",
         graph_name="observed",
+        data_name="model.data",
     )
     try:
         specs = file.opened(observer)

@@ -12,15 +12,15 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
+from splitbed.graph import file
 from splitbed.graph.canonical import CanonicalModel
 from splitbed.graph.cuts import CutPoint
-from splitbed.graph.detach import with_length
-from splitbed.graph.extract import extract, file_bytes
-from splitbed.graph.file import MOST_BYTES, tensor_bytes
+from splitbed.graph.extract import end_bytes, extract, file_bytes
+from splitbed.graph.file import beside_bytes, node_bytes, tensor_bytes
 from splitbed.graph.macs import is_counted, node_macs
-from splitbed.graph.reading import is_onnx, reads, writes
-from splitbed.graph.shapes import all_shapes
-from splitbed.graph.weights import is_detached, node_tensors, stored_bytes
+from splitbed.graph.reading import is_onnx, reads, subgraphs, writes
+from splitbed.graph.shapes import shapes_in, with_shapes
+from splitbed.graph.weights import stored_bytes
 from splitbed.tensor import Part
 
 _LEARNED = frozenset(
@@ -40,6 +40,7 @@ _LEARNED = frozenset(
 """Element types of parameters; wider integers are shapes and indices."""
 
 
+_BIASES: Final[Mapping[str, tuple[int, ...]]] = {"DequantizeLinear": (0,), "QLinearConv": (8,)}
 _QUANTISED: Final = (1, 2, 4, 5, 6, 7)
 _SETTINGS: Final[Mapping[str, tuple[int, ...]]] = {
     "BatchNormalization": (3, 4),
@@ -77,26 +78,30 @@ class CostModel:
         self._model = model
         self._order = order = model.order
         graph, ends = model.proto.graph, len(order)
-        shapes = all_shapes(model.proto)
         constant = model.constants
-        self.node_macs = [node_macs(node, shapes) for node in order]
+        self.node_macs = _macs(model)
         """Of each node, in order."""
         self._uses = _uses(graph, order, constant)
         self._made_at = {name: at for at, node in enumerate(order) for name in writes(node)}
         sums = _Sums(ends)
         for at, node in enumerate(order):
-            sums.add((at, at), _node_bytes(node))
+            count, nbytes = _inner_parameters(node)
+            size = node_bytes(model.source, node)
+            sums.add((at, at), (size, count, nbytes, size, 0))
         for node in graph.node:
             if constant.issuperset(writes(node)):
                 users = [self._uses[name] for name in writes(node) if name in self._uses]
                 if users:
                     span = (min(first for first, _ in users), max(last for _, last in users))
-                    sums.add(span, _node_bytes(node))
-        settings = not_learned(graph)
+                    size = node_bytes(model.source, node)
+                    sums.add(span, (size, *_inner_parameters(node), size, 0))
+        learned = _Learned(graph)
         for tensor in graph.initializer:
             span = self._uses.get(tensor.name, (ends, -1))
-            count = 0 if tensor.name in settings else parameters(tensor)
-            sums.add(span, tensor_bytes(tensor), count, stored_bytes(tensor) if count else 0)
+            count = learned.elements(tensor)
+            stored = stored_bytes(tensor) if count else 0
+            sums.add(span, (tensor_bytes(tensor), count, stored, *beside_bytes(tensor)))
+        self._ends: dict[str, int] = {}
         self._in_head, self._in_tail = sums.heads(), sums.tails()
         self._macs = [0, *accumulate(self.node_macs)]
         self.parameters = self._in_head[-1][1]
@@ -111,7 +116,7 @@ class CostModel:
         if point.head_nodes:
             return self._of_set(point)
         at = point.position
-        _, count, nbytes = self._in_head[at]
+        _, count, nbytes, _, _ = self._in_head[at]
         return PartCost(
             head_parameters=count,
             head_parameter_bytes=nbytes,
@@ -125,33 +130,38 @@ class CostModel:
         if point.cut is None:
             return 0
         graph = model.proto.graph
-        crossing = [spec.name for spec in point.cut.boundary]
+        crossing = (spec.name for spec in point.cut.boundary)
         if is_head:
-            content = self._in_head[at][0]
-            inputs = [v.name for v in graph.input if self._uses.get(v.name, (at, 0))[0] < at]
-            outputs = [name for name in crossing if name in self._made_at]
+            content, _, _, beside, data = self._in_head[at]
+            ends = [v.name for v in graph.input if self._uses.get(v.name, (at, 0))[0] < at]
+            ends += [name for name in crossing if name in self._made_at]
         else:
-            content = self._in_tail[at][0]
-            inputs = [name for name in crossing if self._uses.get(name, (0, -1))[1] >= at]
-            outputs = [v.name for v in graph.output if self._made_at.get(v.name, -1) >= at]
+            content, _, _, beside, data = self._in_tail[at]
+            ends = [name for name in crossing if self._uses.get(name, (0, -1))[1] >= at]
+            ends += [v.name for v in graph.output if self._made_at.get(v.name, -1) >= at]
+        around = sum(map(self._end_bytes, ends))
         is_whole = at == len(self._order) if is_head else at == 0
         part: Part = "whole" if is_whole else "first" if is_head else "second"
-        total = file_bytes(model, point.cut, part, inputs, outputs, content)
-        if total <= MOST_BYTES:
+        total = file_bytes(model, point.cut, part, content + around)
+        if total <= file.MOST_BYTES:
             return total
-        parts = extract(model, point)
-        found = parts.first if is_head else parts.second
-        return found.file.nbytes if found else 0
+        return file_bytes(model, point.cut, part, beside + around) + data
+
+    def _end_bytes(self, name: str) -> int:
+        if name not in self._ends:
+            self._ends[name] = end_bytes(self._model, name)
+        return self._ends[name]
 
     def _of_set(self, point: CutPoint) -> PartCost:
         graph, inside = self._model.proto.graph, set(point.head_nodes)
         parts = extract(self._model, point)
         held = {t.name for t in parts.first.initialisers} if parts.first else set()
-        settings = not_learned(graph)
-        weights = [t for t in graph.initializer if t.name in held and t.name not in settings]
+        learned = _Learned(graph)
+        weights = [t for t in graph.initializer if t.name in held and learned.elements(t)]
+        inner = [_inner_parameters(self._order[at]) for at in inside]
         return PartCost(
-            head_parameters=sum(map(parameters, weights)),
-            head_parameter_bytes=sum(stored_bytes(t) for t in weights if parameters(t)),
+            head_parameters=sum(map(learned.elements, weights)) + sum(n for n, _ in inner),
+            head_parameter_bytes=sum(map(stored_bytes, weights)) + sum(n for _, n in inner),
             head_macs=sum(self.node_macs[at] for at in inside),
             head_file_bytes=parts.first.file.nbytes if parts.first else 0,
             tail_file_bytes=parts.second.file.nbytes if parts.second else 0,
@@ -160,52 +170,57 @@ class CostModel:
 
 def parameter_count(model: onnx.ModelProto) -> int:
     """Learned parameters of a model as its builder made it."""
-    settings = not_learned(model.graph)
-    return sum(parameters(t) for t in model.graph.initializer if t.name not in settings)
+    learned = _Learned(model.graph)
+    inner = sum(_inner_parameters(node)[0] for node in model.graph.node)
+    return sum(map(learned.elements, model.graph.initializer)) + inner
 
 
 def operator_costs(model: CanonicalModel) -> list[dict[str, Any]]:
     """By operator: its nodes, the parameters that they read first, their MACs; most work first."""
     graph = model.proto.graph
-    shapes = all_shapes(model.proto)
-    settings = not_learned(graph)
-    left = {t.name: parameters(t) for t in graph.initializer if t.name not in settings}
+    learned = _Learned(graph)
+    left = {tensor.name: learned.elements(tensor) for tensor in graph.initializer}
+    macs = dict(zip(map(id, model.order), _macs(model), strict=True))
     found: dict[str, dict[str, Any]] = {}
     for node in graph.node:
         name = node.op_type if is_onnx(node) else f"{node.domain}.{node.op_type}"
         row = found.setdefault(name, {"operator": name, "nodes": 0, "parameters": 0, "macs": 0})
         row["nodes"] += 1
         row["parameters"] += sum(left.pop(value, 0) for value in reads(node))
-        row["macs"] += node_macs(node, shapes)
+        row["parameters"] += _inner_parameters(node)[0]
+        row["macs"] += macs.get(id(node), 0)
     return sorted(found.values(), key=lambda row: (-row["macs"], -row["parameters"], -row["nodes"]))
 
 
 def uncounted(model: CanonicalModel) -> dict[str, int]:
     """Operators whose work is not known, and how many nodes: foreign ones, unknown shapes."""
-    shapes = all_shapes(model.proto)
     found: dict[str, int] = {}
-    for node in model.order:
+    for node, macs in zip(model.order, _macs(model), strict=True):
         known = is_onnx(node) or is_counted(node)
-        if not known or (is_counted(node) and not node_macs(node, shapes)):
+        if not known or (is_counted(node) and not macs):
             name = node.op_type if is_onnx(node) else f"{node.domain}.{node.op_type}"
             found[name] = found.get(name, 0) + 1
     return found
 
 
 class _Sums:
-    """Amounts of things that enter the head at their first use and leave the tail at their last."""
+    """Amounts of things that enter the head at their first use and leave the tail at their last.
+
+    Each has bytes in the file, parameters and their bytes, and, where weights lie beside the file,
+    bytes in it and beside it.
+    """
 
     def __init__(self, positions: int) -> None:
-        self._enter = np.zeros((positions + 2, 3), np.int64)
-        self._leave = np.zeros((positions + 2, 3), np.int64)
+        self._enter = np.zeros((positions + 2, 5), np.int64)
+        self._leave = np.zeros((positions + 2, 5), np.int64)
 
-    def add(self, span: tuple[int, int], nbytes: int, count: int = 0, stored: int = 0) -> None:
+    def add(self, span: tuple[int, int], amounts: tuple[int, int, int, int, int]) -> None:
         """Something that the nodes from `span[0]` to `span[1]` use."""
-        self._enter[span[0] + 1] += nbytes, count, stored
-        self._leave[span[1] + 1] += nbytes, count, stored
+        self._enter[span[0] + 1] += amounts
+        self._leave[span[1] + 1] += amounts
 
     def heads(self) -> list[list[int]]:
-        """By position: file bytes, parameters and bytes of parameters in the head."""
+        """By position, the sums of what is in the head."""
         found: list[list[int]] = self._enter.cumsum(axis=0)[:-1].tolist()
         return found
 
@@ -215,20 +230,57 @@ class _Sums:
         return found
 
 
-def parameters(tensor: TensorProto) -> int:
-    """Elements of a tensor that may be parameters: none of shapes and indices."""
-    return math.prod(tensor.dims) if tensor.data_type in _LEARNED else 0
+class _Learned:
+    """Which elements of a graph's weights training makes."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._settings = _named(graph, _SETTINGS)
+        # Wide integers are shapes and indices, but for the biases of quantised layers.
+        self._biases = _named(graph, _BIASES)
+
+    def elements(self, tensor: TensorProto) -> int:
+        """Of one weight: all of them or none."""
+        if tensor.name in self._settings:
+            return 0
+        is_bias = tensor.data_type == TensorProto.INT32 and tensor.name in self._biases
+        return math.prod(tensor.dims) if is_bias or tensor.data_type in _LEARNED else 0
 
 
-def not_learned(graph: onnx.GraphProto) -> frozenset[str]:
-    """Weights that are settings of their operator: statistics, bounds, scales, zero points."""
+def _named(graph: onnx.GraphProto, places: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
+    """What nodes read at some of their inputs."""
     return frozenset(
         node.input[index]
         for node in graph.node
         if is_onnx(node)
-        for index in _SETTINGS.get(node.op_type, ())
+        for index in places.get(node.op_type, ())
         if index < len(node.input)
     )
+
+
+def _inner_parameters(node: onnx.NodeProto) -> tuple[int, int]:
+    """Parameters that lie inside a node's subgraphs, and their bytes."""
+    count = nbytes = 0
+    for graph in subgraphs(node):
+        learned = _Learned(graph)
+        for tensor in graph.initializer:
+            elements = learned.elements(tensor)
+            count += elements
+            nbytes += stored_bytes(tensor) if elements else 0
+        for inner in graph.node:
+            more = _inner_parameters(inner)
+            count, nbytes = count + more[0], nbytes + more[1]
+    return count, nbytes
+
+
+def _macs(model: CanonicalModel) -> list[int]:
+    """Of each node of the order."""
+    inferred = with_shapes(model.proto)
+    shapes = shapes_in(inferred) | shapes_in(model.proto.graph)
+    return [
+        node_macs(node, shapes)
+        for node in inferred.node
+        if not model.constants.issuperset(writes(node))
+    ]
 
 
 def _uses(
@@ -251,10 +303,3 @@ def _uses(
                     for name in reads(node):
                         use(name, *uses[made])
     return uses
-
-
-def _node_bytes(node: onnx.NodeProto) -> int:
-    size = node.ByteSize()
-    if any(is_detached(tensor) for tensor in node_tensors(node)):
-        size += sum(stored_bytes(t) for t in node_tensors(node) if is_detached(t))
-    return len(with_length(1, size)) + size

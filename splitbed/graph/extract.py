@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
+from typing import Final
 
 import msgspec
 import onnx
@@ -15,6 +16,12 @@ from splitbed.graph.detach import with_length
 from splitbed.graph.file import ModelFile, frame_of
 from splitbed.graph.reading import reads, writes
 from splitbed.tensor import Cut, Part, Partition, TensorSpec
+
+_DATA_NAMES: Final[dict[Part, str]] = {
+    "first": "part1.data",
+    "second": "part2.data",
+    "whole": "whole.data",
+}
 
 
 class ExtractedPart:
@@ -48,6 +55,7 @@ class ExtractedPart:
             map(model.value_info, self._outputs),
             doc=_doc(self._cut, self._part),
             graph_name=_graph_name(model, self._part),
+            data_name=_DATA_NAMES[self._part],
         )
 
     def __eq__(self, other: object) -> bool:
@@ -152,16 +160,17 @@ def file_bytes(
     model: CanonicalModel,
     cut: Cut,
     part: Part,
-    inputs: Sequence[str],
-    outputs: Sequence[str],
     content_bytes: int,
 ) -> int:
-    """Size of a part's file whose nodes and initialisers take `content_bytes`, not made for it."""
+    """Size of a part's file whose nodes, ends and weights take `content_bytes`, not made for it."""
     graph = content_bytes + _field_bytes(len(_graph_name(model, part).encode()))
-    for name in (*inputs, *outputs):
-        graph += _field_bytes(model.value_info(name).ByteSize())
     frame = frame_of(model.proto, _doc(cut, part)).ByteSize()
     return frame + _field_bytes(graph)
+
+
+def end_bytes(model: CanonicalModel, name: str) -> int:
+    """What a value takes in a part's file as its input or output."""
+    return _field_bytes(model.value_info(name).ByteSize())
 
 
 def _field_bytes(nbytes: int) -> int:

@@ -37,7 +37,10 @@ _BUFFER_BYTES: Final = 1 << 18
 _ALIGNMENT: Final = 4096
 """Of weights in a file of their own: whole pages can be mapped instead of read."""
 
-_GRAPH, _INITIALIZER, _RAW_DATA = 7, 5, 9
+_GRAPH, _NODE, _INITIALIZER, _RAW_DATA = 7, 1, 5, 9
+
+DATA_NAME_CHARACTERS: Final = 10
+"""Of the name of a file of weights: of the same length for all parts, as sizes depend on it."""
 
 
 class ModelFile:
@@ -57,10 +60,12 @@ class ModelFile:
         *,
         doc: str,
         graph_name: str,
+        data_name: str,
     ) -> None:
-        self._source = source
+        assert len(data_name) == DATA_NAME_CHARACTERS, data_name
+        self._source, self._data_name = source, data_name
         graph = onnx.GraphProto(name=graph_name)
-        graph.node.extend(_whole(source, node) for node in nodes)
+        graph.node.extend(whole_node(source, node) for node in nodes)
         graph.input.extend(inputs)
         graph.output.extend(outputs)
         self._heavy = [tensor for tensor in initialisers if _is_heavy(tensor)]
@@ -71,8 +76,8 @@ class ModelFile:
     def nbytes(self) -> int:
         """Size of the file; with weights beside it, of both."""
         if self.is_large:
-            graph, data = self._with_data_beside("x")
-            return graph.ByteSize() + data
+            model, data = self._with_data_beside()
+            return model.ByteSize() + data
         return self._message_bytes
 
     @cached_property
@@ -85,7 +90,7 @@ class ModelFile:
         """Of the file, and of its data file after it where there is one."""
         digest = hashlib.sha256()
         if self.is_large:
-            digest.update(self._with_data_beside("data")[0].SerializeToString(deterministic=True))
+            digest.update(self._with_data_beside()[0].SerializeToString(deterministic=True))
             layout = self._data()
         else:
             layout = self._layout()
@@ -118,7 +123,13 @@ class ModelFile:
             return opener(self.content)
         with tempfile.TemporaryDirectory(prefix="splitbed-") as folder:
             path = Path(folder) / "part.onnx"
-            self.write(path)
+            try:
+                self.write(path)
+            except OSError as error:
+                raise ModelError(
+                    f"a part of {self._source.path} takes {self.nbytes / 1e9:.1f} GB for a moment, "
+                    f"and {folder} has no room ({error.strerror}): set TMPDIR to another folder"
+                ) from error
             return opener(path)
 
     def _layout(self) -> Iterator[bytes | Blob]:
@@ -140,21 +151,19 @@ class ModelFile:
     def write(self, path: Path) -> tuple[Path, ...]:
         """Write the file, and a data file beside it where it is large; what was written.
 
-        A file that is there is replaced only when the new one is whole. Raises OSError, and
-        ModelError where it would be the model that is read.
+        Files that are there are replaced only when all is written. Raises OSError, and ModelError
+        where one of them would be the model that is read.
         """
-        data = path.with_name(f"{path.name}.data")
+        data = path.with_name(self._data_name)
         self._source.check_apart(path, data)
         if not self.is_large:
             with Replacing(path) as file:
                 self._copy(self._layout(), file)
             return (path,)
         self._check_weights()
-        with Replacing(data) as file:
-            self._copy(self._data(), file)
-        with Replacing(path) as file:
-            graph = self._with_data_beside(data.name)[0]
-            write_all(file, graph.SerializeToString(deterministic=True))
+        with Replacing(path) as file, Replacing(data) as beside:
+            self._copy(self._data(), beside)
+            write_all(file, self._with_data_beside()[0].SerializeToString(deterministic=True))
         return (path, data)
 
     def _copy(self, layout: Iterable[bytes | Blob], file: FileIO) -> None:
@@ -173,27 +182,21 @@ class ModelFile:
             graph += len(frame) + nbytes
         return self._frame.ByteSize() + len(with_length(_GRAPH, graph)) + graph
 
-    def _with_data_beside(self, location: str) -> tuple[onnx.ModelProto, int]:
-        """The model that refers to its weights at `location`, and the bytes that lie there."""
+    def _with_data_beside(self) -> tuple[onnx.ModelProto, int]:
+        """The model that refers to its weights, and the bytes that lie beside it."""
         model = onnx.ModelProto()
         model.CopyFrom(self._frame)
         model.graph.CopyFrom(self._graph)
         at = 0
         for tensor in self._heavy:
-            reference = model.graph.initializer.add()
-            reference.CopyFrom(_light(tensor))
-            reference.data_location = TensorProto.EXTERNAL
-            nbytes = stored_bytes(tensor)
-            for key, value in (("location", location), ("offset", at), ("length", nbytes)):
-                reference.external_data.add(key=key, value=str(value))
-            at += _aligned(nbytes)
+            model.graph.initializer.append(_reference(tensor, self._data_name, at))
+            at += aligned_bytes(tensor)
         return model, at
 
     def _data(self) -> Iterator[bytes | Blob]:
         for tensor in self._heavy:
             yield self._source.blob(tensor)
-            nbytes = stored_bytes(tensor)
-            yield bytes(_aligned(nbytes) - nbytes)
+            yield bytes(aligned_bytes(tensor) - stored_bytes(tensor))
 
     def _check_weights(self) -> None:
         if self._heavy:
@@ -282,11 +285,36 @@ def _tensor_frame(tensor: TensorProto) -> tuple[bytes, int]:
     return with_length(_INITIALIZER, len(light) + len(data) + nbytes) + light + data, nbytes
 
 
-def _aligned(nbytes: int) -> int:
-    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+def _reference(tensor: TensorProto, location: str, offset: int) -> TensorProto:
+    """A heavy tensor whose data lie in a file beside. Every reference to it takes as many bytes."""
+    reference = _light(tensor)
+    reference.data_location = TensorProto.EXTERNAL
+    nbytes = stored_bytes(tensor)
+    for key, value in (("location", location), ("offset", f"{offset:015}"), ("length", nbytes)):
+        reference.external_data.add(key=key, value=str(value))
+    return reference
 
 
-def _whole(source: SourceModel, node: onnx.NodeProto) -> onnx.NodeProto:
+def beside_bytes(tensor: TensorProto) -> tuple[int, int]:
+    """What an initialiser takes in the graph and beside it, where the weights lie beside."""
+    if not _is_heavy(tensor):
+        return tensor_bytes(tensor), 0
+    size = _reference(tensor, "x" * DATA_NAME_CHARACTERS, 0).ByteSize()
+    return len(with_length(_INITIALIZER, size)) + size, aligned_bytes(tensor)
+
+
+def aligned_bytes(tensor: TensorProto) -> int:
+    """What a heavy tensor takes in a file of weights, its padding included."""
+    return -(-stored_bytes(tensor) // _ALIGNMENT) * _ALIGNMENT
+
+
+def node_bytes(source: SourceModel, node: onnx.NodeProto) -> int:
+    """What a node takes in the file, its tag and the weights inside it included."""
+    size = whole_node(source, node).ByteSize()
+    return len(with_length(_NODE, size)) + size
+
+
+def whole_node(source: SourceModel, node: onnx.NodeProto) -> onnx.NodeProto:
     """The node with the large tensors of its attributes and subgraphs read in."""
     if not any(is_detached(tensor) for tensor in node_tensors(node)):
         return node

@@ -12,7 +12,8 @@ from typing import Final
 
 import onnx
 
-from splitbed.graph.reading import attribute, subgraphs
+from splitbed.graph.reading import KNOWN_DOMAINS, attribute, subgraphs
+from splitbed.graph.shapes import shapes_in
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -44,21 +45,25 @@ def node_macs(node: onnx.NodeProto, shapes: Shapes) -> int:
     """Of one node on tensors of these shapes (weights included); 0 where a shape is not known.
 
     The larger branch of an If counts, and the body of a Loop or Scan once: how often it runs is in
-    the data.
+    the data. What is inside a subgraph is known from its own value_info.
     """
-    inner = [sum(node_macs(n, shapes) for n in graph.node) for graph in subgraphs(node)]
+    inner = [
+        sum(node_macs(n, {**shapes, **shapes_in(graph)}) for n in graph.node)
+        for graph in subgraphs(node)
+    ]
     if inner:
         return max(inner)
-    count = _COUNTS.get(node.op_type)
+    if not is_counted(node):
+        return 0
     try:
-        return 0 if count is None else count(node, shapes)
-    except (KeyError, IndexError):
+        return _COUNTS[node.op_type](node, shapes)
+    except (KeyError, IndexError, ValueError):
         return 0
 
 
 def is_counted(node: onnx.NodeProto) -> bool:
     """Whether the operator multiplies and accumulates, as far as is known here."""
-    return node.op_type in _COUNTS
+    return node.op_type in _COUNTS and node.domain in KNOWN_DOMAINS
 
 
 def _convolution(node: onnx.NodeProto, shapes: Shapes) -> int:

@@ -11,8 +11,8 @@ import onnx
 from onnx import TensorProto, helper, shape_inference
 
 from splitbed.errors import ModelError
-from splitbed.graph.reading import label, reads, subgraphs, writes
-from splitbed.graph.weights import is_detached, is_hollow, tensors
+from splitbed.graph.reading import label, reads, writes
+from splitbed.graph.weights import is_detached, is_hollow
 from splitbed.tensor import DType, TensorSpec
 
 KEPT_ELEMENTS: Final = 4096
@@ -101,27 +101,22 @@ def _is_known(
     return bool(versions) and onnx.defs.has(node.op_type, versions[0], node.domain)
 
 
-def all_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Shape of every value and weight that has a fixed one, those inside subgraphs included.
+def with_shapes(model: onnx.ModelProto) -> onnx.GraphProto:
+    """The same nodes in the same order, and value_info for all that is known of their values.
 
-    Raises ModelError where the graph contradicts itself.
+    Subgraphs have their own. Raises ModelError where the graph contradicts itself.
     """
-    shapes: dict[str, tuple[int, ...]] = {}
-    _collect(_inferred(model).graph, shapes)
-    # Weights that inference was not given, at any depth.
-    for tensor in tensors(model.graph):
-        shapes[tensor.name] = tuple(tensor.dims)
-    return shapes
+    return _inferred(model).graph
 
 
-def _collect(graph: onnx.GraphProto, shapes: dict[str, tuple[int, ...]]) -> None:
+def shapes_in(graph: onnx.GraphProto) -> dict[str, tuple[int, ...]]:
+    """Shape of every value and weight of a graph that has a fixed one; not of its subgraphs'."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for value in [*graph.input, *graph.value_info, *graph.output]:
         dims = value.type.tensor_type.shape.dim
         if value.type.tensor_type.HasField("shape") and all(d.HasField("dim_value") for d in dims):
             shapes[value.name] = tuple(d.dim_value for d in dims)
-    for node in graph.node:
-        for inner in subgraphs(node):
-            _collect(inner, shapes)
+    return shapes
 
 
 def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
-import numpy as np
 
 from splitbed.errors import VerificationError
 from splitbed.graph.canonical import CanonicalModel
 from splitbed.graph.cuts import cut_points
-from splitbed.graph.difference import Comparison, Difference, relative
+from splitbed.graph.difference import Comparison, Difference, distance
 from splitbed.graph.extract import Parts, extract
 from splitbed.graph.reading import label, writes
 from splitbed.runnable import Runnable, carry
@@ -108,8 +107,8 @@ class Verifier:
         for feed, wanted in zip(self._feeds, self._wanted, strict=True):
             got = carry(second, carry(first, feed, boundary), list(wanted))
             comparison.add(got, wanted)
-            if comparison.problem:
-                raise VerificationError(f"{where}, {comparison.problem}")
+        if comparison.problem:
+            raise VerificationError(f"{where}, {comparison.problem}")
         found = comparison.result()
         if found.max_rel > self._tolerance:
             raise VerificationError(
@@ -158,10 +157,7 @@ class Verifier:
     def _differs(self, got: Array, wanted: Array) -> bool:
         if got.shape != wanted.shape:
             return True
-        if not got.size:
-            return False
-        a, b = got.astype(np.float64), wanted.astype(np.float64)
-        return not relative(np.abs(a - b), b) <= self._tolerance
+        return distance(got, wanted) > self._tolerance
 
 
 def verify(

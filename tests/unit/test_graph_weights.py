@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from splitbed.errors import ModelError
-from splitbed.graph import built, canonicalise, cut_points, extract, file, find_cut, load, source
+from splitbed.graph import (
+    built,
+    canonicalise,
+    cut_points,
+    extract,
+    file,
+    find_cut,
+    list_cuts,
+    load,
+    source,
+)
 from splitbed.graph.detach import DETACHED_BYTES, detach
 from splitbed.graph.weights import is_detached, stored_bytes, tensors
 from tests import models
@@ -148,11 +158,14 @@ def test_what_no_message_can_hold_has_its_weights_beside_it(
         _ = large.content
     (tmp_path / "out").mkdir()
     written = large.file.write(tmp_path / "out" / "tail.onnx")
-    assert [path.name for path in written] == ["tail.onnx", "tail.onnx.data"]
+    assert [path.name for path in written] == ["tail.onnx", "part2.data"]
     assert sorted((tmp_path / "out").iterdir()) == sorted(written)
-    assert large.partition.file_bytes == pytest.approx(
-        sum(path.stat().st_size for path in written), abs=40
-    )
+    assert large.partition.file_bytes == sum(path.stat().st_size for path in written)
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in written)).hexdigest()
+    assert large.partition.sha256 == digest
+    listed = {cut.point.name: cut.cost for cut in list_cuts(cleaned).legal}["r"]
+    assert listed is not None
+    assert listed.tail_file_bytes == large.partition.file_bytes
     engine = open_part(written[0])
     np.testing.assert_array_equal(engine.run(feed)[0], wanted)
     offsets = [
@@ -163,7 +176,6 @@ def test_what_no_message_can_hold_has_its_weights_beside_it(
     ]
     assert offsets
     assert all(offset % 4096 == 0 for offset in offsets)
-    digest = large.partition.sha256
     assert extract(cleaned, find_cut(cleaned, cut_points(cleaned), "r")).second == large
     assert digest != parts.second.partition.sha256
 

@@ -23,7 +23,7 @@ from splitbed.errors import EngineError, UsageError, VerificationError
 from splitbed.graph import CanonicalModel, Parts, cut_points, extract, find_cut, verify
 from splitbed.progress import Progress
 
-_NAMES: Final = ("head.onnx", "head.onnx.data", "tail.onnx", "tail.onnx.data", "cut.json")
+_NAMES: Final = ("head.onnx", "tail.onnx", "part1.data", "part2.data", "whole.data", "cut.json")
 
 
 class CutOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -18,7 +18,7 @@ from experiments.models import MODEL_HELP, SHAPE_HELP, ZOO, open_model
 from experiments.terminal import shown, write
 from splitbed import config
 from splitbed.engine import Engine, working_provider
-from splitbed.errors import ProviderMissing, UsageError, VerificationError
+from splitbed.errors import EngineError, ProviderMissing, UsageError, VerificationError
 from splitbed.graph import (
     CanonicalModel,
     CutPoint,
@@ -56,7 +56,7 @@ class VerifyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         Meta(description="run the parts here, in every combination; all that work if not given"),
     ] = ()
     tolerance: Annotated[
-        Annotated[float, Meta(gt=0)] | None,
+        Annotated[float, Meta(gt=0, le=1)] | None,
         Meta(description="allowed of an output's magnitude (1e-4, with a GPU 1e-3)"),
     ] = None
     threads: Annotated[int, Meta(ge=0, description="threads of each part, 0 for all")] = 0
@@ -135,7 +135,7 @@ def _checked(
         found = verifier.check(
             extract(model, point), _opener(first, threads), _opener(second, threads)
         )
-    except VerificationError as error:
+    except (VerificationError, EngineError) as error:
         return _Row(point.name, first, second, None, str(error))
     return _Row(point.name, first, second, found, "")
 
