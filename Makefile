@@ -30,6 +30,8 @@ bench: $(VENV)/dev.installed
 	$(BIN)/python tests/benchmarks/settings.py
 	$(BIN)/python tests/benchmarks/relay.py
 	$(BIN)/python tests/benchmarks/end_to_end.py
+	$(BIN)/python tests/benchmarks/cutting.py
+	$(BIN)/python tests/benchmarks/tax.py
 
 $(VENV)/demo.installed: pyproject.toml | $(VENV)/made
 	$(PIP) --editable '.[demo]'

@@ -141,6 +141,7 @@ class Partitions:
         for part in (parts.first, parts.second):
             if part is not None:
                 self._origins[part.partition.sha256] = question
+                self._origins.move_to_end(part.partition.sha256)
                 self._parts[part.partition.sha256] = part
                 self._parts.move_to_end(part.partition.sha256)
         while len(self._origins) > 2 * _DESCRIPTIONS_KEPT:

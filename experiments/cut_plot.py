@@ -24,8 +24,10 @@ from splitbed.graph import CanonicalModel, Listing
 _FORMATS: Final = (".svg", ".png", ".pdf")
 _STYLE: Final[dict[Any, Any]] = {
     "svg.hashsalt": "splitbed",
+    "svg.fonttype": "none",
     "font.family": "sans-serif",
     "font.size": 10,
+    "text.parse_math": False,
     "axes.spines.top": False,
 }
 _BLUE, _ORANGE, _GREEN, _GREY = "#6baed6", "#e6550d", "#31a354", "#c7c7c7"

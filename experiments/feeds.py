@@ -42,7 +42,7 @@ def arrays_of(model: CanonicalModel, file: Path) -> Feeds:
         found = {name: held[name] for name in held.files}
     except OSError as error:
         raise UsageError(f"cannot read arrays from {file}: {error.strerror or error}") from error
-    except (AttributeError, ValueError, zipfile.BadZipFile) as error:
+    except (AttributeError, EOFError, ValueError, zipfile.BadZipFile) as error:
         raise UsageError(
             f"{file} is no .npz file of plain arrays: write it with numpy.savez(FILE, NAME=array)"
         ) from error

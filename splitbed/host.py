@@ -42,6 +42,15 @@ def host_facts() -> dict[str, Any]:
     }
 
 
+def described() -> str:
+    """The machine in one line, for a benchmark's first."""
+    facts = host_facts()
+    return (
+        f"{facts['processor']}, {facts['cores_usable']} cores, "
+        f"{facts['memory_bytes'] / 1e9:.0f} GB, {facts['system']}"
+    )
+
+
 def _processor() -> str:
     """The processor's own name, where the system tells it."""
     try:

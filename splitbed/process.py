@@ -28,6 +28,9 @@ _LOOK_UP_S: Final = 0.1
 def guarded(main: Callable[[], int], program: str) -> int:
     """Run `main`; turn what goes wrong into one sentence on standard error and an exit code."""
     _make_writable()
+    if threading.current_thread() is threading.main_thread():
+        # As Ctrl-C, so that half-written files go; nodes that drain set their own handler.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = main()
         sys.stdout.flush()  # what is still to be written may fail, too

@@ -70,7 +70,7 @@ def uplink() -> list[PublishedTable]:
                     ),
                     2,
                     met,
-                    remarks.get((name, label), "") if met < 2 else "",
+                    remarks.get((name, label), "not explained") if met < 2 else "",
                 )
             )
         found.append(
@@ -86,6 +86,11 @@ def uplink() -> list[PublishedTable]:
     return [*found, _macs()]
 
 
+_MACS_REMARKS: Final = {
+    "GoogleNet": "counted on the paper's layers with their padding, without auxiliary heads"
+}
+
+
 def _macs() -> PublishedTable:
     rows = []
     for label, name, printed in (
@@ -97,7 +102,7 @@ def _macs() -> PublishedTable:
         number, unit = printed.split()
         text = f"{like(macs / {'M': 1e6, 'G': 1e9}[unit], number)} {unit}"
         is_met = text == printed
-        remark = "" if is_met else "the paper's layers with their padding, no auxiliary heads"
+        remark = "" if is_met else _MACS_REMARKS.get(label, "not explained")
         rows.append(Row((label, f"{macs:,}", text, against(text, printed)), 1, is_met, remark))
     return PublishedTable(
         "C1",

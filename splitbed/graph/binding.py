@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -10,6 +11,9 @@ import onnx
 from splitbed.errors import ModelError
 
 Shape = tuple[int, ...]
+
+MOST_ELEMENTS: Final = 1 << 44
+"""Of any tensor: more than memory holds, and less than overflows."""
 
 BATCH: Final = 1
 """What an open first dimension is bound to where nobody says."""
@@ -70,6 +74,11 @@ class Bound:
             if shape is None and len(graph.input) == 1:
                 shape = given.pop("", None)
             if shape is not None:
+                if math.prod(max(1, size) for size in shape) > MOST_ELEMENTS:
+                    raise ModelError(
+                        f"{self._where}: no memory holds input '{value.name}' of shape "
+                        f"{_text(shape)}"
+                    )
                 found[value.name] = shape
         if given:
             known = ", ".join(value.name for value in graph.input)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import onnx
 
 from splitbed.errors import ModelError
+from splitbed.graph.binding import MOST_ELEMENTS
 from splitbed.graph.reading import label, reads, subgraphs, writes
+from splitbed.graph.weights import tensors
 
 
 def check(model: onnx.ModelProto, where: str) -> None:
@@ -27,6 +30,12 @@ def check(model: onnx.ModelProto, where: str) -> None:
                 raise ModelError(f"{where} is no valid graph: '{name}' is twice among its {what}")
     if not graph.output:
         raise ModelError(f"{where} is no valid graph: it has no output")
+    for tensor in tensors(graph):
+        sizes = list(tensor.dims)
+        if min(sizes, default=0) < 0 or math.prod(sizes) > MOST_ELEMENTS:
+            raise ModelError(
+                f"{where} is no valid graph: '{tensor.name}' is a weight of shape {sizes}"
+            )
     if any(True for _ in graph.sparse_initializer):
         raise ModelError(f"{where} has sparse initialisers, which splitbed cannot cut")
     known = {value.name for value in graph.input} | {t.name for t in graph.initializer}

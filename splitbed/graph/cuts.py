@@ -52,8 +52,8 @@ def cut_points(model: CanonicalModel) -> list[CutPoint]:
     """All positions in topological order, `@input` and `@output` included, by liveness.
 
     One pass over the nodes. Values that depend on no input (they are computed from initialisers
-    alone) never cross: each part has its own. A finished graph output crosses every later cut,
-    because the second node hands out the complete result.
+    alone) never cross, unless they are outputs: each part has its own. A finished graph output
+    crosses every later cut, because the second node hands out the complete result.
     """
     graph = model.proto.graph
     order = model.order
@@ -65,6 +65,7 @@ def cut_points(model: CanonicalModel) -> list[CutPoint]:
         last_use[value.name] = len(order)
     alive = {value.name: None for value in graph.input if last_use.get(value.name, -1) >= 0}
     points = [_point(model, INPUT_CUT, 0, "", list(alive), len(order))]
+    named = {INPUT_CUT, OUTPUT_CUT}
     dying: dict[int, list[str]] = {}
     for name, index in last_use.items():
         dying.setdefault(index, []).append(name)
@@ -83,7 +84,10 @@ def cut_points(model: CanonicalModel) -> list[CutPoint]:
             name = made[0] if made else label(node)
             # What begins so is a cut of its own kind, here and in what a task adds.
             name = f"tensor:{name}" if name.startswith("@") else name
+            while name in named:
+                name = f"{name}'"
             crossing = list(alive)
+        named.add(name)
         points.append(_point(model, name, position, label(node), crossing, len(order)))
     return points
 

@@ -74,7 +74,7 @@ def marks(
             stage=stages.get(at, ""),
             layer=layers.get(at),
             dominated_by=better.get(at, ""),
-            moved_to=points[at + 1].name if at in broken else "",
+            moved_to=points[_past(at, broken)].name if at in broken else "",
             breaks=broken.get(at, ""),
             layout=point.cut is not None
             and LAYOUT_MACS_PER_BYTE * point.cut.nbytes > macs
@@ -198,6 +198,13 @@ def _fuses(first: str, second: onnx.NodeProto, constant: frozenset[str]) -> bool
     if second.op_type in ("Add", "Mul"):
         return first in _FUSED_WITH_SCALE and any(name in constant for name in second.input)
     return False
+
+
+def _past(at: int, broken: dict[int, str]) -> int:
+    """The first position from here on that breaks nothing."""
+    while at in broken:
+        at += 1
+    return at
 
 
 def _dominated(

@@ -13,7 +13,7 @@ from splitbed.graph.cuts import (
     CutPoint,
     point_of_set,
 )
-from splitbed.graph.reading import reads, writes
+from splitbed.graph.reading import label, reads, writes
 
 BEFORE, AFTER = "before:", "after:"
 
@@ -73,7 +73,8 @@ def _named(
 def _at_node(
     model: CanonicalModel, points: Sequence[CutPoint], name: str, what: str, *, is_before: bool
 ) -> CutPoint | None:
-    places = [at for at, node in enumerate(model.order) if node.name == name]
+    # A node without a name is called after what it makes, as the listing calls it.
+    places = [at for at, node in enumerate(model.order) if name and label(node) == name]
     if len(places) > 1:
         raise CutUnknown(
             f"{len(places)} nodes of {what} are called '{name}': name a tensor that one of them "
@@ -81,12 +82,18 @@ def _at_node(
         )
     if places:
         return points[places[0] if is_before else places[0] + 1]
-    if name and any(node.name == name for node in model.source.proto.graph.node):
-        raise CutUnknown(
-            f"node '{name}' of {what} is not cut at: it was folded away, because it is a constant, "
-            "only renames a value, or nothing depends on it"
-        )
-    return None
+    gone = next((n for n in model.source.proto.graph.node if name and label(n) == name), None)
+    if gone is None:
+        return None
+    # A node that only renamed a value, or one that became several, still says where.
+    values = [model.aliases.get(value, value) for value in writes(gone)]
+    makers = [at for at, node in enumerate(model.order) if set(values) & set(writes(node))]
+    if makers and not is_before:
+        return points[makers[-1] + 1]
+    raise CutUnknown(
+        f"node '{name}' of {what} is not there after cleaning (a constant, a renaming, a function "
+        "that became nodes of its own, or without use): name a tensor"
+    )
 
 
 def _listed(
@@ -100,7 +107,7 @@ def _listed(
     order = model.order
     maker = {value: at for at, node in enumerate(order) for value in writes(node)}
     inputs = {value.name for value in model.proto.graph.input}
-    if len(wanted) < 2:
+    if not wanted or (len(wanted) == 1 and wanted[0] not in inputs):
         return None
     for tensor in wanted:
         if tensor not in maker and tensor not in inputs:

@@ -155,11 +155,10 @@ def _said(error: Exception) -> str:
             f"node '{name}' is a {operator} of {domain or 'ai.onnx'}, and the file has no "
             "opset import of that domain"
         )
-    found = _COMPLAINT.search(text)
-    if found is None:
-        return text[:300]
-    operator, name, complaint = found.groups()
-    return f"node '{name}' ({operator}): {complaint.strip()[:300]}"
+    for operator, name, complaint in _COMPLAINT.findall(text):
+        if not complaint.strip().endswith("error(s):"):  # the node around the one at fault
+            return f"node '{name}' ({operator}): {complaint.strip()[:300]}"
+    return text[:300]
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -26,7 +26,7 @@ from onnx import TensorProto, helper
 
 from splitbed import zoo
 from splitbed.graph import canonicalise, cut_points, extract, find_cut, list_cuts, load
-from splitbed.host import host_facts
+from splitbed.host import described
 
 WIDTH = 4096
 """Of the large model's square weights: 64 MiB each."""
@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--large-gb", type=float, default=2.5)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    print(f"{host_facts()}\n")
+    print(f"{described()}\n")
     with tempfile.TemporaryDirectory(prefix="splitbed-") as name:
         folder = Path(name)
         path = folder / "network.onnx"

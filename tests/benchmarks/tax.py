@@ -20,7 +20,7 @@ from experiments.feeds import noise
 from experiments.models import open_model
 from splitbed.engine import Engine
 from splitbed.graph import CanonicalModel, ListedCut, extract, list_cuts
-from splitbed.host import host_facts
+from splitbed.host import described
 from splitbed.progress import Progress
 from splitbed.runnable import carry
 
@@ -37,7 +37,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
-    print(f"{host_facts()}, {options.threads} threads, {options.rounds} rounds of A B B A\n")
+    print(f"{described()}, {options.threads} threads, {options.rounds} rounds of A B B A\n")
     for name in options.models:
         report(name, options.rounds, options.threads)
     return 0

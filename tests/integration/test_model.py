@@ -5,13 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
+from experiments.feeds import noise
 from splitbed.engine import Engine
+from splitbed.graph import canonicalise, load
 from splitbed.runnable import carry
 from tests import models
 from tests.integration.nodes import GESTURE, one_sentence, splitbed
@@ -65,6 +69,7 @@ def test_cuts_are_listed_alike_for_people_and_machines() -> None:
     table = list(csv.DictReader(io.StringIO(told("model", "cuts", GESTURE, "--csv"))))
     assert [line["cut"] for line in table] == [row["cut"] for row in rows]
     assert [int(line["head_macs"]) for line in table] == [row["head_macs"] for row in rows]
+    assert [line["boundary"].count(";") + 1 for line in table] == [row["branches"] for row in rows]
 
 
 def test_cuts_are_chosen_and_sorted() -> None:
@@ -122,6 +127,77 @@ def test_folder_is_named_after_model_and_cut(
     (folder,) = tmp_path.iterdir()
     assert folder.name == f"{GESTURE.stem}_at_layer2"
     assert sorted(path.name for path in folder.iterdir()) == ["cut.json", "head.onnx", "tail.onnx"]
+
+
+def test_nothing_is_replaced_unasked(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    told("model", "cut", GESTURE, "layer2", "--output", out)
+    again = splitbed("model", "cut", GESTURE, "@input", "--output", out)
+    assert again.returncode == 2
+    assert "--force" in one_sentence(again.stderr)
+    told("model", "cut", GESTURE, "@input", "--output", out, "--force")
+    assert sorted(path.name for path in out.iterdir()) == ["cut.json", "tail.onnx"]
+    own = tmp_path / "tail.onnx"
+    own.write_bytes(GESTURE.read_bytes())
+    for force in ([], ["--force"]):
+        refused = splitbed("model", "cut", own, "layer2", "--output", tmp_path, *force)
+        assert refused.returncode == 2
+        assert own.read_bytes() == GESTURE.read_bytes()
+    network = tmp_path / "mobilenet_v1.onnx"
+    network.write_text("trained for a week")
+    refused = splitbed("model", "zoo", "mobilenet_v1", "--output", network)
+    assert refused.returncode == 2
+    assert network.read_text() == "trained for a week"
+
+
+def test_names_mean_nothing_to_the_terminal(tmp_path: Path) -> None:
+    proto = models.chain()
+    odd = "[/bold]a[red]\x1b[31m"
+    proto.graph.node[0].output[0] = proto.graph.node[1].input[0] = odd
+    path = saved(proto, tmp_path / "$odd$.onnx")
+    for command in ("cuts", "verify", "inspect"):
+        text = told("model", command, path)
+        assert "\x1b" not in text
+        assert command == "inspect" or "[/bold]a[red]\\x1b[31m" in text
+    told("model", "cuts", path, "--plot", tmp_path / "odd.svg")
+
+
+def test_output_that_cannot_be_written_is_told() -> None:
+    for arguments in (("cuts", str(GESTURE)), ("published", "B2"), ("zoo",)):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "splitbed.cli", "model", *arguments],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 6
+        assert "No space left" in one_sentence(done.stderr)
+
+
+def test_positions_that_cannot_be_cut_are_in_the_list_and_in_the_picture(tmp_path: Path) -> None:
+    path = saved(models.data_dependent(), tmp_path / "data.onnx")
+    assert "where: cannot be cut, dimension 1 of" in " ".join(told("model", "cuts", path).split())
+    picture = tmp_path / "data.svg"
+    told("model", "cuts", path, "--plot", picture)
+    assert "cannot be cut" in picture.read_text()
+    assert "cannot be cut" not in plotted(GESTURE, tmp_path)
+
+
+def plotted(model: Path, folder: Path) -> str:
+    told("model", "cuts", model, "--plot", folder / "other.svg")
+    return (folder / "other.svg").read_text()
+
+
+def test_noise_for_whole_numbers_is_not_all_the_same(tmp_path: Path) -> None:
+    proto = models.model(
+        [models.node("Cast", ["ids"], ["y"], to=1)],
+        [models.info("ids", [1, 64], "int64")],
+        [models.info("y", None)],
+    )
+    cleaned = canonicalise(load(saved(proto, tmp_path / "ids.onnx")))
+    assert set(noise(cleaned, 1).arrays[0]["ids"].ravel().tolist()) == {0, 1}
 
 
 def test_network_of_the_zoo_is_written(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,79 @@ def test_narrow_weights_are_stored_in_shared_bytes(tmp_path: Path) -> None:
     costs = CostModel(cleaned)
     assert costs.parameters == 15
     assert costs.parameter_bytes == math.ceil(15 / 2)
+
+
+def branches(*widths: int, size: int = 4) -> onnx.ModelProto:
+    """An If with a product in each branch; both call what is inside them alike."""
+    graphs = [
+        helper.make_graph(
+            [node("MatMul", ["x", "w"], ["m"]), node("ReduceSum", ["m"], ["t"])],
+            "branch",
+            [],
+            [info("t", None)],
+            weights(w=np.ones((size, width))),
+        )
+        for width in widths
+    ]
+    return model(
+        [
+            node("ReduceSum", ["x"], ["s"], keepdims=0),
+            node("Greater", ["s", "zero"], ["c"]),
+            node("If", ["c"], ["i"], then_branch=graphs[0], else_branch=graphs[1]),
+            node("Reshape", ["i", "shape"], ["r"]),
+            node("Relu", ["r"], ["y"]),
+        ],
+        [info("x", [1, size])],
+        [info("y", None)],
+        weights(zero=np.float32(0), shape=np.array([1, 1])),
+    )
+
+
+@pytest.mark.parametrize("widths", [(8, 512), (512, 8)])
+def test_what_branches_call_alike_is_not_mixed_up(widths: tuple[int, int], tmp_path: Path) -> None:
+    listing = list_cuts(canonical(branches(*widths), tmp_path))
+    assert listing.macs == 4 * 512
+    # Parameters of both branches, and the threshold of the comparison.
+    assert listing.parameters == 4 * 520 + 1
+
+
+def test_large_weights_inside_a_branch_count_in_the_files(tmp_path: Path) -> None:
+    cleaned = canonical(branches(200, 9, size=64), tmp_path)
+    for listed in list_cuts(cleaned).legal:
+        parts = extract(cleaned, listed.point)
+        assert listed.cost is not None
+        sizes = tuple(len(part.content) if part else 0 for part in (parts.first, parts.second))
+        assert (listed.cost.head_file_bytes, listed.cost.tail_file_bytes) == sizes
+
+
+def test_biases_of_quantised_layers_are_parameters() -> None:
+    proto = model(
+        [
+            node("DequantizeLinear", ["b", "scale"], ["bias"]),
+            node("DequantizeLinear", ["w", "scale"], ["kernel"]),
+            node("Conv", ["x", "kernel", "bias"], ["y"]),
+        ],
+        [info("x", [1, 2, 4, 4])],
+        [info("y", None)],
+        weights(
+            b=np.arange(8, dtype=np.int32),
+            w=np.ones((8, 2, 1, 1), np.int8),
+            scale=np.float32(0.1),
+        ),
+    )
+    assert parameter_count(proto) == 8 + 16
+
+
+def test_operator_of_the_same_name_from_elsewhere_is_not_counted() -> None:
+    item = node("LSTM", ["x", "w"], ["y"], domain="no.such")
+    assert node_macs(item, {"x": (1, 2), "w": (3, 4), "y": (1, 2)}) == 0
+
+
+def test_listing_of_many_long_lived_values_takes_no_time(tmp_path: Path) -> None:
+    count = 1500
+    nodes = [node("Relu", ["x"], [f"v{at}"]) for at in range(count)]
+    nodes.append(node("Sum", [f"v{at}" for at in range(count)], ["y"]))
+    cleaned = canonical(model(nodes, [info("x", [1, 4])], [info("y", None)]), tmp_path)
+    start = time.perf_counter()
+    assert len(list_cuts(cleaned).legal) == count + 2
+    assert time.perf_counter() - start < 10

@@ -38,7 +38,8 @@ def convolutional() -> onnx.ModelProto:
             conv("pool", "wide", "c3"),
             node("Clip", ["c3", "zero"], ["r3"]),
             conv("r3", "narrow", "c4"),
-            node("GlobalAveragePool", ["c4"], ["mean"]),
+            conv("c4", "again", "c5"),
+            node("GlobalAveragePool", ["c5"], ["mean"]),
             node("Flatten", ["mean"], ["flat"]),
             node("Gemm", ["flat", "fc"], ["g"]),
             node("Softmax", ["g"], ["y"]),
@@ -50,7 +51,8 @@ def convolutional() -> onnx.ModelProto:
             w2=np.ones((4, 4, 3, 3)),
             wide=np.ones((24, 4, 1, 1)),
             narrow=np.ones((2, 24, 1, 1)),
-            fc=np.ones((2, 10)),
+            again=np.ones((6, 2, 1, 1)),
+            fc=np.ones((6, 10)),
             zero=np.float32(0),
         ),
     )
@@ -59,7 +61,7 @@ def convolutional() -> onnx.ModelProto:
 def test_stages_end_at_pools_and_where_a_resolution_is_left(tmp_path: Path) -> None:
     _, cuts = listed(convolutional(), tmp_path)
     found = {name: cut.marks.stage for name, cut in cuts.items() if cut.marks.stage}
-    # Of the places at 4x4, the narrow end of the bottleneck and not its wide middle.
+    # Of the places at 4x4, the narrow end of the bottleneck and not what is wide around it.
     assert found == {
         "r2": "8x8",
         "pool": "MaxPool",
@@ -72,7 +74,15 @@ def test_stages_end_at_pools_and_where_a_resolution_is_left(tmp_path: Path) -> N
 def test_layers_end_before_the_next_operator_with_weights(tmp_path: Path) -> None:
     _, cuts = listed(convolutional(), tmp_path)
     found = {name: cut.marks.layer for name, cut in cuts.items() if cut.marks.layer is not None}
-    assert found == {"@input": 0, "r1": 1, "pool": 2, "r3": 3, "flat": 4, "@output": 5}
+    assert found == {
+        "@input": 0,
+        "r1": 1,
+        "pool": 2,
+        "r3": 3,
+        "c4": 4,
+        "flat": 5,
+        "@output": 6,
+    }
 
 
 def test_broken_fusions_name_the_place_with_the_same_bytes(tmp_path: Path) -> None:
@@ -86,6 +96,35 @@ def test_broken_fusions_name_the_place_with_the_same_bytes(tmp_path: Path) -> No
         "c1": ("Conv+Relu", "r1"),
         "c2": ("Conv+Relu", "r2"),
         "c3": ("Conv+Clip", "r3"),
+    }
+
+
+def test_layout_is_told_between_convolutions_only(tmp_path: Path) -> None:
+    _, cuts = listed(convolutional(), tmp_path)
+    assert {name for name, cut in cuts.items() if cut.marks.layout} == {
+        *("c1", "r1", "c2", "r2", "pool", "c3", "r3", "c4", "c5")
+    }
+    # The same after the last convolution or pool, or before the first, is in no layout.
+    assert not cuts["@input"].marks.layout
+    assert not cuts["mean"].marks.layout
+
+
+def test_several_fusions_in_a_row_lead_past_all_of_them(tmp_path: Path) -> None:
+    proto = model(
+        [
+            node("Conv", ["x", "w"], ["c"]),
+            node("BatchNormalization", ["c", "one", "one", "one", "one"], ["n"]),
+            node("Relu", ["n"], ["r"]),
+            node("Neg", ["r"], ["y"]),
+        ],
+        [info("x", [1, 3, 2, 2])],
+        [info("y", None)],
+        weights(w=np.ones((4, 3, 1, 1)), one=np.ones(4)),
+    )
+    _, cuts = listed(proto, tmp_path)
+    assert {name: cut.marks.moved_to for name, cut in cuts.items() if cut.marks.breaks} == {
+        "c": "r",
+        "n": "r",
     }
 
 

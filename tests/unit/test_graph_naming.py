@@ -84,9 +84,32 @@ def test_name_that_cleaning_removed_still_means_its_value(tmp_path: Path) -> Non
         [info("y", [1, 4])],
     )
     assert found(proto, "same", tmp_path).name == "r"
-    assert "node 'rename' of model 'm' is not cut at: it was folded away" in refused(
+    assert found(proto, "after:rename", tmp_path).name == "r"
+    assert "node 'rename' of model 'm' is not there after cleaning" in refused(
         proto, "before:rename", tmp_path
     )
+
+
+def test_node_without_a_name_is_called_after_what_it_makes(tmp_path: Path) -> None:
+    assert found(models.chain(), "after:n", tmp_path).name == "n"
+    assert found(models.chain(), "before:n", tmp_path).name == "r"
+
+
+def test_one_of_two_inputs_is_no_cut_and_the_other_is_named(tmp_path: Path) -> None:
+    assert "'b' would cross as well" in refused(models.two_ended(), "a", tmp_path)
+
+
+def test_tensor_listed_twice_is_told(tmp_path: Path) -> None:
+    assert "'r' is named twice" in refused(models.chain(), "r,r", tmp_path)
+
+
+def test_cuts_have_names_of_their_own(tmp_path: Path) -> None:
+    proto = models.chain()
+    proto.graph.node[0].output[0] = proto.graph.node[1].input[0] = "@a"
+    proto.graph.node[1].output[0] = proto.graph.node[2].input[0] = "tensor:@a"
+    cleaned = canonical(proto, tmp_path)
+    names = [point.name for point in cut_points(cleaned)]
+    assert names == [INPUT_CUT, "tensor:@a", "tensor:@a'", OUTPUT_CUT]
 
 
 def test_tensor_name_comes_before_node_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import tempfile
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from splitbed.graph import (
     load,
     source,
 )
-from splitbed.graph.detach import DETACHED_BYTES, detach
+from splitbed.graph.detach import DETACHED_BYTES, detach, with_length
 from splitbed.graph.weights import is_detached, stored_bytes, tensors
 from tests import models
 from tests.models import info, model, node, open_part, random_feed, recombined, run, saved, weights
@@ -299,3 +300,179 @@ def test_a_damaged_file_gives_one_sentence_or_a_model(places: list[tuple[int, in
         else:
             sentence = ""
     assert "\n" not in sentence
+
+
+# ------------------------------------------------------------------------- what else files may hold
+
+
+def test_large_constant_of_a_function_that_stays_a_node(tmp_path: Path) -> None:
+    held = numpy_helper.from_array(np.eye(128, dtype=np.float32), "c")
+    proto = model(
+        [node("Own", ["x"], ["m"], domain="own"), node("Relu", ["m"], ["y"])],
+        [info("x", [1, 128])],
+        [info("y", [1, 128])],
+    )
+    proto.opset_import.append(helper.make_opsetid("own", 1))
+    proto.functions.append(
+        helper.make_function(
+            "own",
+            "Own",
+            ["v"],
+            ["r"],
+            [node("Constant", [], ["c"], value=held), node("MatMul", ["v", "c"], ["r"])],
+            [helper.make_opsetid("", 13)],
+        )
+    )
+    cleaned = canonicalise(load(saved(proto, tmp_path / "model.onnx")))
+    assert len(cleaned.proto.functions) == 1
+    feed = random_feed(cleaned)
+    wanted = np.maximum(feed["x"], 0)
+    for point in cut_points(cleaned):
+        np.testing.assert_allclose(recombined(cleaned, point, feed)["y"], wanted, rtol=1e-6)  # type: ignore[arg-type]
+
+
+def test_file_that_was_replaced_by_one_of_the_same_size_and_time(tmp_path: Path) -> None:
+    path = heavy(tmp_path)
+    loaded = load(path)
+    stat = path.stat()
+    other = tmp_path / "other.onnx"
+    other.write_bytes(path.read_bytes()[:-64] + bytes(64))
+    os.utime(other, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    other.replace(path)
+    with pytest.raises(ModelError, match="was changed"):
+        loaded.check_unchanged()
+
+
+def test_file_whose_time_alone_changed_is_refused(tmp_path: Path) -> None:
+    path = heavy(tmp_path)
+    loaded = load(path)
+    os.utime(path, ns=(1, 1))
+    with pytest.raises(ModelError, match="was changed"):
+        loaded.check_unchanged()
+
+
+@pytest.mark.parametrize("offset", [-4, 10**9])
+def test_data_outside_their_file_are_refused(offset: int, tmp_path: Path) -> None:
+    proto = model([node("Add", ["x", "w"], ["y"])], [info("x", [LARGE])], [info("y", None)])
+    tensor = proto.graph.initializer.add(name="w", data_type=TensorProto.FLOAT, dims=[LARGE])
+    tensor.data_location = TensorProto.EXTERNAL
+    (tmp_path / "w.bin").write_bytes(bytes(4 * LARGE))
+    for key, value in (("location", "w.bin"), ("offset", offset), ("length", 4 * LARGE)):
+        tensor.external_data.add(key=key, value=str(value))
+    with pytest.raises(ModelError, match=r"'w'|broken way"):
+        load(saved(proto, tmp_path / "model.onnx"))
+
+
+def test_numbers_of_another_type_are_not_taken_for_raw_data() -> None:
+    """Half precision in int32_data is no raw data, and float_data of a complex tensor neither."""
+    tensor = TensorProto(name="t", data_type=TensorProto.COMPLEX64, dims=[LARGE])
+    tensor.float_data.extend(range(2 * LARGE))
+    proto = models.chain()
+    proto.graph.initializer.append(tensor)
+    content = proto.SerializeToString()
+    assert detach(memoryview(content), "here") == content
+
+
+def test_weights_beside_a_linked_model_are_found(tmp_path: Path) -> None:
+    """As caches keep them: links to files in one folder of contents."""
+    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
+    blobs.mkdir()
+    snapshot.mkdir()
+    onnx.save_model(
+        models.residual(),
+        str(blobs / "aaaa"),
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    (blobs / "weights.bin").rename(blobs / "bbbb")
+    (snapshot / "model.onnx").symlink_to("../blobs/aaaa")
+    (snapshot / "weights.bin").symlink_to("../blobs/bbbb")
+    assert load(snapshot / "model.onnx").file_bytes > 64
+
+
+def test_data_in_a_pipe_are_refused(tmp_path: Path) -> None:
+    onnx.save_model(
+        models.residual(),
+        str(tmp_path / "model.onnx"),
+        save_as_external_data=True,
+        location="weights.bin",
+        size_threshold=0,
+    )
+    (tmp_path / "weights.bin").unlink()
+    os.mkfifo(tmp_path / "weights.bin")
+    with pytest.raises(ModelError, match="are no file"):
+        load(tmp_path / "model.onnx")
+
+
+def test_nesting_without_end_is_refused(tmp_path: Path) -> None:
+    """Subgraphs within subgraphs, each long enough to be looked into."""
+    padding = b"p" * (DETACHED_BYTES + 1)
+    inner = with_length(10, len(padding)) + padding
+    for _ in range(130):
+        for field in (6, 5, 1):  # graph of an attribute of a node of a graph
+            inner = with_length(field, len(inner)) + inner
+    path = tmp_path / "model.onnx"
+    path.write_bytes(b"\x08\x08" + with_length(7, len(inner)) + inner)
+    with pytest.raises(ModelError, match="nested more than 100 levels deep"):
+        load(path)
+
+
+@pytest.mark.parametrize("start", [0, 5, 200, 1000, 36_000, 40_000, 74_000])
+def test_file_is_told_from_any_byte_on(start: int, tmp_path: Path) -> None:
+    whole = canonicalise(load(heavy(tmp_path))).file()
+    content = whole.content
+    assert len(content) > 74_000
+    assert b"".join(whole.pieces(start)) == content[start:]
+
+
+def test_every_weight_beside_begins_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cleaned = canonicalise(load(heavy(tmp_path)))
+    monkeypatch.setattr(file, "MOST_BYTES", 20_000)
+    (tmp_path / "out").mkdir()
+    written = cleaned.file().write(tmp_path / "out" / "model.onnx")
+    light = onnx.load(written[0], load_external_data=False)
+    places = [
+        {entry.key: entry.value for entry in tensor.external_data}
+        for tensor in light.graph.initializer
+        if tensor.external_data
+    ]
+    assert [int(place["offset"]) for place in places] == [0, 36_864]
+    feed = random_feed(cleaned)
+    np.testing.assert_array_equal(
+        open_part(written[0]).run(feed)[0], run(load_whole(tmp_path), feed)["y"]
+    )
+
+
+def load_whole(folder: Path) -> bytes:
+    return onnx.load(folder / "heavy.onnx").SerializeToString()
+
+
+def test_disk_that_is_full_leaves_nothing_new_and_everything_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned = canonicalise(load(heavy(tmp_path)))
+    monkeypatch.setattr(file, "MOST_BYTES", 20_000)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.onnx").write_text("old")
+    (out / "model.data").write_text("old too")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(file, "write_all", full)
+    with pytest.raises(OSError, match="No space"):
+        cleaned.file().write(out / "model.onnx")
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "model.onnx": "old",
+        "model.data": "old too",
+    }
+
+
+def test_model_is_never_overwritten_by_its_own_parts(tmp_path: Path) -> None:
+    path = heavy(tmp_path)
+    cleaned = canonicalise(load(path))
+    with pytest.raises(ModelError, match="is the model that is cut"):
+        cleaned.file().write(path)
+    assert load(path).sha256 == cleaned.source.sha256
