@@ -72,15 +72,16 @@ class Partitions:
     def describe(self, question: CutQuestion) -> CutAnswer:
         """What this cut is made of; both parts are ready to be fetched and run afterwards."""
         stored = self._store.get(question.model, question.input_shapes)
+        now = (stored.canonical.id.digest, _json_of(stored.task))
         with self._lock:
             kept = self._answers.get(question)
-            if kept is not None and (kept.model_digest, kept.task_json) == (
-                stored.canonical.id.digest,
-                _json_of(stored.task),
-            ):
+            if kept is not None and (kept.model_digest, kept.task_json) == now:
                 self._answers.move_to_end(question)
                 return kept
-            answer = self._answers[question] = self._cut(question, stored)
+        # Digests read every weight: other sessions need not wait for that.
+        answer = self._cut(question, stored)
+        with self._lock:
+            self._answers[question] = answer
             while len(self._answers) > _DESCRIPTIONS_KEPT:
                 self._answers.popitem(last=False)
             return answer
@@ -124,9 +125,8 @@ class Partitions:
             cut = Cut(PICTURE_CUT, (picture_spec(_described(task, question)),))
         elif question.cut == RESULT_CUT:
             cut = Cut(RESULT_CUT, result_boundary(_described(task, question), model.outputs))
-        self._keep(question, parts)
         source = model.source
-        return CutAnswer(
+        answer = CutAnswer(
             first=parts.first.partition if parts.first else None,
             second=parts.second.partition if parts.second else None,
             cut=cut,
@@ -136,6 +136,9 @@ class Partitions:
             task_json=_json_of(task),
             source=ModelFile(source.path.name, source.file_bytes, source.md5, source.sha256),
         )
+        with self._lock:
+            self._keep(question, parts)
+        return answer
 
     def _keep(self, question: CutQuestion, parts: Parts) -> None:
         for part in (parts.first, parts.second):
