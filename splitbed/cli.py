@@ -56,7 +56,7 @@ def _dispatch(arguments: list[str]) -> int:
         if target is not None:
             return _load(target[0], " ".join(arguments[:length]))(arguments[length:])
     group = [name for name in _COMMANDS if name.startswith(f"{arguments[0]} ")]
-    if group and arguments[1:2] in ([], ["-h"], ["--help"]):
+    if group and arguments[1:2] in (["-h"], ["--help"]):
         sys.stdout.write(f"usage: splitbed {arguments[0]} COMMAND [--help]\n\n{_about(group)}")
         return 0
     if group:
