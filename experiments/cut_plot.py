@@ -102,7 +102,11 @@ def _draw_bytes(axes: Any, model: CanonicalModel, listing: Listing) -> None:
     ]
     axes.bar(places, sizes, width=1.0, color=colours, linewidth=0)
     axes.set_yscale("log")
+    axes.set_ylim(bottom=min(sizes) / 2)
     axes.yaxis.set_major_formatter(lambda value, _: _bytes_text(value))
+    # Between powers of ten only where there is hardly one.
+    is_narrow = max(sizes) < 20 * min(sizes)
+    axes.yaxis.set_minor_formatter(lambda value, _: _bytes_text(value) if is_narrow else "")
     axes.set_ylabel("intermediate data")
     given = sum(spec.nbytes for spec in model.inputs)
     axes.axhline(given, color=_ORANGE, linewidth=1, linestyle="--")
