@@ -12,7 +12,7 @@ import msgspec
 
 from edge_node.store import ModelStore, StoredModel
 from splitbed.engine import Engine
-from splitbed.errors import ModelUnknown, TaskError
+from splitbed.errors import ModelUnknown, SplitbedError, TaskError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT, ExtractedPart, Parts, extract, find_cut
 from splitbed.session import CutAnswer, CutQuestion, ModelFile, ProviderChoice
 from splitbed.task import (
@@ -68,22 +68,31 @@ class Partitions:
         self._parts: OrderedDict[str, ExtractedPart] = OrderedDict()
         self._engines: OrderedDict[tuple[str, ProviderChoice], Engine] = OrderedDict()
         self._lock = threading.RLock()
+        self._turns: dict[CutQuestion, threading.Lock] = {}
 
     def describe(self, question: CutQuestion) -> CutAnswer:
         """What this cut is made of; both parts are ready to be fetched and run afterwards."""
         stored = self._store.get(question.model, question.input_shapes)
-        now = (stored.canonical.id.digest, _json_of(stored.task))
         with self._lock:
-            kept = self._answers.get(question)
-            if kept is not None and (kept.model_digest, kept.task_json) == now:
-                self._answers.move_to_end(question)
-                return kept
-        # Digests read every weight: other sessions need not wait for that.
-        answer = self._cut(question, stored)
-        with self._lock:
-            self._answers[question] = answer
-            while len(self._answers) > _DESCRIPTIONS_KEPT:
-                self._answers.popitem(last=False)
+            turn = self._turns.setdefault(question, threading.Lock())
+        # Digests read every weight: who asks the same waits for the answer, others go on.
+        with turn:
+            now = (stored.canonical.id.digest, _json_of(stored.task))
+            with self._lock:
+                kept = self._answers.get(question)
+                if kept is not None and (kept.model_digest, kept.task_json) == now:
+                    self._answers.move_to_end(question)
+                    return kept
+            try:
+                answer = self._cut(question, stored)
+            except SplitbedError:
+                with self._lock:  # a question without an answer leaves nothing behind
+                    self._turns.pop(question, None)
+                raise
+            with self._lock:
+                self._answers[question] = answer
+                while len(self._answers) > _DESCRIPTIONS_KEPT:
+                    self._turns.pop(self._answers.popitem(last=False)[0], None)
             return answer
 
     def chunks(self, sha256: str, offset: int) -> Iterator[bytes]:

@@ -286,6 +286,16 @@ def test_parts_are_bounded_and_cut_again_when_asked_for(models: Path) -> None:
         assert edge.partitions.sizes()[1] == 2
 
 
+def test_questions_without_an_answer_leave_nothing_behind(models: Path) -> None:
+    with edge_over(models) as edge:
+        for number in range(20):
+            with pytest.raises(CutUnknown):
+                edge.answer(f"no such cut {number}")
+        assert not edge.partitions._turns
+        edge.answer("sum")
+        assert len(edge.partitions._turns) == 1
+
+
 @pytest.mark.parametrize("offset", [0, 1, 57, 300])
 def test_a_part_is_sent_from_any_byte_on(offset: int, models: Path) -> None:
     with edge_over(models) as edge:
