@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from splitbed.errors import ModelError
+from splitbed.graph.local_shapes import LocalShapes
 from splitbed.graph.reading import is_onnx, writes
 from splitbed.graph.shapes import Specs
 from splitbed.graph.weights import is_detached
@@ -43,8 +44,7 @@ def fold(model: onnx.ModelProto, specs: Specs) -> bool:
         for tensor in graph.initializer
         if math.prod(tensor.dims) <= FOLDED_ELEMENTS and not is_detached(tensor)
     }
-    shapes = {name: spec.shape for name, spec in specs.items()}
-    shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    local = LocalShapes(model, specs)
     known: dict[str, Constant] = {}
     outputs = {value.name for value in graph.output}
     kept: list[onnx.NodeProto] = []
@@ -58,18 +58,31 @@ def fold(model: onnx.ModelProto, specs: Specs) -> bool:
                 known[moved.name] = _array(moved, moved.name)
             changed = True
             continue
-        values = _evaluate(node, small, known, shapes, model)
+        values = _evaluate(node, small, known, local.shapes, model)
         if values is None or outputs & set(node.output):
+            if local.lacks(node):
+                local.learn(node, _read(node, small, known))
             kept.append(node)
             continue
         changed = True
         known |= values
         for name, value in values.items():
             graph.initializer.append(numpy_helper.from_array(value, name))
+            local.shapes[name] = value.shape
     if changed:
         del graph.node[:]
         graph.node.extend(kept)
     return changed
+
+
+def _read(
+    node: onnx.NodeProto, small: Mapping[str, onnx.TensorProto], known: dict[str, Constant]
+) -> dict[str, Constant]:
+    """Those of a node's inputs whose values are known."""
+    for name in node.input:
+        if name in small and name not in known:
+            known[name] = _array(small[name], name)
+    return {name: known[name] for name in node.input if name in known}
 
 
 def _evaluate(

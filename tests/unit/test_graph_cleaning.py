@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import ArrayLike
 from onnx import TensorProto, helper
 
-from splitbed.graph import CanonicalModel, cut_points, find_cut
+from splitbed.graph import CanonicalModel, cut_points, find_cut, shapes
 from tests import models
 from tests.models import canonical, info, model, node, random_feed, run, weights
 
@@ -346,4 +346,38 @@ def test_dropout_whose_mask_is_read_stays(tmp_path: Path) -> None:
     )
     cleaned = canonical(proto, tmp_path)
     assert operators(cleaned) == ["Dropout", "Cast", "Add"]
+    assert_same(cleaned)
+
+
+def test_long_chains_of_shape_arithmetic_are_folded_in_a_few_passes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A division hides the target from ONNX's own propagation; each shape needs the one before."""
+    nodes, value = [], "x"
+    for at in range(60):
+        nodes += [
+            node("Shape", [value], [f"s{at}"]),
+            node("Div", [f"s{at}", "one"], [f"d{at}"]),
+            node("Reshape", [value, f"d{at}"], [f"r{at}"]),
+            node("MatMul", [f"r{at}", "w"], [f"m{at}"]),
+        ]
+        value = f"m{at}"
+    proto = model(
+        nodes,
+        [info("x", ROW)],
+        [info(value, None)],
+        weights(one=np.array([1, 1]), w=np.eye(4)),
+    )
+    passes: list[int] = []
+    whole = shapes._inferred
+
+    def counted(given: onnx.ModelProto) -> onnx.ModelProto:
+        passes.append(1)
+        return whole(given)
+
+    monkeypatch.setattr(shapes, "_inferred", counted)
+    cleaned = canonical(proto, tmp_path)
+    assert set(operators(cleaned)) == {"Reshape", "MatMul"}
+    assert len(passes) < 10
+    monkeypatch.undo()
     assert_same(cleaned)
