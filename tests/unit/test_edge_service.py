@@ -465,9 +465,14 @@ def test_a_session_that_was_forgotten_is_no_longer_sampled(models: Path, tmp_pat
         assert eventually(lambda: edge.service.sessions() == [], 2)
         path = RunFolder(tmp_path / "run-1").resources("edge")
         assert eventually(path.read_bytes, 2)
-        size = path.stat().st_size
-        time.sleep(0.2)
-        assert path.stat().st_size == size
+
+        def rests() -> bool:
+            size = path.stat().st_size
+            time.sleep(0.3)
+            return path.stat().st_size == size
+
+        # The session is gone from the list a moment before its last sample is written.
+        assert eventually(rests, 4)
 
 
 def test_the_watch_over_sessions_ends_with_the_service(models: Path) -> None:
