@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 
 import onnx
 from onnx import TensorProto, numpy_helper
 
+from splitbed.errors import ModelError
 from splitbed.graph.reading import is_onnx, is_random, label, reads, rename, subgraphs, writes
+from splitbed.graph.weights import is_detached
 
 
 def free_outputs(graph: onnx.GraphProto) -> None:
@@ -26,26 +29,43 @@ def free_outputs(graph: onnx.GraphProto) -> None:
 
 def take_branches(graph: onnx.GraphProto) -> bool:
     """Put the branch in place of every If whose condition is a constant; whether there was one."""
-    known = {t.name: t for t in graph.initializer if t.data_type == TensorProto.BOOL}
+    known = {t.name: truth for t in graph.initializer if (truth := _truth(t)) is not None}
     kept: list[onnx.NodeProto] = []
     taken = False
     names = _all_names(graph)
     for node in graph.node:
-        if node.op_type != "If" or not is_onnx(node) or node.input[0] not in known:
-            kept.append(node)
-            continue
-        held = numpy_helper.to_array(known[node.input[0]])
-        if held.size != 1:
+        chosen = _chosen(node, known)
+        if chosen is None:
             kept.append(node)
             continue
         taken = True
-        wanted = "then_branch" if bool(held.reshape(())) else "else_branch"
         branch = onnx.GraphProto()
-        branch.CopyFrom(next(a.g for a in node.attribute if a.name == wanted))
+        branch.CopyFrom(chosen)
         kept += _inlined(branch, node, graph, names)
     if taken:
         _replace_nodes(graph, kept)
     return taken
+
+
+def _truth(tensor: TensorProto) -> bool | None:
+    """What a weight of a single truth value says; None for any other weight."""
+    if tensor.data_type != TensorProto.BOOL or math.prod(tensor.dims) != 1 or is_detached(tensor):
+        return None
+    try:
+        return bool(numpy_helper.to_array(tensor).reshape(()))
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"the data of '{tensor.name}' are broken: {error}") from error
+
+
+def _chosen(node: onnx.NodeProto, known: Mapping[str, bool]) -> onnx.GraphProto | None:
+    """The branch that an If always takes; None for other nodes, and for what inference refuses."""
+    if node.op_type != "If" or not is_onnx(node) or not node.input or node.input[0] not in known:
+        return None
+    wanted = "then_branch" if known[node.input[0]] else "else_branch"
+    for attribute in node.attribute:
+        if attribute.name == wanted and len(attribute.g.output) == len(node.output):
+            return attribute.g
+    return None
 
 
 def _inlined(

@@ -38,7 +38,8 @@ class ExtractedPart:
         outputs: Sequence[str],
     ) -> None:
         self._model, self._cut, self._part = model, cut, part
-        self._nodes, self.initialisers = nodes, tuple(initialisers)
+        self._nodes = nodes
+        self.initialisers = tuple(initialisers)
         """Weights that the part holds."""
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
 

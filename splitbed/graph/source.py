@@ -172,11 +172,9 @@ def _parsed(path: Path) -> onnx.ModelProto:
         try:
             # An empty file cannot be mapped; it is refused as one that has no graph.
             if path.stat().st_size:
-                with (
-                    mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as pages,
-                    memoryview(pages) as view,
-                ):
-                    proto.ParseFromString(detach(view, path.name))
+                # Not closed by hand: views of it live as long as an error that tells of them.
+                pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                proto.ParseFromString(detach(memoryview(pages), path.name))
         except (DecodeError, ValueError) as error:
             raise ModelError(f"{path} is not an ONNX model: {error}") from error
     return proto

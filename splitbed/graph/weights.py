@@ -93,6 +93,7 @@ class Blob(msgspec.Struct, frozen=True):
             maps[self.path] = open_files.enter_context(memoryview(pages))
         view = maps[self.path][self.offset : self.offset + self.nbytes]
         if len(view) != self.nbytes:
+            view.release()  # or the file could not be closed while the error is told
             raise ModelError(f"{self.path} was changed after it had been read: start again")
         return open_files.enter_context(view)
 

@@ -331,6 +331,25 @@ def test_function_that_reads_nothing_known_is_refused(tmp_path: Path) -> None:
     assert "node 'inner__1' reads 'nowhere'" in refusal(proto, tmp_path)
 
 
+@pytest.mark.parametrize("spoil", ["no branch", "no condition", "no data", "another output"])
+def test_broken_if_whose_condition_is_a_weight_is_refused(spoil: str, tmp_path: Path) -> None:
+    inner = [node("Neg", ["x"], ["t"])]
+    graph = subgraph("b", inner, [info("t", None)])
+    item = node("If", ["yes"], ["i"], "choice", then_branch=graph, else_branch=graph)
+    held = weights(yes=np.array(True))
+    match spoil:
+        case "no branch":
+            del item.attribute[:]
+        case "no condition":
+            del item.input[:]
+        case "no data":
+            held[0].ClearField("raw_data")
+        case "another output":
+            item.output.append("second")
+    proto = model([item, node("Relu", ["i"], ["y"])], [info("x", ROW)], [info("y", None)], held)
+    assert "choice" in (said := refusal(proto, tmp_path)) or "'yes'" in said
+
+
 @pytest.mark.parametrize("attribute", ["then_branch", "else_branch"])
 def test_if_without_a_branch_is_refused(attribute: str, tmp_path: Path) -> None:
     proto = branched([node("Neg", ["x"], ["t"])])
