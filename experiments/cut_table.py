@@ -10,8 +10,7 @@ import msgspec
 from rich.table import Table
 from rich.text import Text
 
-from experiments.terminal import plain as plain_name
-from experiments.terminal import shown
+from experiments.terminal import printable, shown
 from splitbed.graph import ListedCut, Listing
 from splitbed.tensor import TensorSpec
 
@@ -51,7 +50,7 @@ def cuts_table(cuts: Sequence[ListedCut], listing: Listing) -> Table:
             str(len(point.tensors)),
             f"{point.cut.nbytes:,}",
             marks_text(listed),
-            Text("\n".join(map(plain_name, names))),
+            Text("\n".join(map(printable, names))),
         )
     return table
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from experiments.models import ZOO
 from experiments.pictures import read_pictures
 from splitbed.errors import UsageError
 from splitbed.graph import CanonicalModel
@@ -22,8 +23,21 @@ class Feeds(msgspec.Struct, frozen=True):
     what: str
 
 
+def chosen(
+    model: CanonicalModel, images: Path | None, arrays: Path | None, count: int = 1
+) -> Feeds:
+    """What a person gave to verify on: pictures, arrays, or, where neither was given, noise."""
+    if images is not None and arrays is not None:
+        raise UsageError("give either --images or --arrays to verify on, not both")
+    if arrays is not None:
+        return arrays_of(model, arrays)
+    return noise(model, count) if images is None else pictures(model, images, count)
+
+
 def pictures(model: CanonicalModel, folder: Path, count: int) -> Feeds:
     """`count` pictures of a folder, evenly spaced, prepared as the model's task says."""
+    if model.source.path.name.startswith(ZOO):
+        raise UsageError(f"{model.source.path} has random weights and no task: leave --images out")
     task = find_task(model.source.path).fitted(model.inputs)
     dtype = next(spec.dtype for spec in model.inputs if spec.name == task.input)
     preprocessor = Preprocessor(task, dtype)

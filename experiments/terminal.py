@@ -26,9 +26,9 @@ def write(*what: RenderableType) -> None:
 
 def shown(name: str) -> Text:
     """A name from a file, which may hold anything, as text that means nothing to a terminal."""
-    return Text(plain(name))
+    return Text(printable(name))
 
 
-def plain(name: str) -> str:
+def printable(name: str) -> str:
     """The name with what cannot be printed written out: an escape character as its number."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)

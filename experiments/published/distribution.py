@@ -39,8 +39,8 @@ def distribution() -> list[PublishedTable]:
         elif met < len(printed):
             other = parameter_count(zoo.build("googlenet", weights="hollow", batch_norm="kept"))
             remark = (
-                f"the paper's layers have {count:,} parameters, torchvision's form {other:,}; the "
-                "paper's own table adds up to 6.8 with K for 1024"
+                f"the paper's layers have {count:,} parameters, torchvision's form {other:,}; "
+                "6.8 million is neither"
             )
         cells = [label, f"{count:,}"]
         for a, b in zip(computed, printed, strict=True):

@@ -36,7 +36,8 @@ def uplink() -> list[PublishedTable]:
     fc6 = alexnet.nbytes("/relu6/Relu")
     remarks = {
         ("alexnet", "pool5"): f"256x6x6 numbers of 32 bit are {alexnet.nbytes('/pool5/MaxPool'):,} "
-        f"bytes; 0.02 MB is what the next layer, fc6, makes: {fc6:,} bytes",
+        f"bytes; 0.02 MB would fit the next layer, fc6, with {fc6:,} bytes",
+        ("vgg16", "input"): "145 is the rate of the exact bytes",
         ("vgg16", "pool4"): f"512x14x14 numbers of 32 bit are {vgg.nbytes(_VGG[4][1]):,} bytes, "
         "half of pool3's",
     }
@@ -51,11 +52,8 @@ def uplink() -> list[PublishedTable]:
             if "8 bit" in label:
                 nbytes //= 4
             size = like(nbytes / MIB, megabytes)
-            # The tables multiply the rounded size; the input of VGG-16 alone is exact.
             exact = nbytes * 8 * FRAMES_PER_S / 1e6
             rounded = float(size) * 8 * FRAMES_PER_S
-            if label == "input":
-                rounded = exact
             met = (size == megabytes) + (like(rounded, rate) == rate)
             rows.append(
                 Row(
@@ -78,7 +76,7 @@ def uplink() -> list[PublishedTable]:
                 "C1",
                 f"TR 22.874 table {number}, {name} at {FRAMES_PER_S} frames/s",
                 "MB are 2^20 bytes, rounded to the printed digits; a rate is the rounded MB x 8 x "
-                "30 (of the exact bytes for VGG-16's input); the last column is not rounded before",
+                "30; the last column is not rounded before",
                 ("split point", "bytes", "MB", "printed", "Mbit/s", "printed", "exact"),
                 tuple(rows),
             )

@@ -26,7 +26,7 @@ from splitbed.graph.cleaning import (
     keep,
     take_branches,
 )
-from splitbed.graph.file import ModelFile
+from splitbed.graph.file import OnnxFile
 from splitbed.graph.fold import fold
 from splitbed.graph.functions import prepared, random_functions
 from splitbed.graph.reading import KNOWN_DOMAINS, is_random, reads, writes
@@ -101,10 +101,10 @@ class CanonicalModel(msgspec.Struct, frozen=True, dict=True):
             input_shapes=self.input_shapes,
         )
 
-    def file(self) -> ModelFile:
+    def file(self) -> OnnxFile:
         """The uncut canonical model, ready to be written."""
         graph = self.proto.graph
-        return ModelFile(
+        return OnnxFile(
             self.source,
             self.proto,
             list(graph.node),
@@ -204,10 +204,10 @@ def _canonical(
     drop_dead(graph)
     drop_unread_outputs(model)
     open_outputs = {}
-    types, foreign = element_types(model), foreign_values(model)
-    for value in graph.output:
-        if value.name in specs:
-            continue
+    missing = [value for value in graph.output if value.name not in specs]
+    types = element_types(model) if missing else {}
+    foreign = foreign_values(model) if missing else {}
+    for value in missing:
         reason = unusable.get(value.name, f"the shape of '{value.name}' is not known")
         if value.name not in types or value.name in foreign:
             raise ModelError(f"{where} cannot be used with fixed shapes: {reason}")
@@ -277,7 +277,7 @@ def _observed(
 ) -> list[onnx.ValueInfoProto]:
     """What the runtime knows of some values; nothing where it cannot load the model."""
     graph = model.graph
-    file = ModelFile(
+    file = OnnxFile(
         source,
         model,
         list(graph.node),

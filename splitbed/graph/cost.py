@@ -16,11 +16,11 @@ from splitbed.graph import file
 from splitbed.graph.canonical import CanonicalModel
 from splitbed.graph.cuts import CutPoint
 from splitbed.graph.extract import end_bytes, extract, file_bytes
-from splitbed.graph.file import beside_bytes, node_bytes, tensor_bytes
+from splitbed.graph.file import beside_bytes, node_bytes
 from splitbed.graph.macs import is_counted, node_macs
 from splitbed.graph.reading import is_onnx, reads, subgraphs, writes
 from splitbed.graph.shapes import shapes_in, with_shapes
-from splitbed.graph.weights import stored_bytes
+from splitbed.graph.weights import stored_bytes, tensor_bytes
 from splitbed.tensor import Part
 
 _LEARNED = frozenset(
@@ -175,32 +175,39 @@ def parameter_count(model: onnx.ModelProto) -> int:
     return sum(map(learned.elements, model.graph.initializer)) + inner
 
 
-def operator_costs(model: CanonicalModel) -> list[dict[str, Any]]:
-    """By operator: its nodes, the parameters that they read first, their MACs; most work first."""
+def operator_costs(model: CanonicalModel, node_macs: Sequence[int]) -> list[dict[str, Any]]:
+    """By operator: its nodes, the parameters that they read first, their MACs; most work first.
+
+    `node_macs` are a listing's, of the nodes in order.
+    """
     graph = model.proto.graph
     learned = _Learned(graph)
     left = {tensor.name: learned.elements(tensor) for tensor in graph.initializer}
-    macs = dict(zip(map(id, model.order), _macs(model), strict=True))
+    macs = iter(node_macs)
     found: dict[str, dict[str, Any]] = {}
     for node in graph.node:
-        name = node.op_type if is_onnx(node) else f"{node.domain}.{node.op_type}"
+        name = _operator(node)
         row = found.setdefault(name, {"operator": name, "nodes": 0, "parameters": 0, "macs": 0})
         row["nodes"] += 1
         row["parameters"] += sum(left.pop(value, 0) for value in reads(node))
         row["parameters"] += _inner_parameters(node)[0]
-        row["macs"] += macs.get(id(node), 0)
+        if not model.constants.issuperset(writes(node)):
+            row["macs"] += next(macs)
     return sorted(found.values(), key=lambda row: (-row["macs"], -row["parameters"], -row["nodes"]))
 
 
-def uncounted(model: CanonicalModel) -> dict[str, int]:
+def uncounted(model: CanonicalModel, node_macs: Sequence[int]) -> dict[str, int]:
     """Operators whose work is not known, and how many nodes: foreign ones, unknown shapes."""
     found: dict[str, int] = {}
-    for node, macs in zip(model.order, _macs(model), strict=True):
+    for node, macs in zip(model.order, node_macs, strict=True):
         known = is_onnx(node) or is_counted(node)
         if not known or (is_counted(node) and not macs):
-            name = node.op_type if is_onnx(node) else f"{node.domain}.{node.op_type}"
-            found[name] = found.get(name, 0) + 1
+            found[_operator(node)] = found.get(_operator(node), 0) + 1
     return found
+
+
+def _operator(node: onnx.NodeProto) -> str:
+    return node.op_type if is_onnx(node) else f"{node.domain}.{node.op_type}"
 
 
 class _Sums:

@@ -17,6 +17,9 @@ from onnx import TensorProto
 DETACHED_BYTES: Final = 32768
 """Data up to this size stay in the graph: shapes may depend on their values (4096 int64 fit)."""
 
+GRAPH, NODE, INITIALIZER = 7, 1, 5
+"""Fields of a model and of its graph that are written here, too."""
+
 DEEPEST: Final = 100
 """Messages within messages; protocol buffers' own readers stop there as well."""
 
@@ -30,10 +33,10 @@ _INSIDE: Final[Mapping[_Kind, Mapping[int, _Kind]]] = {
     "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
     "tensor": {},
 }
-_DATA_TYPE, _FLOAT_DATA, _RAW_DATA, _DOUBLE_DATA = 2, 4, 9, 10
+_DATA_TYPE, _FLOAT_DATA, RAW_DATA, _DOUBLE_DATA = 2, 4, 9, 10
 # Packed float_data and double_data are the little-endian values themselves, as raw_data are.
 _DATA_FIELDS: Final = {
-    _RAW_DATA: None,
+    RAW_DATA: None,
     _FLOAT_DATA: TensorProto.FLOAT,
     _DOUBLE_DATA: TensorProto.DOUBLE,
 }

@@ -13,7 +13,7 @@ from splitbed.errors import CutUnknown
 from splitbed.graph.canonical import CanonicalModel
 from splitbed.graph.cuts import CutPoint
 from splitbed.graph.detach import with_length
-from splitbed.graph.file import ModelFile, frame_of
+from splitbed.graph.file import OnnxFile, frame_of
 from splitbed.graph.reading import reads, writes
 from splitbed.tensor import Cut, Part, Partition, TensorSpec
 
@@ -44,10 +44,10 @@ class ExtractedPart:
         self._inputs, self._outputs = tuple(inputs), tuple(outputs)
 
     @cached_property
-    def file(self) -> ModelFile:
+    def file(self) -> OnnxFile:
         """The file, ready to be written."""
         model = self._model
-        return ModelFile(
+        return OnnxFile(
             model.source,
             model.proto,
             self._nodes,

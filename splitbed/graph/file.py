@@ -16,14 +16,17 @@ import onnx
 from onnx import TensorProto
 
 from splitbed.errors import ModelError
-from splitbed.graph.detach import with_length
+from splitbed.graph.detach import GRAPH, INITIALIZER, NODE, with_length
 from splitbed.graph.source import SourceModel
 from splitbed.graph.weights import (
     Blob,
     is_detached,
-    is_hollow,
+    is_heavy,
+    light,
     node_tensors,
     stored_bytes,
+    tensor_bytes,
+    tensor_frame,
     write_all,
 )
 
@@ -37,13 +40,12 @@ _BUFFER_BYTES: Final = 1 << 18
 _ALIGNMENT: Final = 4096
 """Of weights in a file of their own: whole pages can be mapped instead of read."""
 
-_GRAPH, _NODE, _INITIALIZER, _RAW_DATA = 7, 1, 5, 9
 
 DATA_NAME_CHARACTERS: Final = 10
 """Of the name of a file of weights: of the same length for all parts, as sizes depend on it."""
 
 
-class ModelFile:
+class OnnxFile:
     """A model that is about to be written. Nothing of its weights is in memory.
 
     `proto` gives opsets, functions and IR version; the graph is made of the other arguments.
@@ -68,8 +70,8 @@ class ModelFile:
         graph.node.extend(whole_node(source, node) for node in nodes)
         graph.input.extend(inputs)
         graph.output.extend(outputs)
-        self._heavy = [tensor for tensor in initialisers if _is_heavy(tensor)]
-        graph.initializer.extend(t for t in initialisers if not _is_heavy(t))
+        self._heavy = [tensor for tensor in initialisers if is_heavy(tensor)]
+        graph.initializer.extend(t for t in initialisers if not is_heavy(t))
         self._frame, self._graph = frame_of(proto, doc), graph
 
     @cached_property
@@ -141,9 +143,9 @@ class ModelFile:
         self._check_weights()
         yield self._frame.SerializeToString(deterministic=True)
         graph = self._graph.SerializeToString(deterministic=True)
-        heavy = [(tensor, *_tensor_frame(tensor)) for tensor in self._heavy]
+        heavy = [(tensor, *tensor_frame(tensor)) for tensor in self._heavy]
         length = len(graph) + sum(len(frame) + nbytes for _, frame, nbytes in heavy)
-        yield with_length(_GRAPH, length) + graph
+        yield with_length(GRAPH, length) + graph
         for tensor, frame, _ in heavy:
             yield frame
             yield self._source.blob(tensor)
@@ -178,9 +180,9 @@ class ModelFile:
     def _message_bytes(self) -> int:
         graph = self._graph.ByteSize()
         for tensor in self._heavy:
-            frame, nbytes = _tensor_frame(tensor)
+            frame, nbytes = tensor_frame(tensor)
             graph += len(frame) + nbytes
-        return self._frame.ByteSize() + len(with_length(_GRAPH, graph)) + graph
+        return self._frame.ByteSize() + len(with_length(GRAPH, graph)) + graph
 
     def _with_data_beside(self) -> tuple[onnx.ModelProto, int]:
         """The model that refers to its weights, and the bytes that lie beside it."""
@@ -259,35 +261,9 @@ def frame_of(proto: onnx.ModelProto, doc: str) -> onnx.ModelProto:
     return frame
 
 
-def tensor_bytes(tensor: TensorProto) -> int:
-    """What an initialiser takes in the file, its tag included."""
-    if _is_heavy(tensor):
-        frame, nbytes = _tensor_frame(tensor)
-        return len(frame) + nbytes
-    size = tensor.ByteSize()
-    return len(with_length(_INITIALIZER, size)) + size
-
-
-def _is_heavy(tensor: TensorProto) -> bool:
-    """Whether the data are elsewhere, or nowhere."""
-    return is_detached(tensor) or is_hollow(tensor)
-
-
-def _light(tensor: TensorProto) -> TensorProto:
-    return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
-
-
-def _tensor_frame(tensor: TensorProto) -> tuple[bytes, int]:
-    """What stands before a detached tensor's raw data in the file, and how long they are."""
-    nbytes = stored_bytes(tensor)
-    light = _light(tensor).SerializeToString(deterministic=True)
-    data = with_length(_RAW_DATA, nbytes)
-    return with_length(_INITIALIZER, len(light) + len(data) + nbytes) + light + data, nbytes
-
-
 def _reference(tensor: TensorProto, location: str, offset: int) -> TensorProto:
     """A heavy tensor whose data lie in a file beside. Every reference to it takes as many bytes."""
-    reference = _light(tensor)
+    reference = light(tensor)
     reference.data_location = TensorProto.EXTERNAL
     nbytes = stored_bytes(tensor)
     for key, value in (("location", location), ("offset", f"{offset:015}"), ("length", nbytes)):
@@ -297,10 +273,10 @@ def _reference(tensor: TensorProto, location: str, offset: int) -> TensorProto:
 
 def beside_bytes(tensor: TensorProto) -> tuple[int, int]:
     """What an initialiser takes in the graph and beside it, where the weights lie beside."""
-    if not _is_heavy(tensor):
+    if not is_heavy(tensor):
         return tensor_bytes(tensor), 0
     size = _reference(tensor, "x" * DATA_NAME_CHARACTERS, 0).ByteSize()
-    return len(with_length(_INITIALIZER, size)) + size, aligned_bytes(tensor)
+    return len(with_length(INITIALIZER, size)) + size, aligned_bytes(tensor)
 
 
 def aligned_bytes(tensor: TensorProto) -> int:
@@ -311,7 +287,7 @@ def aligned_bytes(tensor: TensorProto) -> int:
 def node_bytes(source: SourceModel, node: onnx.NodeProto) -> int:
     """What a node takes in the file, its tag and the weights inside it included."""
     size = whole_node(source, node).ByteSize()
-    return len(with_length(_NODE, size)) + size
+    return len(with_length(NODE, size)) + size
 
 
 def whole_node(source: SourceModel, node: onnx.NodeProto) -> onnx.NodeProto:

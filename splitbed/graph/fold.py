@@ -9,7 +9,6 @@ from typing import Final
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
@@ -18,6 +17,7 @@ from splitbed.graph.local_shapes import LocalShapes
 from splitbed.graph.reading import is_onnx, writes
 from splitbed.graph.shapes import Specs
 from splitbed.graph.weights import is_detached
+from splitbed.tensor import Array
 
 FOLDED_ELEMENTS: Final = 4096
 """Nothing larger is folded: shapes are small, and weights stay as the file has them."""
@@ -33,8 +33,6 @@ _FOLDED: Final = frozenset(
 )
 """What shape arithmetic is made of, and what the reference computes as every runtime does."""
 
-Constant = NDArray[np.generic]
-
 
 def fold(model: onnx.ModelProto, specs: Specs) -> bool:
     """Replace every node whose value is known by initialisers; whether anything was replaced."""
@@ -45,7 +43,7 @@ def fold(model: onnx.ModelProto, specs: Specs) -> bool:
         if math.prod(tensor.dims) <= FOLDED_ELEMENTS and not is_detached(tensor)
     }
     local = LocalShapes(model, specs)
-    known: dict[str, Constant] = {}
+    known: dict[str, Array] = {}
     outputs = {value.name for value in graph.output}
     kept: list[onnx.NodeProto] = []
     changed = False
@@ -76,8 +74,8 @@ def fold(model: onnx.ModelProto, specs: Specs) -> bool:
 
 
 def _read(
-    node: onnx.NodeProto, small: Mapping[str, onnx.TensorProto], known: dict[str, Constant]
-) -> dict[str, Constant]:
+    node: onnx.NodeProto, small: Mapping[str, onnx.TensorProto], known: dict[str, Array]
+) -> dict[str, Array]:
     """Those of a node's inputs whose values are known."""
     for name in node.input:
         if name in small and name not in known:
@@ -88,10 +86,10 @@ def _read(
 def _evaluate(
     node: onnx.NodeProto,
     small: Mapping[str, onnx.TensorProto],
-    known: dict[str, Constant],
+    known: dict[str, Array],
     shapes: Mapping[str, tuple[int, ...]],
     model: onnx.ModelProto,
-) -> dict[str, Constant] | None:
+) -> dict[str, Array] | None:
     if not is_onnx(node) or node.op_type not in _FOLDED:
         return None
     if node.op_type in ("Shape", "Size"):
@@ -99,7 +97,7 @@ def _evaluate(
             return None
         shape = shapes.get(node.input[0])
         return None if shape is None else {node.output[0]: _shape_value(node, shape)}
-    inputs: dict[str, Constant] = {}
+    inputs: dict[str, Array] = {}
     for name in filter(None, node.input):
         if name not in known:
             if name not in small:
@@ -116,7 +114,7 @@ def _evaluate(
     return _run(node, inputs, model)
 
 
-def _grown(node: onnx.NodeProto, inputs: Mapping[str, Constant]) -> float:
+def _grown(node: onnx.NodeProto, inputs: Mapping[str, Array]) -> float:
     """Elements of a result whose size is in the values of its inputs and not in their sizes."""
     values = [inputs[name] for name in node.input if name]
     sizes = [value.size for value in values]
@@ -146,7 +144,7 @@ def _grown(node: onnx.NodeProto, inputs: Mapping[str, Constant]) -> float:
         return sum(sizes)
 
 
-def _product(sizes: Constant) -> float:
+def _product(sizes: Array) -> float:
     return float(np.prod(sizes.astype(np.float64)))
 
 
@@ -163,14 +161,14 @@ def _constant_tensor(node: onnx.NodeProto) -> onnx.TensorProto | None:
     return None
 
 
-def _array(tensor: onnx.TensorProto, name: str) -> Constant:
+def _array(tensor: onnx.TensorProto, name: str) -> Array:
     try:
         return numpy_helper.to_array(tensor)
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"the data of '{name}' are broken: {error}") from error
 
 
-def _shape_value(node: onnx.NodeProto, shape: tuple[int, ...]) -> Constant:
+def _shape_value(node: onnx.NodeProto, shape: tuple[int, ...]) -> Array:
     if node.op_type == "Size":
         return np.asarray(math.prod(shape), np.int64)
     bounds = {a.name: a.i for a in node.attribute}
@@ -178,8 +176,8 @@ def _shape_value(node: onnx.NodeProto, shape: tuple[int, ...]) -> Constant:
 
 
 def _run(
-    node: onnx.NodeProto, inputs: Mapping[str, Constant], model: onnx.ModelProto
-) -> dict[str, Constant] | None:
+    node: onnx.NodeProto, inputs: Mapping[str, Array], model: onnx.ModelProto
+) -> dict[str, Array] | None:
     """The node's outputs by ONNX's own reference; None where the reference cannot do it."""
     names = writes(node)
     graph = helper.make_graph(
@@ -196,7 +194,7 @@ def _run(
             results = ReferenceEvaluator(single).run(names, {})
     except Exception:  # whatever it raises, the node simply stays in the graph
         return None
-    values: dict[str, Constant] = {}
+    values: dict[str, Array] = {}
     for name, value in zip(names, results, strict=True):
         # Lists are sequences; texts are made of numbers in ways that differ.
         if not isinstance(value, (np.ndarray, np.generic)):

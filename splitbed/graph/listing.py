@@ -29,6 +29,8 @@ class Listing(msgspec.Struct, frozen=True):
     """The same as the file stores them."""
     macs: int
     """Multiply-accumulate operations of one inference at the bound shapes."""
+    node_macs: tuple[int, ...]
+    """The same of each node, in the order that positions count."""
 
     @property
     def legal(self) -> tuple[ListedCut, ...]:
@@ -47,4 +49,5 @@ def list_cuts(model: CanonicalModel) -> Listing:
         parameters=sums.parameters,
         parameter_bytes=sums.parameter_bytes,
         macs=sums.macs,
+        node_macs=tuple(sums.node_macs),
     )

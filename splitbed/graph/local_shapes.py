@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TypeProto, helper, numpy_helper, shape_inference
 
 from splitbed.graph.reading import is_onnx, subgraphs, writes
 from splitbed.graph.shapes import Specs
-
-Constant = NDArray[np.generic]
+from splitbed.tensor import Array
 
 
 class LocalShapes:
@@ -36,7 +33,7 @@ class LocalShapes:
         """Whether a shape of what the node makes is not known."""
         return not all(name in self.shapes for name in writes(node))
 
-    def learn(self, node: onnx.NodeProto, known: Mapping[str, Constant]) -> None:
+    def learn(self, node: onnx.NodeProto, known: Mapping[str, Array]) -> None:
         """Find the shapes of what a node makes, from its inputs and the `known` ones' values."""
         if not is_onnx(node) or not onnx.defs.has(node.op_type, self._version):
             return
@@ -69,7 +66,7 @@ class LocalShapes:
                 self._learnt[name] = result
                 self.shapes[name] = tuple(dim.dim_value for dim in dims)
 
-    def _type(self, name: str, known: Mapping[str, Constant]) -> TypeProto | None:
+    def _type(self, name: str, known: Mapping[str, Array]) -> TypeProto | None:
         if name in self._learnt:
             return self._learnt[name]
         if name in known:

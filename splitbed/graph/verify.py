@@ -62,6 +62,8 @@ class Verifier:
     ) -> None:
         self._model, self._opener, self._tolerance = model, opener, tolerance
         self._feeds = [dict(feed) for feed in feeds]
+        if not self._feeds:
+            raise VerificationError(f"{model.source.path} was given no input to be verified on")
         names = [value.name for value in model.proto.graph.output]
         # One after the other: of a large model, memory holds one copy.
         source = opener(model.source.given)
@@ -89,7 +91,12 @@ class Verifier:
             )
 
     def check(
-        self, parts: Parts, head: Opener | None = None, tail: Opener | None = None
+        self,
+        parts: Parts,
+        head: Opener | None = None,
+        tail: Opener | None = None,
+        *,
+        tolerance: float | None = None,
     ) -> Verification:
         """Run head, then tail, on every input, each where its opener runs it.
 
@@ -97,9 +104,8 @@ class Verifier:
         the difference starts.
         """
         head, tail = head or self._opener, tail or self._opener
+        tolerance = self._tolerance if tolerance is None else tolerance
         where = f"cut at '{parts.cut.name}'"
-        if not self._feeds:
-            raise VerificationError(f"{where} was given no input to be verified on")
         first = parts.first.file.opened(head) if parts.first else None
         second = parts.second.file.opened(tail) if parts.second else None
         boundary = [spec.name for spec in parts.cut.boundary]
@@ -110,11 +116,11 @@ class Verifier:
         if comparison.problem:
             raise VerificationError(f"{where}, {comparison.problem}")
         found = comparison.result()
-        if found.max_rel > self._tolerance:
+        if found.max_rel > tolerance:
             raise VerificationError(
                 f"{where}, head then tail differs from the uncut model by {found.max_rel:.2g} of "
-                f"the output's magnitude (allowed {self._tolerance:.0e}): this cut cannot be "
-                f"measured; {self._blame(parts, head, tail)}"
+                f"the output's magnitude (allowed {tolerance:.0e}): this cut cannot be "
+                f"measured; {self._blame(parts, head, tail, tolerance)}"
             )
         return Verification(
             cut=parts.cut.name,
@@ -123,11 +129,11 @@ class Verifier:
             max_rel=found.max_rel,
             nmse=found.nmse,
             same_top1=found.same_top1,
-            tolerance=self._tolerance,
+            tolerance=tolerance,
             canonical_max_rel=self.canonical.max_rel,
         )
 
-    def _blame(self, parts: Parts, head: Opener, tail: Opener) -> str:
+    def _blame(self, parts: Parts, head: Opener, tail: Opener, tolerance: float) -> str:
         """The first tensor that differs when all of them are looked at."""
         model = self._model
         open_parts = extract(model, parts.point, expose=True)
@@ -144,7 +150,9 @@ class Verifier:
             got = crossing | carry(second, crossing, list(second.outputs if second else ()))
             for place, node in enumerate(model.order):
                 for name in writes(node):
-                    if name in wanted and name in got and self._differs(got[name], wanted[name]):
+                    if name not in wanted or name not in got:
+                        continue
+                    if _differs(got[name], wanted[name], tolerance):
                         part = "head" if place in parts.point.head else "tail"
                         return (
                             f"the difference starts at '{name}' in the {part}, which node "
@@ -153,11 +161,6 @@ class Verifier:
         return (
             "no tensor differs when all are looked at, so an optimisation over several nodes does"
         )
-
-    def _differs(self, got: Array, wanted: Array) -> bool:
-        if got.shape != wanted.shape:
-            return True
-        return distance(got, wanted) > self._tolerance
 
 
 def verify(
@@ -172,6 +175,10 @@ def verify(
     Raises VerificationError where they differ by more than `tolerance`.
     """
     return Verifier(model, feeds, opener, tolerance).check(parts)
+
+
+def _differs(got: Array, wanted: Array, tolerance: float) -> bool:
+    return got.shape != wanted.shape or distance(got, wanted) > tolerance
 
 
 def _only(feed: Mapping[str, Array], part: Runnable) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import ExternalDataInfo
 
 from splitbed.errors import ModelError
-from splitbed.graph.detach import with_length
+from splitbed.graph.detach import GRAPH, INITIALIZER, RAW_DATA, with_length
 
 CHUNK_BYTES: Final = 1 << 20
 """Weights are copied in pieces of this size."""
@@ -144,15 +144,41 @@ def is_hollow(tensor: TensorProto) -> bool:
     )
 
 
+def tensor_bytes(tensor: TensorProto) -> int:
+    """What an initialiser takes in the file, its tag included."""
+    if is_heavy(tensor):
+        frame, nbytes = tensor_frame(tensor)
+        return len(frame) + nbytes
+    size = tensor.ByteSize()
+    return len(with_length(INITIALIZER, size)) + size
+
+
+def is_heavy(tensor: TensorProto) -> bool:
+    """Whether the data are elsewhere, or nowhere."""
+    return is_detached(tensor) or is_hollow(tensor)
+
+
+def light(tensor: TensorProto) -> TensorProto:
+    """The tensor without its data."""
+    return TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims)
+
+
+def tensor_frame(tensor: TensorProto) -> tuple[bytes, int]:
+    """What stands before a detached tensor's raw data in the file, and how long they are."""
+    nbytes = stored_bytes(tensor)
+    frame = light(tensor).SerializeToString(deterministic=True)
+    frame += with_length(RAW_DATA, nbytes)
+    return with_length(INITIALIZER, len(frame) + nbytes) + frame, nbytes
+
+
 def whole_bytes(proto: onnx.ModelProto) -> int:
     """Size of a model's file if its hollow tensors had data."""
     before = graph = proto.graph.ByteSize()
     for tensor in filter(is_hollow, proto.graph.initializer):
-        light, nbytes = tensor.ByteSize(), stored_bytes(tensor)
-        whole = light + len(with_length(9, nbytes)) + nbytes
-        graph += len(with_length(5, whole)) + whole - len(with_length(5, light)) - light
-    frame = proto.ByteSize() - len(with_length(7, before)) - before
-    return frame + len(with_length(7, graph)) + graph
+        size = tensor.ByteSize()
+        graph += tensor_bytes(tensor) - len(with_length(INITIALIZER, size)) - size
+    frame = proto.ByteSize() - len(with_length(GRAPH, before)) - before
+    return frame + len(with_length(GRAPH, graph)) + graph
 
 
 def placed(tensor: TensorProto, folder: Path) -> Blob:

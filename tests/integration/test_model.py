@@ -101,9 +101,32 @@ def test_picture_of_all_cuts(ending: str, begins: bytes, tmp_path: Path) -> None
         assert again.read_bytes() == content
 
 
+def test_parts_are_verified_on_real_pictures_where_there_are_some(
+    pictures: Path, tmp_path: Path
+) -> None:
+    text = told(
+        *("model", "cut", GESTURE, "layer3", "--output", tmp_path / "out", "--images", pictures)
+    )
+    assert f"verified on 1 picture of {pictures}" in text
+
+
+def test_parts_that_fail_to_verify_leave_earlier_ones(tmp_path: Path) -> None:
+    path = saved(models.chain(), tmp_path / "chain.onnx")
+    out = tmp_path / "out"
+    told("model", "cut", path, "r", "--output", out)
+    before = {file.name: file.read_bytes() for file in out.iterdir()}
+    proto = models.chain()
+    proto.graph.node[1].op_type = "RandomNormalLike"
+    drawn = saved(proto, tmp_path / "drawn.onnx")
+    done = splitbed("model", "cut", drawn, "r", "--output", out, "--force")
+    assert done.returncode == 3
+    assert "--no-verify" in one_sentence(done.stderr)
+    assert {file.name: file.read_bytes() for file in out.iterdir()} == before
+
+
 def test_parts_are_written_and_run(tmp_path: Path) -> None:
     text = told("model", "cut", GESTURE, "layer3", "--output", tmp_path)
-    assert "verified on noise" in text
+    assert "verified on 1 draw of noise" in text
     about = json.loads((tmp_path / "cut.json").read_text())
     assert about["cut"]["name"] == "layer3"
     head, tail = (Engine(tmp_path / f"{name}.onnx", provider="cpu") for name in ("head", "tail"))

@@ -172,11 +172,11 @@ def test_names_are_followed_through_several_renamings(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------- what only looks constant
 
 
-def drawn_by_a_function() -> onnx.ModelProto:
-    """A function that draws, of older operators, so that it stays a node."""
+def drawn(operator: str, domain: str) -> onnx.ModelProto:
+    """A value that an operator of another domain makes of a weight, read on both sides of a cut."""
     proto = model(
         [
-            node("Draw", ["w"], ["u"], domain="own"),
+            node(operator, ["w"], ["u"], domain=domain),
             node("Add", ["x", "u"], ["a"]),
             node("Neg", ["a"], ["n"]),
             node("Mul", ["n", "u"], ["y"]),
@@ -185,34 +185,23 @@ def drawn_by_a_function() -> onnx.ModelProto:
         [info("y", ROW)],
         weights(w=np.ones((1, 4))),
     )
-    proto.opset_import.append(helper.make_opsetid("own", 1))
-    proto.functions.append(
-        helper.make_function(
-            "own",
-            "Draw",
-            ["v"],
-            ["d"],
-            [node("RandomNormalLike", ["v"], ["d"])],
-            [helper.make_opsetid("", 13)],
-        )
-    )
+    proto.opset_import.append(helper.make_opsetid(domain, 1))
+    return proto
+
+
+def drawn_by_a_function() -> onnx.ModelProto:
+    """A function that draws, of older operators, so that it stays a node."""
+    proto = drawn("Draw", "own")
+    body = [node("RandomNormalLike", ["v"], ["d"])]
+    imports = [helper.make_opsetid("", 13)]
+    proto.functions.append(helper.make_function("own", "Draw", ["v"], ["d"], body, imports))
     return proto
 
 
 def drawn_by_a_stranger() -> onnx.ModelProto:
-    proto = model(
-        [
-            node("Noise", ["w"], ["u"], domain="no.such"),
-            node("Add", ["x", "u"], ["a"]),
-            node("Neg", ["a"], ["n"]),
-            node("Mul", ["n", "u"], ["y"]),
-        ],
-        [info("x", ROW)],
-        [info("y", ROW)],
-        weights(w=np.ones((1, 4))),
-    )
+    """An operator that nobody here knows, of which the file states the shape."""
+    proto = drawn("Noise", "no.such")
     proto.graph.value_info.append(info("u", ROW))
-    proto.opset_import.append(helper.make_opsetid("no.such", 1))
     return proto
 
 

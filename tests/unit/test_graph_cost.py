@@ -118,7 +118,7 @@ def test_parameters_are_counted_once_and_without_statistics(tmp_path: Path) -> N
     assert heads == [0, 16, 24, 24, 24, 24, 32]
     macs = [costs.at(point).head_macs for point in cut_points(cleaned)]
     assert macs == [0, 16, 16, 16, 16, 32, 40]
-    rows = {row["operator"]: row for row in operator_costs(cleaned)}
+    rows = {row["operator"]: row for row in operator_costs(cleaned, costs.node_macs)}
     assert rows["MatMul"] == {"operator": "MatMul", "nodes": 3, "parameters": 24, "macs": 40}
     assert sum(row["parameters"] for row in rows.values()) == costs.parameters
 

@@ -13,10 +13,10 @@ import msgspec
 from msgspec import Meta
 
 from experiments.cut_table import shape_text
-from experiments.feeds import noise
+from experiments.feeds import chosen
 from experiments.files import refused
 from experiments.models import MODEL_HELP, SHAPE_HELP, open_model
-from experiments.terminal import plain
+from experiments.terminal import printable
 from splitbed import config
 from splitbed.engine import Engine
 from splitbed.errors import EngineError, UsageError, VerificationError
@@ -30,7 +30,8 @@ class CutOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Write the two parts of a cut as ONNX files: head.onnx, tail.onnx, and cut.json about both.
 
     The cut is a name of `splitbed model cuts`, another tensor or node of the file, before:NODE or
-    after:NODE, or several tensors with commas between them. The parts are verified on noise.
+    after:NODE, or several tensors with commas between them. The parts are verified on pictures or
+    arrays; on noise, which says less, where none are given.
     """
 
     model: Annotated[str, config.POSITIONAL, Meta(description=MODEL_HELP)]
@@ -40,6 +41,10 @@ class CutOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = None
     force: Annotated[bool, Meta(description="replace parts that are there already")] = False
     verify: Annotated[bool, Meta(description="run both parts against the uncut model")] = True
+    images: Annotated[Path | None, Meta(description="a folder of pictures to verify on")] = None
+    arrays: Annotated[
+        Path | None, Meta(description="an .npz file with an array for each of the model's inputs")
+    ] = None
     shape: Annotated[tuple[str, ...], Meta(description=SHAPE_HELP)] = ()
 
 
@@ -49,17 +54,21 @@ def main(argv: Sequence[str]) -> int:
     model = open_model(options.model, options.shape)
     parts = extract(model, find_cut(model, cut_points(model), options.cut, options.model))
     folder = options.output or Path(_name(model.source.path.stem, parts.cut.name))
-    _make_room(folder, model, force=options.force)
+    _check_room(folder, model, force=options.force)
     progress = Progress(f"cutting {model.source.path.name}", 3)
     progress.show()
     said = ["the parts were not verified"]
     if options.verify:
+        feeds = chosen(model, options.images, options.arrays)
         try:
-            found = verify(model, parts, noise(model, 1).arrays, partial(Engine, provider="cpu"))
+            found = verify(model, parts, feeds.arrays, partial(Engine, provider="cpu"))
         except (VerificationError, EngineError) as error:
             hint = "with --no-verify the parts are written all the same"
             raise type(error)(f"{error}; {hint}") from error
-        said = [f"verified on noise: {found.max_rel:.1e} of the output's magnitude"]
+        said = [
+            f"verified on {feeds.what}",
+            f"difference from uncut: {found.max_rel:.1e} of the output's magnitude",
+        ]
     progress.update(1)
     written = _write(parts, folder, model.source.sha256, progress)
     progress.close()
@@ -67,14 +76,14 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(f"{path}  {path.stat().st_size:,} bytes\n")
     for spec in parts.cut.boundary:
         sys.stdout.write(
-            f"crosses: {plain(spec.name)}  {shape_text(spec)}  {spec.nbytes:,} bytes\n"
+            f"crosses: {printable(spec.name)}  {shape_text(spec)}  {spec.nbytes:,} bytes\n"
         )
     sys.stdout.write("".join(f"{line}\n" for line in said))
     return 0
 
 
-def _make_room(folder: Path, model: CanonicalModel, *, force: bool) -> None:
-    """Take earlier parts away, but nobody's without being told to, and never the model itself."""
+def _check_room(folder: Path, model: CanonicalModel, *, force: bool) -> None:
+    """Refuse earlier parts, unless told to replace them, and the place of the model itself."""
     old = [path for name in _NAMES if (path := folder / name).exists()]
     if old and not force:
         raise UsageError(
@@ -82,14 +91,14 @@ def _make_room(folder: Path, model: CanonicalModel, *, force: bool) -> None:
             "what an earlier cut left"
         )
     model.source.check_apart(*(folder / name for name in _NAMES))
-    for path in old:
-        path.unlink()
 
 
 def _write(parts: Parts, folder: Path, source_sha256: str, progress: Progress) -> list[Path]:
     written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for name in _NAMES:  # parts of another cut beside this one's would be taken for its own
+            (folder / name).unlink(missing_ok=True)
         for part, name in ((parts.first, "head"), (parts.second, "tail")):
             if part is not None:
                 written += part.file.write(folder / f"{name}.onnx")

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from experiments.cut_table import shape_text
 from experiments.models import MODEL_HELP, SHAPE_HELP, ZOO, open_model
-from experiments.terminal import plain, write
+from experiments.terminal import printable, write
 from splitbed import config
 from splitbed.graph import CanonicalModel, Listing, list_cuts, operator_costs, uncounted
 
@@ -64,7 +64,7 @@ def inspected(model: CanonicalModel, listing: Listing) -> dict[str, Any]:
         "parameters": listing.parameters,
         "parameter_bytes": listing.parameter_bytes,
         "macs": listing.macs,
-        "macs_not_counted": uncounted(model),
+        "macs_not_counted": uncounted(model, listing.node_macs),
         "nodes_in_file": len(given.graph.node),
         "nodes": len(model.proto.graph.node),
         "nodes_removed": dict((before - after).most_common()),
@@ -80,13 +80,13 @@ def inspected(model: CanonicalModel, listing: Listing) -> dict[str, Any]:
         "cannot_be_cut": {
             cut.point.name: cut.point.why_not for cut in listing.cuts if cut.cost is None
         },
-        "operators": operator_costs(model),
+        "operators": operator_costs(model, listing.node_macs),
     }
 
 
 def _print(facts: dict[str, Any], model: CanonicalModel) -> None:
     def line(name: str, text: str) -> None:
-        write(Text(f"{name:<11}{plain(text)}"))
+        write(Text(f"{name:<11}{printable(text)}"))
 
     line("file", f"{facts['file']}, {facts['file_bytes']:,} bytes")
     if facts["md5"]:
@@ -135,7 +135,7 @@ def _print(facts: dict[str, Any], model: CanonicalModel) -> None:
     for row in facts["operators"]:
         share = 100 * row["macs"] / max(1, facts["macs"])
         table.add_row(
-            plain(row["operator"]),
+            printable(row["operator"]),
             str(row["nodes"]),
             f"{row['parameters']:,}" if row["parameters"] else "",
             f"{row['macs'] / 1e6:,.1f}" if row["macs"] else "",

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Meta
 from rich.table import Table
 
-from experiments.feeds import Feeds, arrays_of, noise, pictures
-from experiments.models import MODEL_HELP, SHAPE_HELP, ZOO, open_model
+from experiments.feeds import Feeds, chosen
+from experiments.models import MODEL_HELP, SHAPE_HELP, open_model
 from experiments.terminal import shown, write
 from splitbed import config
 from splitbed.engine import Engine, working_provider
@@ -22,6 +22,7 @@ from splitbed.errors import EngineError, ProviderMissing, UsageError, Verificati
 from splitbed.graph import (
     CanonicalModel,
     CutPoint,
+    Parts,
     Verification,
     Verifier,
     extract,
@@ -85,24 +86,21 @@ def main(argv: Sequence[str]) -> int:
     options = config.from_command_line(
         VerifyOptions, argv, command="splitbed model verify", table="verify", epilog=_EPILOG
     )
-    if options.images is not None and options.arrays is not None:
-        raise UsageError("give either --images or --arrays to verify on, not both")
     model = open_model(options.model, options.shape)
     if options.cut and (options.single or options.stages):
         raise UsageError("give either --cut, or --single or --stages, not both")
-    feeds = _feeds(model, options)
+    feeds = chosen(model, options.images, options.arrays, options.count)
     providers = options.provider or _working()
     points = _chosen(model, options)
     rows: list[_Row] = []
     progress = Progress("verifying", len(points) * len(providers) ** 2)
     progress.show()
-    canonical = 0.0
-    for first, second in product(providers, repeat=2):
-        tolerance = options.tolerance or max(TOLERANCES[first], TOLERANCES[second])
-        verifier = Verifier(model, feeds.arrays, _opener("cpu", options.threads), tolerance)
-        canonical = verifier.canonical.max_rel
+    reference = options.tolerance or TOLERANCES["cpu"]
+    verifier = Verifier(model, feeds.arrays, _opener("cpu", options.threads), reference)
+    for pair in product(providers, providers):
+        tolerance = options.tolerance or max(TOLERANCES[provider] for provider in pair)
         for point in points:
-            rows.append(_checked(verifier, model, point, first, second, options.threads))
+            rows.append(_checked(verifier, extract(model, point), pair, tolerance, options.threads))
             progress.update(len(rows))
     progress.close()
     failed = [row for row in rows if row.found is None]
@@ -113,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.write(
             f"{len(rows) - len(failed)} of {len(rows)} cuts answer as the uncut model does\n"
             f"verified on {feeds.what}\nthe uncut canonical model against the file: "
-            f"{canonical:.2g} of the output's magnitude\n"
+            f"{verifier.canonical.max_rel:.2g} of the output's magnitude\n"
         )
     if failed:
         raise VerificationError(
@@ -125,19 +123,17 @@ def main(argv: Sequence[str]) -> int:
 
 def _checked(
     verifier: Verifier,
-    model: CanonicalModel,
-    point: CutPoint,
-    first: ProviderChoice,
-    second: ProviderChoice,
+    parts: Parts,
+    pair: tuple[ProviderChoice, ProviderChoice],
+    tolerance: float,
     threads: int,
 ) -> _Row:
+    openers = [_opener(provider, threads) for provider in pair]
     try:
-        found = verifier.check(
-            extract(model, point), _opener(first, threads), _opener(second, threads)
-        )
+        found = verifier.check(parts, *openers, tolerance=tolerance)
     except (VerificationError, EngineError) as error:
-        return _Row(point.name, first, second, None, str(error))
-    return _Row(point.name, first, second, found, "")
+        return _Row(parts.cut.name, *pair, None, str(error))
+    return _Row(parts.cut.name, *pair, found, "")
 
 
 def _opener(provider: ProviderChoice, threads: int) -> Any:
@@ -152,16 +148,6 @@ def _working() -> tuple[ProviderChoice, ...]:
     except ProviderMissing:
         pass
     return tuple(found)
-
-
-def _feeds(model: CanonicalModel, options: VerifyOptions) -> Feeds:
-    if options.arrays is not None:
-        return arrays_of(model, options.arrays)
-    if options.images is None:
-        return noise(model, options.count)
-    if options.model.startswith(ZOO):
-        raise UsageError(f"{options.model} has random weights and no task: leave --images out")
-    return pictures(model, options.images, options.count)
 
 
 def _chosen(model: CanonicalModel, options: VerifyOptions) -> list[CutPoint]:
