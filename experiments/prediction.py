@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, Final
 
-from splitbed.link import LinkCertificate
+from splitbed.certificate import LinkCertificate
 from splitbed.record import FrameRecord, RunManifest
 
 _TOO_FAST_NS: Final = 2_000_000

@@ -14,8 +14,8 @@ from experiments.summary import Summary, summarise
 from experiments.table import accuracy_and_loss, facts, interval, share_text
 from experiments.verdict import Verdict, decide_by_link
 from splitbed import __version__
+from splitbed.certificate import LinkCertificate
 from splitbed.errors import LinkUncertified, RecordError
-from splitbed.link import LinkCertificate
 from splitbed.record import RunManifest
 from splitbed.run_folder import RunFolder, read_manifest
 

@@ -14,9 +14,9 @@ from experiments.evaluation import Evaluation, read_evaluation
 from experiments.prediction import arithmetic, predicted_link_ns, violations
 from experiments.statistics import PairedLoss, Percentile, Share, paired_loss, percentile, share
 from splitbed import codec
+from splitbed.certificate import LinkCertificate
 from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
-from splitbed.link import LinkCertificate
 from splitbed.record import FrameRecord, ResourceSample, RunManifest
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.session import TensorCodec

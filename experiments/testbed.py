@@ -10,18 +10,13 @@ from typing import Any, Final
 import msgspec
 
 from experiments import children
+from netem.link import Link
 from netem.probe import ProbeClient, measure
 from netem.relay_link import ProcessLink
 from splitbed.address import host_and_port
+from splitbed.certificate import LinkCertificate, LinkMeasurement
 from splitbed.errors import LinkError
-from splitbed.link import (
-    Link,
-    LinkCertificate,
-    LinkCounters,
-    LinkKind,
-    LinkMeasurement,
-    LinkProfile,
-)
+from splitbed.link import LinkCounters, LinkKind, LinkProfile
 
 _ATTEMPTS: Final = 4
 """Measurements of the link before a run, at most."""

@@ -19,11 +19,11 @@ import sys
 import threading
 from typing import Final
 
-from netem import probe
+from netem.answering import MAGIC, respond
 from netem.shaper import HORIZON_NS, Shaper, sleep_until
 from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
-from splitbed.link import LinkCounters, LinkProfile
+from splitbed.link import LinkCounters, LinkFacts, LinkProfile, Replay
 
 _IN_FLIGHT_CHUNKS: Final = 4096
 """Chunks of one connection that may be travelling; back-pressure for an unlimited rate."""
@@ -40,11 +40,11 @@ class Relay:
 
     def __init__(self, profile: LinkProfile, listen: str, target: str, seed: int = 0) -> None:
         for word, direction in (("uplink", profile.up), ("downlink", profile.down)):
-            if direction.loss_pct:
+            for effect in direction.packet_effects:
                 raise LinkError(
-                    f"profile '{profile.name}' asks for {direction.loss_pct:g} % loss on the "
-                    f"{word}, which a relay of TCP connections cannot make: use the kernel "
-                    "backend, or a profile without loss"
+                    f"profile '{profile.name}' asks for {effect} on the {word}, which a relay of "
+                    f"TCP connections cannot make: use the kernel backend, or a profile without "
+                    f"{effect}"
                 )
         self.profile = profile
         self._target = host_and_port(target)
@@ -62,6 +62,14 @@ class Relay:
     def counters(self) -> LinkCounters:
         """Payload forwarded so far; what the probe sent is not counted."""
         return LinkCounters(self._up.carried_bytes, self._down.carried_bytes, self._connections)
+
+    def facts(self) -> LinkFacts:
+        """A relay of its profile; frames go to the port that the probe asked."""
+        return LinkFacts("relay", self.profile)
+
+    def replay(self, begin: bool) -> Replay | None:
+        """There is no trace."""
+        return None
 
     def close(self) -> None:
         """Stop listening and end every connection."""
@@ -108,9 +116,7 @@ class Relay:
         is_probe = _opens_with_magic(client)
         if is_probe:
             server, answering = socket.socketpair()
-            threading.Thread(
-                target=probe.respond, args=(answering, self.counters), daemon=True
-            ).start()
+            threading.Thread(target=respond, args=(answering, self), daemon=True).start()
         else:
             try:
                 server = socket.create_connection(self._target, _CONNECT_TIMEOUT_S)
@@ -225,4 +231,4 @@ def _opens_with_magic(client: socket.socket) -> bool:
     except OSError:
         first = b""
     client.settimeout(None)
-    return first == probe.MAGIC[:1]
+    return first == MAGIC[:1]

@@ -11,8 +11,9 @@ import msgspec
 
 from netem.probe import ProbeClient, measure
 from splitbed.address import host_and_port
+from splitbed.certificate import LinkMeasurement
 from splitbed.errors import LinkError
-from splitbed.link import LinkCounters, LinkKind, LinkMeasurement, LinkProfile
+from splitbed.link import LinkCounters, LinkKind, LinkProfile
 
 Starter = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
 """Starts a Python module with arguments as a child that ends with us; stderr goes to the file."""

@@ -6,16 +6,33 @@ import contextlib
 import socket
 import threading
 
-from netem.probe import respond
+from netem.answering import Served, respond
 from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
-from splitbed.link import LinkCounters
+from splitbed.link import Direction, LinkCounters, LinkFacts, LinkProfile, Replay
+
+
+class BareLink:
+    """A link that nothing here shapes."""
+
+    def counters(self) -> LinkCounters:
+        """Nothing passes through here."""
+        return LinkCounters(0, 0, 0)
+
+    def facts(self) -> LinkFacts:
+        """Not shaped."""
+        return LinkFacts("direct", LinkProfile("none", Direction(), Direction()))
+
+    def replay(self, begin: bool) -> Replay | None:
+        """There is no trace."""
+        return None
 
 
 class Responder:
-    """Listens and answers every connection."""
+    """Listens and answers every connection, on behalf of `link`."""
 
-    def __init__(self, listen: str) -> None:
+    def __init__(self, listen: str, link: Served | None = None) -> None:
+        self._link = link or BareLink()
         where = host_and_port(listen)
         try:
             family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
@@ -39,6 +56,4 @@ class Responder:
             except OSError:
                 return
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(
-                target=respond, args=(client, lambda: LinkCounters(0, 0, 0)), daemon=True
-            ).start()
+            threading.Thread(target=respond, args=(client, self._link), daemon=True).start()

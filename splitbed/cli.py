@@ -31,10 +31,16 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "codec list": ("experiments.commands.codecs:main", "the codec stages and what each loses"),
     "edge": ("edge_node.__main__:serve", "serve models to devices"),
     "device": ("device_node.__main__:measure", "measure frames against an edge"),
-    "link relay": ("netem.commands:relay", "forward connections through a shaped link"),
-    "link responder": ("netem.commands:responder", "answer the probe where there is no relay"),
-    "link certify": ("netem.commands:certify", "measure a link and compare it with a profile"),
-    "link profiles": ("netem.commands:list_profiles", "the link profiles"),
+    "link relay": ("netem.commands.servers:relay", "forward connections through a shaped link"),
+    "link responder": (
+        "netem.commands.servers:responder",
+        "answer the probe where there is no relay",
+    ),
+    "link certify": (
+        "netem.commands.certify:certify",
+        "measure a link and compare it with a profile",
+    ),
+    "link profiles": ("netem.commands.profiles:list_profiles", "the link profiles"),
 }
 
 

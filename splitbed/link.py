@@ -1,6 +1,7 @@
-"""What a link is: its profile, what was measured of it, and the face of every backend.
+"""What a link is: its profile, what changes it with time, and what it says of itself.
 
-Types only. `netem` holds the backends and the probe that measures.
+Types only. `netem` holds the backends and the probe that measures; what it measured is in
+`splitbed.certificate`.
 
 **Rate means bits of IP packets per second, in every backend.** A full TCP segment carries 1448
 bytes of payload in a packet of 1500 (20 bytes IPv4, 32 bytes TCP with time stamps), so a payload
@@ -9,7 +10,9 @@ stream sees `PAYLOAD_SHARE` of the rate. Delay is one way.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, Protocol
+import hashlib
+from itertools import pairwise
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,20 +24,88 @@ LinkKind = Literal["direct", "relay", "kernel"]
 """`direct`: nothing shapes; `relay`: the user-space relay, an ideal pipe; `kernel`: netem."""
 
 
+class BurstLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Loss in bursts: the Gilbert-Elliott model, a good and a bad state, stepped once a packet.
+
+    E. O. Elliott, "Estimates of error rates for codes on burst-noise channels", BSTJ 42 (1963); in
+    netem the parameters are p, r, 1-h and 1-k.
+    """
+
+    to_bad_pct: Annotated[float, Meta(gt=0, le=100)]
+    """p: chance that a packet finds the channel turned from good to bad."""
+    to_good_pct: Annotated[float, Meta(gt=0, le=100)]
+    """r: chance of the way back; a bad spell lasts 100 / r packets on average."""
+    bad_loss_pct: Annotated[float, Meta(ge=0, le=100)] = 100.0
+    """1-h: share of packets lost in the bad state."""
+    good_loss_pct: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    """1-k: share of packets lost in the good state."""
+
+    @property
+    def mean_pct(self) -> float:
+        """Share of packets lost in the long run."""
+        bad = self.to_bad_pct / (self.to_bad_pct + self.to_good_pct)
+        return bad * self.bad_loss_pct + (1 - bad) * self.good_loss_pct
+
+
 class Direction(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """One direction of a link."""
 
     rate_bps: Annotated[int, Meta(ge=1000)] | None = None
     """Bits of IP packets per second; None leaves the rate alone."""
-    delay_ns: Annotated[int, Meta(ge=0)] = 0
-    jitter_ns: Annotated[int, Meta(ge=0)] = 0
-    """Standard deviation of the delay (normal, cut at zero, order kept)."""
+    delay_ns: Annotated[int, Meta(ge=0, le=60_000_000_000)] = 0
+    jitter_ns: Annotated[int, Meta(ge=0, le=60_000_000_000)] = 0
+    """Standard deviation of the delay (cut at zero, order kept)."""
+    jitter_distribution: Literal["normal", "uniform", "pareto", "paretonormal"] = "normal"
+    jitter_correlation_pct: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    """How much of a packet's jitter is that of the packet before it."""
     loss_pct: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    """Packets lost, each on its own."""
+    burst_loss: BurstLoss | None = None
+    """Packets lost in bursts, instead of `loss_pct`."""
+    duplicate_pct: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    reorder_pct: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    """Packets that skip the delay and overtake those before them."""
+    corrupt_pct: Annotated[float, Meta(ge=0, le=100)] = 0.0
+    """Packets with one bit flipped; TCP and UDP drop what their checksums find."""
+    queue_ns: Annotated[int, Meta(gt=0, le=60_000_000_000)] | None = None
+    """Longest wait for the rate, beyond which packets are dropped; None: one round trip, as
+    `netem.qdisc.queue_packets` has it."""
+
+    def __post_init__(self) -> None:
+        if self.burst_loss is not None and self.loss_pct:
+            raise ValueError("loss is either random (loss_pct) or in bursts (burst_loss), not both")
+        if self.reorder_pct and not self.delay_ns:
+            raise ValueError("reorder_pct needs a delay, which the reordered packets skip")
+        if self.jitter_correlation_pct and not self.jitter_ns:
+            raise ValueError("jitter_correlation_pct needs jitter_ns")
 
     @property
     def payload_bps(self) -> float | None:
         """TCP payload bits per second that the rate leaves; None without a rate."""
         return None if self.rate_bps is None else self.rate_bps * PAYLOAD_SHARE
+
+    @property
+    def mean_loss_pct(self) -> float:
+        """Share of packets lost in the long run, at random or in bursts."""
+        return self.loss_pct if self.burst_loss is None else self.burst_loss.mean_pct
+
+    @property
+    def packet_effects(self) -> tuple[str, ...]:
+        """What happens to single packets, which only a kernel can do to TCP."""
+        asked = {
+            "loss": self.mean_loss_pct,
+            "duplication": self.duplicate_pct,
+            "reordering": self.reorder_pct,
+            "corruption": self.corrupt_pct,
+        }
+        return tuple(word for word, pct in asked.items() if pct)
+
+    @property
+    def is_shaped(self) -> bool:
+        """Whether anything at all is asked of this direction."""
+        return bool(
+            self.rate_bps is not None or self.delay_ns or self.jitter_ns or self.packet_effects
+        )
 
 
 class LinkProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,16 +116,15 @@ class LinkProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     down: Direction
     source: str = ""
     """Where the figures come from."""
-    rate_tolerance_pct: float = 3.0
-    rtt_tolerance_ns: int = 2_000_000
+    rate_tolerance_pct: Annotated[float, Meta(gt=0, le=100)] = 3.0
+    rtt_tolerance_ns: Annotated[int, Meta(gt=0)] = 2_000_000
+    rtt_tolerance_pct: Annotated[float, Meta(ge=0, le=100)] = 2.0
+    """The larger of the two tolerances of the round trip holds."""
 
     @property
     def is_shaped(self) -> bool:
         """Whether anything at all is asked of the link."""
-        return any(
-            d.rate_bps is not None or d.delay_ns or d.jitter_ns or d.loss_pct
-            for d in (self.up, self.down)
-        )
+        return self.up.is_shaped or self.down.is_shaped
 
     @property
     def rtt_ns(self) -> int:
@@ -62,96 +132,73 @@ class LinkProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.up.delay_ns + self.down.delay_ns
 
 
-class LinkMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One measurement of a link by the probe, raw samples kept."""
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a trace makes of one direction from some instant on; None leaves it to the profile."""
 
-    rtt_ns: tuple[int, ...]
-    """Every round trip of a one-byte message, in order."""
-    up_goodput_bps: float
-    """TCP payload bits per second towards the edge, timed at the receiver."""
-    down_goodput_bps: float
-    up_probe_bytes: int
-    down_probe_bytes: int
-    seconds: float
-    """How long the measurement took."""
-    at: str = ""
-    """The address that was probed."""
-    taken_utc: str = ""
-    """When it was over, by the clock of the machine that probed."""
+    rate_bps: Annotated[int, Meta(ge=0)] | None = None
+    """0: nothing passes."""
+    delay_ns: Annotated[int, Meta(ge=0, le=60_000_000_000)] | None = None
+    loss_pct: Annotated[float, Meta(ge=0, le=100)] | None = None
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One instant of a trace: what holds from then on."""
+
+    at_ns: Annotated[int, Meta(ge=0)]
+    """Since the start of the trace."""
+    up: Change = Change()
+    down: Change = Change()
+
+
+class Trace(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A link that changes with time: steps over a profile. It begins anew where it ends."""
+
+    name: str
+    steps: tuple[Step, ...]
+    """By rising time, the first at 0."""
+    duration_ns: Annotated[int, Meta(gt=0)]
+    source: str = ""
+    """File or generator that it comes from, with how it was binned."""
+
+    def __post_init__(self) -> None:
+        times = [step.at_ns for step in self.steps]
+        if not times or times[0] != 0 or any(b <= a for a, b in pairwise(times)):
+            raise ValueError("a trace has a step at 0, and steps of rising time after it")
+        if times[-1] >= self.duration_ns:
+            raise ValueError("a trace lasts longer than its last step's beginning")
 
     @property
-    def rtt_median_ns(self) -> int:
-        """Median round-trip time."""
-        return sorted(self.rtt_ns)[len(self.rtt_ns) // 2]
-
-    @property
-    def rtt_p95_ns(self) -> int:
-        """95th percentile of the round-trip time (nearest rank)."""
-        return sorted(self.rtt_ns)[max(0, -(-len(self.rtt_ns) * 95 // 100) - 1)]
-
-    def misses(self, profile: LinkProfile) -> list[str]:
-        """Each way in which this measurement misses a profile, as a clause; [] if none."""
-        misses: list[str] = []
-        for word, direction, goodput_bps in (
-            ("uplink", profile.up, self.up_goodput_bps),
-            ("downlink", profile.down, self.down_goodput_bps),
-        ):
-            wanted = direction.payload_bps
-            if wanted is None:
-                continue
-            off_pct = 100 * (goodput_bps / wanted - 1)
-            if abs(off_pct) > profile.rate_tolerance_pct:
-                misses.append(f"{word} goodput {goodput_bps / 1e6:.3g} Mbit/s ({off_pct:+.1f} %)")
-        # Two directions of jitter add in quadrature; the median of n round trips still strays by
-        # about 1.25 sigma / sqrt(n). Three of those are no fault of the link.
-        sigma_ns = (profile.up.jitter_ns**2 + profile.down.jitter_ns**2) ** 0.5
-        noise_ns = 1.25 * sigma_ns / len(self.rtt_ns) ** 0.5
-        allowed_ns = profile.rtt_tolerance_ns + 3 * noise_ns
-        off_ns = self.rtt_median_ns - profile.rtt_ns
-        if profile.is_shaped and abs(off_ns) > allowed_ns:
-            misses.append(f"round trip {self.rtt_median_ns / 1e6:.2f} ms ({off_ns / 1e6:+.2f})")
-        return misses
+    def digest(self) -> str:
+        """SHA-256 of its steps and duration, however it came to be."""
+        return hashlib.sha256(msgspec.json.encode((self.steps, self.duration_ns))).hexdigest()
 
 
-class LinkCertificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a run is compared with: the link as measured, not as promised."""
+class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What became of a trace while it was replayed."""
+
+    trace: str
+    """Its name."""
+    digest: str
+    elapsed_ns: int
+    """Since its start; beyond `Trace.duration_ns` it was begun again."""
+    changes: int
+    """Steps that were put into effect, repeated ones included."""
+    drift_p50_ns: int
+    """How late after their instant: median."""
+    drift_max_ns: int
+
+
+class LinkFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a link says of itself, through the port of its probe."""
 
     kind: LinkKind
     profile: LinkProfile
-    before: LinkMeasurement
-    after: LinkMeasurement | None = None
-    """None while the run is going on, or when it was cut short before the second measurement."""
-    before_attempts: int = 1
-    """Measurements made before the run until one met the profile; the last of them is `before`."""
-
-    def _mean(self, figure: str) -> float:
-        measured = [m for m in (self.before, self.after) if m is not None]
-        return sum(float(getattr(m, figure)) for m in measured) / len(measured)
-
-    @property
-    def up_goodput_bps(self) -> float:
-        """Certified uplink goodput: mean of before and after, payload bits per second."""
-        return self._mean("up_goodput_bps")
-
-    @property
-    def down_goodput_bps(self) -> float:
-        """Certified downlink goodput, as `up_goodput_bps`."""
-        return self._mean("down_goodput_bps")
-
-    @property
-    def rtt_ns(self) -> float:
-        """Certified round-trip time: mean of the medians before and after."""
-        return self._mean("rtt_median_ns")
-
-    def violations(self) -> list[str]:
-        """Each way in which the measured link misses its profile, as a clause; [] if none."""
-        found: list[str] = []
-        if self.after is None:
-            found.append("not measured after the run")
-        for when, measured in (("before", self.before), ("after", self.after)):
-            if measured is not None:
-                found += [f"{text} {when} the run" for text in measured.misses(self.profile)]
-        return found
+    port: int = 0
+    """Where frames go on the same host; 0: to the port that was asked."""
+    trace: str = ""
+    """Name of the trace that it can replay; "" for none."""
+    settings: dict[str, str] = {}
+    """What else was set or found, for the record: offloads, queue lengths, priority."""
 
 
 class LinkCounters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -160,28 +207,3 @@ class LinkCounters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     up_bytes: int
     down_bytes: int
     connections: int
-
-
-class Link(Protocol):
-    """A link between a device and an edge, made by one backend."""
-
-    @property
-    def kind(self) -> LinkKind:
-        """Which backend made it."""
-
-    @property
-    def profile(self) -> LinkProfile:
-        """What it was asked to be."""
-
-    @property
-    def address(self) -> str:
-        """`host:port` to which the device connects in order to reach the edge over this link."""
-
-    def counters(self) -> LinkCounters:
-        """What passed so far."""
-
-    def measure(self, seconds: float) -> LinkMeasurement:
-        """Probe it on the path of the frames, for about `seconds`."""
-
-    def close(self) -> None:
-        """Take it away. Calling it twice is fine."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from splitbed.link import LinkCertificate
+from splitbed.certificate import LinkCertificate
 from splitbed.session import Node
 from splitbed.tensor import canonical_json
 

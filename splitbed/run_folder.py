@@ -16,8 +16,8 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from splitbed.certificate import LinkCertificate
 from splitbed.errors import RecordError, StorageFull
-from splitbed.link import LinkCertificate
 from splitbed.record import EdgeFrameRecord, FrameRecord, ResourceSample, RunManifest
 from splitbed.session import Node
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("splitbed", "device_node", "edge_node", "netem", "experiments")
 
 # Inside `splitbed`, by module or sub-package: what each may import of the house. Strictly downward.
-BASE = {"errors", "address", "tensor", "link", "session", "runnable"}
+BASE = {"errors", "address", "tensor", "link", "certificate", "session", "runnable"}
 MIDDLE = {
     *("record", "config", "codec", "task", "engine", "clock", "resources"),
     *("host", "progress", "process", "run_folder"),
@@ -24,14 +24,15 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "address": {"errors"},
     "tensor": {"errors"},
     "link": {"errors"},
+    "certificate": {"errors", "link"},
     "runnable": {"tensor"},
     "session": {"errors", "tensor", "link"},
     "process": {"errors"},
     "progress": set(),
     "config": {"errors"},
     "clock": {"session"},
-    "record": {"errors", "tensor", "link", "session"},
-    "run_folder": {"errors", "link", "session", "record"},
+    "record": {"errors", "tensor", "certificate", "session"},
+    "run_folder": {"errors", "certificate", "session", "record"},
     "resources": {"errors", "session", "record"},
     "codec": {"errors", "tensor", "session"},
     "task": {"errors", "tensor", "config"},
@@ -45,7 +46,7 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
 }
 # What the rooms beside `splitbed` may import of it; None: all of it but the command line.
 ALLOWED_FROM_ROOMS: dict[str, set[str] | None] = {
-    "netem": {"errors", "address", "link", "config", "process"},
+    "netem": {"errors", "address", "link", "certificate", "config", "process"},
     "device_node": BASE | MIDDLE | {"wire", "transport"},
     "edge_node": None,
     "experiments": None,

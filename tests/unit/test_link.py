@@ -7,13 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from splitbed.link import (
-    PAYLOAD_SHARE,
-    Direction,
-    LinkCertificate,
-    LinkMeasurement,
-    LinkProfile,
-)
+from splitbed.certificate import LinkCertificate, LinkMeasurement
+from splitbed.link import PAYLOAD_SHARE, Direction, LinkProfile
 
 MBIT = 1_000_000
 MS = 1_000_000

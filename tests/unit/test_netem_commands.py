@@ -14,13 +14,8 @@ import pytest
 from netem.probe import ProbeClient
 from netem.profiles import profiles
 from splitbed.address import host_and_port
-from splitbed.link import (
-    Direction,
-    LinkCertificate,
-    LinkCounters,
-    LinkMeasurement,
-    LinkProfile,
-)
+from splitbed.certificate import LinkCertificate, LinkMeasurement
+from splitbed.link import Direction, LinkCounters, LinkProfile
 from splitbed.process import PARENT
 from tests.unit.edges import Node, ends_with_its_parent, finished, free_port
 
@@ -146,7 +141,7 @@ def test_a_relay_refuses_loss() -> None:
     code, out, err = finished(*RELAY, "--profile", "rate=1mbit,loss=2%")
     assert (code, out) == (4, "")
     assert err.count("\n") == 1
-    assert "2 % loss on the uplink" in err
+    assert "asks for loss on the uplink" in err
 
 
 def test_certify_a_link_as_promised(relay: Node) -> None:

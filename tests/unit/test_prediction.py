@@ -9,7 +9,8 @@ import pytest
 
 from experiments.prediction import predicted_link_ns
 from experiments.summary import summarise
-from splitbed.link import Direction, LinkCertificate, LinkMeasurement, LinkProfile
+from splitbed.certificate import LinkCertificate, LinkMeasurement
+from splitbed.link import Direction, LinkProfile
 from splitbed.record import FrameRecord, RunManifest
 from splitbed.run_folder import RowWriter, RunFolder, write_manifest
 from tests.unit.test_summary import MANIFEST, frame

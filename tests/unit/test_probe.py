@@ -12,12 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from netem import probe
-from netem.probe import MAGIC, ProbeClient, measure
+from netem.answering import MAGIC
+from netem.probe import ProbeClient, measure
 from netem.relay import Relay
 from netem.responder import Responder
 from splitbed.address import host_and_port
+from splitbed.certificate import LinkMeasurement
 from splitbed.errors import LinkError
-from splitbed.link import PAYLOAD_SHARE, Direction, LinkCounters, LinkMeasurement, LinkProfile
+from splitbed.link import PAYLOAD_SHARE, Direction, LinkCounters, LinkProfile
 from tests.unit.edges import eventually, free_port
 
 MS = 1_000_000

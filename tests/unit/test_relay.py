@@ -43,8 +43,8 @@ def profile(up: Direction = FREE, down: Direction = FREE) -> LinkProfile:
     return LinkProfile("test", up, down)
 
 
-def mbit(rate: float, **more: int) -> Direction:
-    return Direction(rate_bps=int(rate * 1e6), **more)
+def mbit(rate: float, delay_ns: int = 0, jitter_ns: int = 0) -> Direction:
+    return Direction(int(rate * 1e6), delay_ns, jitter_ns)
 
 
 def both(direction: Direction) -> tuple[Direction, Direction]:
@@ -293,7 +293,7 @@ def test_nobody_behind_the_relay(capfd: pytest.CaptureFixture[str]) -> None:
     [(Direction(loss_pct=0.5), FREE, "uplink"), (FREE, Direction(loss_pct=100), "downlink")],
 )
 def test_loss_is_refused_with_a_sentence(up: Direction, down: Direction, word: str) -> None:
-    with pytest.raises(LinkError, match=rf"% loss on the {word}.* use the kernel") as caught:
+    with pytest.raises(LinkError, match=rf"asks for loss on the {word}.* use the kernel") as caught:
         Relay(profile(up, down), "127.0.0.1:0", "127.0.0.1:1")
     assert "\n" not in str(caught.value)
 

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitbed import run_folder
+from splitbed.certificate import LinkCertificate, LinkMeasurement
 from splitbed.errors import RecordError, StorageFull
-from splitbed.link import Direction, LinkCertificate, LinkMeasurement, LinkProfile
+from splitbed.link import Direction, LinkProfile
 from splitbed.record import EdgeFrameRecord, FrameRecord, ModelDigest, ResourceSample, RunManifest
 from splitbed.run_folder import RowWriter, RunFolder, read_manifest, read_rows, write_manifest
 

@@ -11,8 +11,9 @@ import pytest
 from experiments.evaluation import Evaluation, write_evaluation
 from experiments.statistics import PairedLoss, paired_loss, share
 from experiments.summary import STAGES, Setting, Summary, summarise
+from splitbed.certificate import LinkCertificate, LinkMeasurement
 from splitbed.errors import RecordError
-from splitbed.link import Direction, LinkCertificate, LinkMeasurement, LinkProfile
+from splitbed.link import Direction, LinkProfile
 from splitbed.record import FrameRecord, ResourceSample, RunManifest
 from splitbed.run_folder import RowWriter, RunFolder, write_manifest
 from splitbed.session import Node

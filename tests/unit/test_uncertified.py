@@ -10,16 +10,10 @@ import pytest
 
 from experiments import testbed
 from experiments.report import gather
+from netem.link import Link
+from splitbed.certificate import LinkCertificate, LinkMeasurement
 from splitbed.errors import LinkUncertified, RecordError
-from splitbed.link import (
-    Direction,
-    Link,
-    LinkCertificate,
-    LinkCounters,
-    LinkKind,
-    LinkMeasurement,
-    LinkProfile,
-)
+from splitbed.link import Direction, LinkCounters, LinkKind, LinkProfile
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RowWriter, RunFolder, write_manifest
 from tests.unit.test_summary import MANIFEST, frame
