@@ -114,6 +114,8 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         )
     if summary.link_attempts > 1:
         verdict += f" (before: at measurement {summary.link_attempts})"
+    if summary.link_users > 1:
+        verdict += f"; {summary.link_users} devices shared it"
     found.append(("link", verdict))
     if not summary.complete:
         found.append(("INCOMPLETE", summary.outcome))

@@ -7,6 +7,7 @@ import socket
 import threading
 
 from netem.answering import Served, respond
+from netem.users import Users, keep_alive
 from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
 from splitbed.link import Direction, LinkCounters, LinkFacts, LinkProfile, Replay
@@ -32,7 +33,7 @@ class Responder:
     """Listens and answers every connection, on behalf of `link`."""
 
     def __init__(self, listen: str, link: Served | None = None) -> None:
-        self._link = link or BareLink()
+        self._link, self._users = link or BareLink(), Users()
         where = host_and_port(listen)
         try:
             family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
@@ -56,4 +57,7 @@ class Responder:
             except OSError:
                 return
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=respond, args=(client, self._link), daemon=True).start()
+            keep_alive(client)
+            threading.Thread(
+                target=respond, args=(client, self._link, self._users), daemon=True
+            ).start()

@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
             profile=profile,
             models=model.canonical.source.path,
             out=out,
-            edge="",
+            remote=None,
             provider="cpu",
             edge_threads=0,
             certify_s=options.certify_s,

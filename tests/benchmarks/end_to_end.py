@@ -88,7 +88,7 @@ def main() -> int:
                 profile=find_profile(options.link),
                 models=path,
                 out=run.out,
-                edge="",
+                remote=None,
                 provider="cpu",
                 edge_threads=1,
                 certify_s=run.certify_s,

@@ -49,7 +49,7 @@ class Scripted:
 class ScriptedTestbed(testbed.Testbed):
     def __init__(self, rtts_ms: Iterator[float], tmp_path: Path) -> None:
         self._scripted = Scripted(rtts_ms)
-        options = testbed.TestbedOptions(PROFILE, tmp_path, tmp_path, "", "cpu", 0, 0.1, 0.1, 0)
+        options = testbed.TestbedOptions(PROFILE, tmp_path, tmp_path, None, "cpu", 0, 0.1, 0.1, 0)
         super().__init__(options, tmp_path / "logs")
 
     def _start(self) -> Link:
