@@ -112,6 +112,16 @@ def names() -> list[str]:
         return [link.get_attr("IFLA_IFNAME") for link in route.get_links()]
 
 
+def of_default_route() -> str:
+    """The interface through which this host reaches the world. Raises LinkError without one."""
+    with routing("look for the default route") as route:
+        for found in route.get_default_routes():
+            index = found.get_attr("RTA_OIF")
+            if index:
+                return str(route.get_links(index)[0].get_attr("IFLA_IFNAME"))
+    raise LinkError("this host has no default route: name the interface with --interface")
+
+
 def queueing(interface: Interface) -> list[Queueing]:
     """What sits on an interface, the kernel's defaults included."""
     with routing(f"look at the queues of {interface.name}") as route:

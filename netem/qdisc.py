@@ -87,19 +87,24 @@ def queue_packets(direction: Direction, rtt_ns: int) -> int:
 
 
 def burst_bytes(rate_bps: int, mtu_bytes: int) -> int:
-    """Size of the token bucket: a millisecond of the rate, one packet with its header at least.
+    """Size of the token bucket: a millisecond of the rate, two packets with headers at least.
 
-    A timer that fires late by less than that loses no capacity.
+    A timer that fires late by less than that (by less than a packet's time, at a low rate) loses no
+    capacity.
     """
-    burst = max(mtu_bytes + 2 * ETHERNET_BYTES, int(rate_bps / 8 * _BURST_NS / 1e9))
+    burst = max(2 * (mtu_bytes + ETHERNET_BYTES), int(rate_bps / 8 * _BURST_NS / 1e9))
     return min(burst, _LARGEST_BURST)
 
 
 class Queue:
     """One direction on one port; in a socket of the port's network namespace."""
 
-    def __init__(self, control: TrafficControl, port: Port, seed: int = 0) -> None:
+    def __init__(
+        self, control: TrafficControl, port: Port, seed: int = 0, is_new: bool = True
+    ) -> None:
         self._control, self._port, self._seed = control, port, seed
+        self._slower_bps = _UNLIMITED_BPS if is_new else 0
+        """The rate before the next change, at most."""
 
     def put(self, direction: Direction, limit: int) -> None:
         """Install the direction, or change it there without losing what is queued.
@@ -108,7 +113,7 @@ class Queue:
         """
         port = self._port
         if port.cuts:
-            cutting = qdisc_options.bucket(_UNLIMITED_BPS, burst_bytes(0, port.mtu_bytes))
+            cutting = qdisc_options.bucket(_UNLIMITED_BPS, port.mtu_bytes + ETHERNET_BYTES)
             self._control.replace(port.index, ROOT, CUTTER, "tbf", cutting)
         self.put_rate(direction.rate_bps)
         options = qdisc_options.netem(direction, limit, self._seed)
@@ -124,7 +129,9 @@ class Queue:
             rate = rate * (PACKET_BYTES + port.header_bytes) // PACKET_BYTES
         options = qdisc_options.bucket(rate, burst_bytes(rate, port.mtu_bytes))
         self._control.replace(port.index, parent, BUCKET, "tbf", options, sizes)
-        self._wake()
+        if rate > self._slower_bps:
+            self._wake()
+        self._slower_bps = rate
 
     def _wake(self) -> None:
         """Let the bucket look at its queue again: it sleeps until the old rate would let one pass.

@@ -10,6 +10,7 @@ who holds it. A later process finds there what an earlier one could not take awa
 from __future__ import annotations
 
 import os
+from typing import Final
 
 import msgspec
 
@@ -21,6 +22,8 @@ from netem.records import Record
 from netem.tc import ROOT, TrafficControl
 from splitbed.errors import LinkError
 from splitbed.link import Direction
+
+_IFB: Final = "splitbed"
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -43,7 +46,13 @@ class Shaped(msgspec.Struct, frozen=True):
     record: Record | None
     """None where nobody wrote down who put it there."""
     sends: tuple[Queueing, ...]
+    """By rising handle: the token bucket, then netem."""
     receives: tuple[Queueing, ...]
+
+    @property
+    def is_shaped(self) -> bool:
+        """Whether there is anything of ours."""
+        return bool(self.sends or self.receives)
 
 
 class Shaping:
@@ -56,9 +65,9 @@ class Shaping:
     """
 
     def __init__(self, name: str, asked: Asked, seed: int = 0, recorded: bool = True) -> None:
-        own = self._interface = interfaces.find(name)
         self.stale = clear(name)
         """A clause about what an earlier process had left; "" for nothing."""
+        own = self._interface = interfaces.find(name)  # as it is once that is restored
         _refuse_strangers(own, asked.receives is not None)
         self._before = interfaces.offloads(own)
         self.settings: dict[str, str] = {}
@@ -70,7 +79,7 @@ class Shaping:
         self._control = TrafficControl()
         try:
             exact = self._keep_packets_single()
-            self._queues = _Queues(self._control, own, exact, seed)
+            self._queues = _Queues(self._control, own, exact, seed, is_new=True)
             if asked.receives is not None:
                 interfaces.make_ifb(ifb_name(own))
             self.change(asked)
@@ -111,11 +120,13 @@ class Shaping:
 class _Queues:
     """Both directions at one interface: its own queues, and those of its ifb if there is one."""
 
-    def __init__(self, control: TrafficControl, own: Interface, single: bool, seed: int) -> None:
-        self._own, self._control, self._seed = own, control, seed
+    def __init__(
+        self, control: TrafficControl, own: Interface, single: bool, seed: int, is_new: bool
+    ) -> None:
+        self._own, self._control, self._seed, self._is_new = own, control, seed, is_new
         mtu_bytes = own.mtu_bytes or PACKET_BYTES
         self._port = Port(own.name, own.index, mtu_bytes, own.header_bytes, not single)
-        self._sends = Queue(control, self._port, seed)
+        self._sends = Queue(control, self._port, seed, is_new)
         self._receives: Queue | None = None
 
     def put(self, asked: Asked) -> str:
@@ -143,7 +154,7 @@ class _Queues:
             # What comes in may be segments of a sender whose offloads are not ours to switch.
             ifb = interfaces.find(ifb_name(self._own))
             port = msgspec.structs.replace(self._port, name=ifb.name, index=ifb.index, cuts=True)
-            self._receives = Queue(self._control, port, self._seed + 1)
+            self._receives = Queue(self._control, port, self._seed + 1, self._is_new)
         return self._receives
 
 
@@ -155,7 +166,12 @@ def _queue_packets(direction: Direction, peak_bps: int | None, rtt_ns: int) -> i
 
 def ifb_name(own: Interface) -> str:
     """The name of the ifb through which we lead what comes in at an interface."""
-    return f"splitbed{own.index}"
+    return f"{_IFB}{own.index}"
+
+
+def is_ifb(name: str) -> bool:
+    """Whether an interface is such an ifb."""
+    return name.startswith(_IFB) and name.removeprefix(_IFB).isdigit()
 
 
 def change(name: str, asked: Asked) -> None:
@@ -173,7 +189,7 @@ def change(name: str, asked: Asked) -> None:
         )
     single = all(queue.handle != CUTTER for queue in found.sends)
     with TrafficControl() as control:
-        _Queues(control, own, single, 0).put(asked)
+        _Queues(control, own, single, 0, is_new=False).put(asked)
     if found.record is not None:
         records.write(msgspec.structs.replace(found.record, profile=asked.name))
 
@@ -209,6 +225,19 @@ def clear(name: str, whoever: bool = False) -> str:
     return f"queues of splitbed on {name}, of which nobody left a record"
 
 
+def clear_all(names: tuple[str, ...] = (), whoever: bool = False) -> list[str]:
+    """Clear the interfaces named, or all in this namespace; a clause for each that was shaped."""
+    there = interfaces.names()
+    done = [clear(name, whoever) for name in names or there if not is_ifb(name)]
+    if not names:
+        indices = {interfaces.find(name).index for name in interfaces.names()}
+        for name in there:
+            if is_ifb(name) and int(name.removeprefix(_IFB)) not in indices:
+                interfaces.remove(name)
+                done.append(f"{name}, whose interface is gone")
+    return [clause for clause in done if clause]
+
+
 def show(name: str) -> Shaped:
     """What splitbed has on an interface, with what passed so far."""
     own = interfaces.find(name)
@@ -217,6 +246,7 @@ def show(name: str) -> Shaped:
     if ifb in interfaces.names():
         receives = tuple(q for q in interfaces.queueing(interfaces.find(ifb)) if q.is_ours)
     sends = tuple(queue for queue in interfaces.queueing(own) if queue.is_ours)
+    sends, receives = (tuple(sorted(s, key=lambda q: q.handle)) for s in (sends, receives))
     return Shaped(records.read(name), sends, receives)
 
 

@@ -28,6 +28,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 TABLES: Final = (
     *("edge", "device", "relay", "responder", "certify", "profiles", "hosts"),
+    *("serve", "apply", "change", "show", "clear", "check"),
     *("run", "demo", "report", "calibrate"),
     *("inspect", "cuts", "cut", "verify", "zoo", "published"),
 )
