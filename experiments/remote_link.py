@@ -13,7 +13,7 @@ from netem.profiles import describe
 from splitbed.address import host_and_port, written
 from splitbed.certificate import LinkMeasurement
 from splitbed.errors import LinkError
-from splitbed.link import LinkCounters, LinkKind, LinkProfile
+from splitbed.link import LinkCounters, LinkKind, LinkProfile, Replay
 
 _MADE_BY: Final[dict[LinkKind, str]] = {
     "direct": "nothing shapes it",
@@ -56,9 +56,9 @@ class RemoteLink:
         return self._facts.kind
 
     @property
-    def priority(self) -> str:
-        """How the operating system schedules the relay, where it says so."""
-        return self._facts.settings.get("priority", "")
+    def settings(self) -> dict[str, str]:
+        """What else was set on it, for the record."""
+        return self._facts.settings
 
     def describe(self) -> str:
         """What it is and where, for people."""
@@ -85,6 +85,11 @@ class RemoteLink:
         told = self._attendance.measured(found)
         self.users = max(1, told.users)
         return found
+
+    def replay(self, begin: bool) -> Replay | None:
+        """Begin the link's trace, or end it; what came of it."""
+        with ProbeClient(self._at) as client:
+            return client.replay(begin)
 
     def end_with_others(self, code: int) -> int:
         """Wait until every user of the link is done; the largest exit code of all, `code` too."""

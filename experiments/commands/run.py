@@ -23,6 +23,7 @@ from experiments.remote_link import RemoteLink
 from experiments.summary import summarise
 from experiments.table import print_run
 from experiments.testbed import Testbed, TestbedOptions
+from netem.backend import choose
 from netem.profiles import describe, find_profile
 from splitbed import codec, config, process
 from splitbed.errors import (
@@ -59,6 +60,7 @@ def main(argv: Sequence[str]) -> int:
 def _run(
     options: RunOptions, profile: LinkProfile, remote: RemoteLink | None, quiet: Console
 ) -> int:
+    choice = choose(options.backend, profile, traced=False) if remote is None else None
     with tempfile.TemporaryDirectory(prefix="splitbed-") as name:
         scratch, path = Path(name), model_file(options.model)
         model = prepare_model(path)
@@ -70,8 +72,11 @@ def _run(
         run_id = plan.new_run_id()
         folder = options.out / run_id
         quiet.print(f"link {profile.name}: {describe(profile)}; run folder {folder}")
+        if choice is not None:
+            quiet.print(f"backend {choice.kind}: {choice.why}")
         testbed_options = TestbedOptions(
             profile=profile,
+            kind="direct" if choice is None else choice.kind,
             models=path,
             out=options.out,
             remote=remote,
