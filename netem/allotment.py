@@ -17,7 +17,7 @@ _FEWEST_PACKETS: Final = 20
 _SMALL_NS: Final = 1_000_000
 _LARGE_NS: Final = 4_000_000
 _CATCH_UP_NS: Final = 100_000_000
-_OVERLOAD: Final = 1.15
+_OVERLOAD: Final = 1.1
 _LEAD_NS: Final = 120_000_000
 _ENOUGH_PACKETS: Final = 4000
 
@@ -76,7 +76,7 @@ def loss_plan(
 
 
 def rate_plan(way: Way, direction: Direction, size: DatagramSize, seconds: float) -> DatagramPlan:
-    """Datagrams at 1.15 times the rate, and what is lost of them, timed once they have to queue.
+    """Datagrams at 1.1 times the rate, and what is lost of them, timed once they have to queue.
 
     A token bucket passes at once what it saved up, which is over when the lead is.
     """

@@ -15,8 +15,10 @@ number.
           an offer (netem.datagram_port.DatagramOffer); the client then sends its token from a UDP
           socket to the port offered, again and again until it hears that
           the greeting was heard: {}, or no bytes where none arrived and the exchange is over;
-          then up: datagrams, the request E 0 over TCP behind them, the answer (Arrived)
-          or down: datagrams, and what was sent (Sent)
+          then up: datagrams, their end, the answer (Arrived)
+          or down: datagrams, what was sent (Sent), the end of the datagrams
+    E 0   the datagrams have ended; not answered, because they say so themselves as well, and may be
+          earlier
     C 0   counters: three numbers, payload bytes up, down, connections
     F 0   facts: a number, and as many bytes of JSON (splitbed.link.LinkFacts)
     R n   replay the link's trace from its beginning (n = 1), or stop it (n = 0); answer as for F
@@ -46,7 +48,6 @@ NUMBER: Final = struct.Struct("!Q")
 LARGEST_NUMBER: Final = 1 << 30
 LARGEST_PLAN_BYTES: Final = 4096
 ENDED: Final = b"E"
-"""The request that ends an upload of datagrams."""
 
 _T = TypeVar("_T")
 
@@ -97,6 +98,8 @@ def respond(sock: socket.socket, link: Served, datagrams: Datagrams | None = Non
                     _give(sock, b"")
                 else:
                     datagrams.exchange(sock, plan)
+            elif kind == ENDED:
+                continue
             elif kind == b"C":
                 found = link.counters()
                 for value in (found.up_bytes, found.down_bytes, found.connections):

@@ -21,6 +21,7 @@ from netem.datagrams import (
     collect,
     open_socket,
     packet_bytes,
+    send_end,
     send_paced,
 )
 
@@ -60,6 +61,7 @@ def exchange(
         if plan.way == "up":
             sent = send_paced(sock.send, token, plan)
             control.sendall(REQUEST.pack(ENDED, 0))
+            send_end(sock.send, token, lambda wait_s: _is_readable(control, wait_s))
             return Exchange(sent, msgspec.json.decode(answer(), type=Arrived))
         arrived = collect(sock, token, plan, lambda wait_s: _is_readable(control, wait_s))
         return Exchange(msgspec.json.decode(answer(), type=Sent), arrived)

@@ -20,7 +20,14 @@ from typing import Final
 import msgspec
 
 from netem.answering import ENDED, NUMBER, REQUEST, receive
-from netem.datagrams import TOKEN_BYTES, DatagramPlan, collect, open_socket, send_paced
+from netem.datagrams import (
+    TOKEN_BYTES,
+    DatagramPlan,
+    collect,
+    open_socket,
+    send_end,
+    send_paced,
+)
 
 _TURN_S: Final = 30.0
 _GREETING_S: Final = 3.0
@@ -62,6 +69,7 @@ class DatagramPort:
                 _tell(control, collect(sock, token, plan, lambda wait_s: _ended(control, wait_s)))
             elif heard:
                 _tell(control, send_paced(sock.send, token, plan))
+                send_end(sock.send, token, lambda wait_s: _is_readable(control, wait_s))
             control.settimeout(None)
 
     @contextlib.contextmanager
@@ -95,7 +103,7 @@ def _greeted(sock: socket.socket, control: socket.socket, token: bytes) -> bool:
         try:
             data, where = sock.recvfrom(TOKEN_BYTES + 1)
         except BlockingIOError:
-            if select.select([control], [], [], _LOOK_UP_S)[0]:
+            if _is_readable(control, _LOOK_UP_S):
                 raise EOFError("the client broke off") from None
             continue
         if data == token and where[0] == host:
@@ -106,11 +114,15 @@ def _greeted(sock: socket.socket, control: socket.socket, token: bytes) -> bool:
 
 def _ended(control: socket.socket, wait_s: float) -> bool:
     """Whether the client says, within so long, that it has sent all its datagrams."""
-    if not select.select([control], [], [], wait_s)[0]:
+    if not _is_readable(control, wait_s):
         return False
     if REQUEST.unpack(receive(control, REQUEST.size))[0] != ENDED:
         raise EOFError("the client broke off")
     return True
+
+
+def _is_readable(control: socket.socket, wait_s: float) -> bool:
+    return bool(select.select([control], [], [], wait_s)[0])
 
 
 def _tell(control: socket.socket, what: object) -> None:

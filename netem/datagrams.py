@@ -1,8 +1,8 @@
 """Our own datagrams: paced by the clock on one side, counted on the other.
 
 A datagram is the exchange's token of sixteen bytes, a 64-bit big-endian number from 0 up, and zeros
-to the length that was agreed. A greeting is the token alone. Whatever else arrives at the port
-counts for nothing.
+to the length that was agreed. A greeting is the token alone; the end is the token and the largest
+number alone. Whatever else arrives at the port counts for nothing.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ _KEPT_BYTES: Final = 4096
 """What a datagram takes of the buffer, at most."""
 _GRACE_NS: Final = 10_000_000_000
 """What a receiver waits beyond twice the plan's time; a tenth of it for a sender."""
+_END_NUMBER: Final = (1 << 64) - 1
+_END_EVERY_S: Final = 0.05
+_ENDS: Final = 60
 _LOOK_UP_S: Final = 0.005
 _LONGEST_LOOK_UP_S: Final = 0.4
 _CHECK_EVERY: Final = 64
@@ -144,6 +147,21 @@ def send_paced(send: Callable[[memoryview], object], token: bytes, plan: Datagra
     return Sent(sent, last_ns - start_ns, int(held_up_ns))
 
 
+def send_end(
+    send: Callable[[bytes], object], token: bytes, is_heard: Callable[[float], bool]
+) -> None:
+    """Say that this was all, again and again until it is heard, or three seconds are over.
+
+    It is said over TCP as well. But where losses come in bursts, which last for so many packets, a
+    connection on which nothing else is going on may wait long for its turn to get through.
+    """
+    for _ in range(_ENDS):
+        with contextlib.suppress(BlockingIOError, ConnectionError):
+            send(_HEAD.pack(token, _END_NUMBER))
+        if is_heard(_END_EVERY_S):
+            return
+
+
 def _gone(send: Callable[[memoryview], object], packet: memoryview) -> bool:
     """Whether the system took it: not while its buffer is full."""
     try:
@@ -191,6 +209,8 @@ def collect(
             if ended_ns and not size and now_ns - max(last_ns, ended_ns) > plan.quiet_ns:
                 break
         its_token, number = _HEAD.unpack_from(buffer)
+        if size == _HEAD.size and its_token == token and number == _END_NUMBER:
+            ended_ns = ended_ns or now_ns
         if size != plan.payload_bytes or its_token != token or number >= plan.count:
             continue
         last_ns = now_ns

@@ -22,6 +22,7 @@ from splitbed.certificate import DatagramMeasurement, LinkMeasurement
 from splitbed.errors import LinkError
 from splitbed.link import Direction, LinkCounters, LinkFacts, LinkProfile, Replay, Way
 
+_CONNECT_S: Final = 20.0
 _TIMEOUT_S: Final = 60.0
 _TRIES: Final = 3
 _HELD_UP_NS: Final = 10_000_000
@@ -36,7 +37,7 @@ class ProbeClient:
         self._address = address
         self._where = f"{address[0]}:{address[1]}"
         try:
-            self._sock = socket.create_connection(address, timeout=10)
+            self._sock = socket.create_connection(address, timeout=_CONNECT_S)
             self._sock.settimeout(_TIMEOUT_S)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sock.sendall(MAGIC)

@@ -7,6 +7,7 @@ every window of time, and what came before the speed was reached is left out aft
 
 from __future__ import annotations
 
+import contextlib
 import math
 import socket
 import time
@@ -44,8 +45,8 @@ class TransferPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How often the receiver notes how far it is; at least one round trip."""
     most_bytes: Annotated[int, Meta(gt=0, le=1 << 40)]
     """After which the sender stops earlier."""
-    buffer_bytes: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
-    """The sender's buffer, where it must not grow; 0: as TCP likes."""
+    unsent_bytes: Annotated[int, Meta(ge=0, le=1 << 24)] = 0
+    """The most that may wait in the sender's buffer to be sent; 0: as TCP likes."""
 
 
 class Transfer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -85,8 +86,8 @@ def planned(rate_bps: float | None, rtt_ns: int, seconds: float, is_lossy: bool)
 
     Slow start doubles what is under way every round trip, from ten segments to rate x round trip.
     At speed, at least six round trips follow. Where packets are lost on purpose, TCP does not come
-    near the rate: what its buffer then takes in would be under way for many seconds after the time
-    is up, so it is held to a quarter of a second's worth.
+    near the rate: what its buffer took in would be under way for many seconds after the time is up,
+    so little may wait there.
     """
     window_ns = max(100_000_000, rtt_ns)
     if seconds * 1e9 < _FEWEST_WINDOWS * window_ns and rtt_ns < 10_000_000:
@@ -101,7 +102,7 @@ def planned(rate_bps: float | None, rtt_ns: int, seconds: float, is_lossy: bool)
         duration_ns=duration_ns,
         window_ns=window_ns,
         most_bytes=max(most, 2 * _FIRST_WINDOW_BYTES),
-        buffer_bytes=int(min(max(bps / 8 / 4, 32 * 1024), 256 * 1024)) if is_lossy else 0,
+        unsent_bytes=int(min(max(bps / 8 / 4, 32 * 1024), 256 * 1024)) if is_lossy else 0,
     )
 
 
@@ -128,8 +129,9 @@ def drain(sock: socket.socket, plan: TransferPlan) -> Transfer:
 def pour(sock: socket.socket, plan: TransferPlan) -> None:
     """Send zeros as planned, and say that they were all."""
     sock.settimeout(_STALL_S)
-    if plan.buffer_bytes:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, plan.buffer_bytes)
+    if plan.unsent_bytes:
+        with contextlib.suppress(OSError):  # no TCP: behind the relay
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, plan.unsent_bytes)
     end_ns, left = time.perf_counter_ns() + plan.duration_ns, plan.most_bytes
     while left > 0 and time.perf_counter_ns() < end_ns:
         left -= sock.send(_BLOCK[: min(left, len(_BLOCK))])

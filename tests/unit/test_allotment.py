@@ -92,7 +92,7 @@ def test_plans_can_be_carried_out(way: Way, rate_bps: int, seconds: float) -> No
 )
 def test_the_rate_is_measured_above_it(rate_bps: int, seconds: float, lasts_s: float) -> None:
     plan = rate_plan("down", Direction(rate_bps=rate_bps, loss_pct=5.0), SIZE, seconds)
-    assert BITS * 1e9 / plan.gap_ns == pytest.approx(1.15 * rate_bps / 0.95)
+    assert BITS * 1e9 / plan.gap_ns == pytest.approx(1.1 * rate_bps / 0.95)
     assert plan.count * plan.gap_ns / 1e9 == pytest.approx(lasts_s, rel=0.02)
     assert 0.12 <= plan.lead_ns / 1e9 <= lasts_s / 2
 
@@ -100,7 +100,7 @@ def test_the_rate_is_measured_above_it(rate_bps: int, seconds: float, lasts_s: f
 def test_bursts_of_loss_count_with_their_mean() -> None:
     burst = Direction(rate_bps=10_000_000, burst_loss=BurstLoss(10, 40))
     plan = rate_plan("up", burst, SIZE, 1.0)
-    assert BITS * 1e9 / plan.gap_ns == pytest.approx(1.15 * 10_000_000 / 0.8)
+    assert BITS * 1e9 / plan.gap_ns == pytest.approx(1.1 * 10_000_000 / 0.8)
 
 
 def test_late_datagrams_are_waited_for() -> None:

@@ -18,7 +18,7 @@ import pytest
 from netem import datagram_port, datagrams
 from netem.answering import MAGIC
 from netem.datagram_port import DatagramOffer
-from netem.datagrams import Arrived, DatagramPlan, collect, open_socket, send_paced
+from netem.datagrams import Arrived, DatagramPlan, collect, open_socket, send_end, send_paced
 from netem.probe import ProbeClient, measure
 from netem.relay import Relay
 from netem.responder import Responder
@@ -210,6 +210,24 @@ def test_a_socket_that_overflows_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
         found = collect(receiver, TOKEN, plan(count=100), ended)
     assert 0 < found.distinct < 100
     assert found.overflowed > 0
+
+
+def test_the_end_is_said_until_it_is_heard() -> None:
+    said: list[bytes] = []
+    send_end(said.append, TOKEN, lambda _: len(said) == 5)
+    assert said == [TOKEN + b"\xff" * 8] * 5
+    send_end(said.append, TOKEN, lambda _: False)
+    assert len(said) == 65
+
+
+def test_the_end_may_come_as_a_datagram(pair: tuple[socket.socket, socket.socket]) -> None:
+    for end in (bytes(16) + b"\xff" * 8, TOKEN + b"\xff" * 8 + b"x", TOKEN + b"\xff" * 8):
+        pair[0].send(end)
+    pair[0].send(datagram(3))  # late, and still counted
+    start = time.perf_counter()
+    found = collect(pair[1], TOKEN, plan(count=10), threading.Event().wait)
+    assert (found.distinct, found.duplicated) == (1, 0)
+    assert time.perf_counter() - start < 2
 
 
 def test_a_flood_of_strangers_ends_nothing(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -449,6 +467,7 @@ def test_a_client_that_says_half_a_word_does_not_hold_the_others_up(
     "fields",
     [
         {"count": 0},
+        {"count": -1},
         {"count": 1_000_001, "gap_ns": 500.0},
         {"payload_bytes": 23},
         {"payload_bytes": 1473},

@@ -65,7 +65,7 @@ def test_a_transfer_is_as_long_as_tcp_needs(
     plan = planned(rate_bps, rtt_ms * MS, seconds, is_lossy=False)
     assert least_s * S <= plan.duration_ns <= most_s * S
     assert plan.window_ns >= max(100, rtt_ms) * MS
-    assert plan.buffer_bytes == 0
+    assert plan.unsent_bytes == 0
     if rate_bps is not None:
         assert plan.most_bytes == int(rate_bps / 8 * plan.duration_ns / 1e9)
 
@@ -75,11 +75,11 @@ def test_a_short_transfer_has_short_windows() -> None:
     assert planned(None, MS, 0.01, is_lossy=False).window_ns == 10_000_000
 
 
-def test_a_lossy_transfer_waits_for_no_speed_and_keeps_its_buffer_small() -> None:
+def test_a_lossy_transfer_waits_for_no_speed_and_lets_little_wait() -> None:
     plan = planned(193e6, 300 * MS, 1.0, is_lossy=True)
     assert plan.duration_ns == 1.8 * S
-    assert plan.buffer_bytes == 256 * 1024
-    assert planned(1e6, 300 * MS, 1.0, is_lossy=True).buffer_bytes == 32 * 1024
+    assert plan.unsent_bytes == 256 * 1024
+    assert planned(1e6, 300 * MS, 1.0, is_lossy=True).unsent_bytes == 32 * 1024
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_a_lossy_transfer_waits_for_no_speed_and_keeps_its_buffer_small() -> Non
         {"duration_ns": 121 * S},
         {"window_ns": 9 * MS},
         {"most_bytes": 0},
-        {"buffer_bytes": 1 << 30},
+        {"unsent_bytes": 1 << 30},
         {"more": 1},
     ],
 )
