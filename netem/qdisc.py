@@ -79,11 +79,15 @@ def queue_packets(direction: Direction, rtt_ns: int) -> int:
     packet_bits = 8 * PACKET_BYTES
     rate_bps = direction.rate_bps or _ASSUMED_BPS
     travelling = rate_bps * (direction.delay_ns + 3 * direction.jitter_ns) / 1e9 / packet_bits
-    if direction.queue_ns is None:
-        waiting = max(_LEAST_WAITING, rate_bps * rtt_ns / 1e9 / packet_bits)
-    else:
-        waiting = max(1.0, rate_bps * direction.queue_ns / 1e9 / packet_bits)
+    waiting = waiting_packets(rate_bps, direction.queue_ns, rtt_ns)
     return min(math.ceil(travelling + waiting), _LARGEST_LIMIT)
+
+
+def waiting_packets(rate_bps: int, queue_ns: int | None, rtt_ns: int) -> float:
+    """The part of `queue_packets` that waits for the rate."""
+    if queue_ns is not None:
+        return max(1.0, rate_bps * queue_ns / 1e9 / 8 / PACKET_BYTES)
+    return max(_LEAST_WAITING, rate_bps * rtt_ns / 1e9 / 8 / PACKET_BYTES)
 
 
 def burst_bytes(rate_bps: int, mtu_bytes: int) -> int:

@@ -55,7 +55,7 @@ def hosts(argv: Sequence[str]) -> int:
     interfaces.join(device, edge, _WIRE, (DEVICE_ADDRESS, EDGE_ADDRESS), _PREFIX_BITS)
     for namespace in (device, edge):
         with namespace.entered():
-            settings = host_settings.apply(host_settings.SETTINGS)
+            settings = host_settings.apply(host_settings.for_link(profile, trace))
     link = KernelLink(
         two_hosts(device, edge, _WIRE), profile, trace, seed=options.seed, recorded=False
     )
