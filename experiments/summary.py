@@ -57,6 +57,14 @@ class CertifiedLink(msgspec.Struct, frozen=True):
     up_goodput_mbps: float
     down_goodput_mbps: float
     rtt_ms: float
+    jitter_ms: float = 0.0
+    """Standard deviation of the round trip."""
+    up_loss_pct: float | None = None
+    """Of the probe's datagrams; None where there were none, as through a relay."""
+    down_loss_pct: float | None = None
+    up_udp_bps: float | None = None
+    """IP packets, where packets are lost on purpose; None elsewhere."""
+    down_udp_bps: float | None = None
 
 
 class NodeUse(msgspec.Struct, frozen=True):
@@ -236,6 +244,11 @@ def _certified(certificate: LinkCertificate) -> CertifiedLink:
         certificate.up_goodput_bps / 1e6,
         certificate.down_goodput_bps / 1e6,
         certificate.rtt_ns / 1e6,
+        certificate.rtt_sd_ns / 1e6,
+        certificate.loss_pct("up"),
+        certificate.loss_pct("down"),
+        certificate.udp_bps("up"),
+        certificate.udp_bps("down"),
     )
 
 

@@ -7,6 +7,7 @@ import socket
 import threading
 
 from netem.answering import Served, respond
+from netem.datagram_port import DatagramPort
 from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
 from splitbed.link import Direction, LinkCounters, LinkFacts, LinkProfile, Replay
@@ -41,6 +42,7 @@ class Responder:
             raise LinkError(f"the responder cannot listen on {listen}: {error.strerror}") from error
         self.address = written(*self._listener.getsockname()[:2])
         """Where it listens, with the real port."""
+        self._datagrams = DatagramPort(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
 
     def close(self) -> None:
@@ -56,4 +58,6 @@ class Responder:
             except OSError:
                 return
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=respond, args=(client, self._link), daemon=True).start()
+            threading.Thread(
+                target=respond, args=(client, self._link, self._datagrams), daemon=True
+            ).start()
