@@ -86,16 +86,19 @@ def measure(
         host=host_facts() | {"relay_priority": testbed.priority},
         models=(plan.model.digest,),
         certificate=certificate,
+        link_settings=testbed.link_settings,
         verification=_plain(plan.verification),
         reference={"answers": plan.answers, "labels": _labels(plan)},
         notes=plan.notes,
     )
     write_manifest(folder.folder, manifest)
+    testbed.begin_replay()
     device = _start_device(testbed, plan, run_id, folder)
     try:
         outcome = _wait(device, testbed, folder, stop, progress)
     finally:
         children.end(device)
+    replay = testbed.end_replay()
     certificate = testbed.certified(certificate)
     learnt = folder.read_session()
     manifest = msgspec.structs.replace(
@@ -104,6 +107,7 @@ def measure(
         ended_utc=_now(),
         certificate=certificate,
         link_violations=tuple(certificate.violations()),
+        replay=replay,
         model_digest=learnt.get("model_digest", ""),
         cut=learnt.get("cut"),
         codecs=learnt.get("codecs", []),
@@ -150,7 +154,7 @@ def _start_device(
     arguments = ["-m", "device_node", "--orchestrated"]
     for name, value in options.items():
         arguments += [f"--{name}", str(value)]
-    with folder.log("device").open("ab") as errors:
+    with folder.log("device").open("ab") as errors, testbed.on_device():
         return children.start_module(arguments, errors)
 
 

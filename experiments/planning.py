@@ -22,6 +22,7 @@ from experiments.preparation import (
     verify_cut,
     write_reference,
 )
+from netem.backend import Backend
 from netem.profiles import WRITTEN_FORM, find_profile
 from splitbed import codec, config
 from splitbed.codec import Calibration
@@ -31,7 +32,7 @@ from splitbed.session import ProviderChoice
 
 _IDENTIFYING = (
     *("cut", "codec", "warmup", "window", "reply", "provider", "threads", "edge_threads"),
-    *("edge", "seed"),
+    *("edge", "backend", "seed"),
 )
 _REFERENCE_BYTES = 1 << 30
 """Outputs of the uncut model are kept for comparison up to this size."""
@@ -57,6 +58,10 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         str, Meta(description="as in raw, cast+zstd:3, quantize:4+zstd:3, jpeg:90")
     ] = "raw"
     link: Annotated[str, Meta(description=f"a profile's name, or {WRITTEN_FORM}")] = "none"
+    backend: Annotated[
+        Backend,
+        Meta(description="auto: the kernel's netem where this process may use it, else the relay"),
+    ] = "auto"
     frames: Annotated[
         Annotated[int, Meta(ge=1)] | None, Meta(description="default: every picture once")
     ] = None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -10,13 +13,14 @@ from typing import Any, Final
 import msgspec
 
 from experiments import children
+from netem.hosts_link import HostsLink
 from netem.link import Link
 from netem.probe import ProbeClient, measure
 from netem.relay_link import ProcessLink
 from splitbed.address import host_and_port
 from splitbed.certificate import LinkCertificate, LinkMeasurement
 from splitbed.errors import LinkError
-from splitbed.link import LinkCounters, LinkKind, LinkProfile
+from splitbed.link import LinkCounters, LinkKind, LinkProfile, Replay, Trace
 
 _ATTEMPTS: Final = 4
 """Measurements of the link before a run, at most."""
@@ -42,6 +46,11 @@ class RemoteLink:
         """Probe it through the port that frames use."""
         return measure(host_and_port(self.address), self.profile, seconds)
 
+    def replay(self, begin: bool) -> Replay | None:
+        """Begin the trace of the relay there, or end it."""
+        with ProbeClient(host_and_port(self.address)) as client:
+            return client.replay(begin)
+
     def close(self) -> None:
         """Nothing is ours to take away."""
 
@@ -50,6 +59,8 @@ class TestbedOptions(msgspec.Struct, frozen=True):
     """What an edge and a link are made of."""
 
     profile: LinkProfile
+    kind: LinkKind
+    """Which backend makes the link."""
     models: Path
     """Model folder or file for the edge."""
     out: Path
@@ -62,6 +73,8 @@ class TestbedOptions(msgspec.Struct, frozen=True):
     sample_s: float
     seed: int
     message_mib: int = 128
+    trace: Trace | None = None
+    """What the link does while a run goes on."""
 
 
 class Testbed:
@@ -74,8 +87,11 @@ class Testbed:
         """The edge's ready line."""
         self.priority = ""
         """How the operating system schedules the relay."""
+        self.on_device: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+        """Enters the host of the device: what is started there is on the device's side."""
         self.logs = logs
         logs.mkdir(parents=True, exist_ok=True)
+        self._hosts: HostsLink | None = None
         try:
             self.link: Link = self._start()
             self._last = self.link.measure(options.certify_s)
@@ -87,15 +103,17 @@ class Testbed:
         options = self.options
         if options.edge:
             return RemoteLink(options.profile, options.edge)
-        arguments = ["-m", "edge_node", "--listen", "127.0.0.1:0", "--status", ""]
-        arguments += ["--models", str(options.models), "--records", str(options.out)]
-        arguments += ["--provider", options.provider, "--threads", str(options.edge_threads)]
-        arguments += ["--sample-s", str(options.sample_s)]
-        arguments += ["--message-mib", str(options.message_mib)]
-        log = self.logs / "edge.log"
-        with log.open("ab") as errors:
-            self.edge = children.start_module(arguments, errors)
-        self.edge_facts = children.ready_line(self.edge, "edge", log)
+        if options.kind == "kernel":
+            log, start = self.logs / "link.log", children.start_module
+            self._hosts = hosts = HostsLink(
+                options.profile, log, start, options.trace, options.seed
+            )
+            with hosts.on_edge():
+                self._start_edge(hosts.edge_host)
+            hosts.reach(self.edge_facts["address"])
+            self.on_device, self.priority = hosts.on_device, hosts.priority
+            return hosts
+        self._start_edge("127.0.0.1")
         link = ProcessLink(
             options.profile,
             self.edge_facts["address"],
@@ -105,6 +123,36 @@ class Testbed:
         )
         self.priority = link.priority
         return link
+
+    def _start_edge(self, host: str) -> None:
+        options = self.options
+        arguments = ["-m", "edge_node", "--listen", f"{host}:0", "--status", ""]
+        arguments += ["--models", str(options.models), "--records", str(options.out)]
+        arguments += ["--provider", options.provider, "--threads", str(options.edge_threads)]
+        arguments += ["--sample-s", str(options.sample_s)]
+        arguments += ["--message-mib", str(options.message_mib)]
+        log = self.logs / "edge.log"
+        with log.open("ab") as errors:
+            self.edge = children.start_module(arguments, errors)
+        self.edge_facts = children.ready_line(self.edge, "edge", log)
+
+    @property
+    def link_settings(self) -> dict[str, str]:
+        """What else was set on the link, for the record."""
+        return {} if self._hosts is None else self._hosts.settings
+
+    def begin_replay(self) -> None:
+        """Begin the link's trace; nothing without one."""
+        if self.options.trace is not None:
+            self.link.replay(begin=True)
+
+    def end_replay(self) -> Replay | None:
+        """Back to the profile; what came of the trace, None without one or where the link ended."""
+        if self.options.trace is None:
+            return None
+        with contextlib.suppress(LinkError):
+            return self.link.replay(begin=False)
+        return None
 
     def certificate(self) -> LinkCertificate:
         """A certificate for a run that begins now: the last measurement is its `before`.
@@ -129,8 +177,8 @@ class Testbed:
     def ended(self) -> str:
         """A clause for each process started here that is no longer there; "" if all are."""
         processes = {"edge": self.edge}
-        if isinstance(self.link, ProcessLink):
-            processes["relay"] = self.link.process
+        if isinstance(self.link, (ProcessLink, HostsLink)):
+            processes["relay" if self.link.kind == "relay" else "link"] = self.link.process
         return ", ".join(
             f"the {name} {children.ending(process)}"
             for name, process in processes.items()
@@ -139,7 +187,7 @@ class Testbed:
 
     def close(self) -> None:
         """End what was started here. Calling it twice is fine."""
-        link = getattr(self, "link", None)
+        link = getattr(self, "link", None) or self._hosts
         if link is not None:
             link.close()
         if self.edge is not None:

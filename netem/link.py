@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from splitbed.certificate import LinkMeasurement
-from splitbed.link import LinkCounters, LinkKind, LinkProfile
+from splitbed.link import LinkCounters, LinkKind, LinkProfile, Replay
 
 
 class Link(Protocol):
@@ -28,6 +28,9 @@ class Link(Protocol):
 
     def measure(self, seconds: float) -> LinkMeasurement:
         """Probe it on the path of the frames, for about `seconds`."""
+
+    def replay(self, begin: bool) -> Replay | None:
+        """Begin its trace, or end it; what came of the replay that was going on, if any."""
 
     def close(self) -> None:
         """Take it away. Calling it twice is fine."""

@@ -1,107 +1,171 @@
-"""Link profiles: by name from `profiles.toml`, or written out."""
+"""Link profiles: by name from `profiles.toml` or a file of one's own, or written out."""
 
 from __future__ import annotations
 
 import difflib
-import tomllib
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from netem.notation import changed
+from splitbed.config import load_toml
 from splitbed.errors import UsageError
-from splitbed.link import Direction, LinkProfile
+from splitbed.link import BurstLoss, Direction, LinkProfile
 
-_UNITS: Final = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
-_TIMES: Final = {"us": 1e3, "ms": 1e6, "s": 1e9}
+WRITTEN_FORM: Final = "rate=50mbit,delay=20ms (one way; all items: splitbed link profiles --help)"
 
-WRITTEN_FORM: Final = (
-    "rate=50mbit,delay=20ms (up=, down=, delay=, jitter=, loss=5%; delay is one way)"
-)
+_FILE: Final = re.compile(r"(?P<path>.+\.toml)(?::(?P<name>[^:]*))?")
+_NESTED: Final[dict[str, type[msgspec.Struct]]] = {
+    "up": Direction,
+    "down": Direction,
+    "burst_loss": BurstLoss,
+}
 
 
 @cache
 def profiles() -> dict[str, LinkProfile]:
     """Every named profile."""
-    text = Path(__file__).with_name("profiles.toml").read_text(encoding="utf-8")
-    tables: dict[str, Any] = tomllib.loads(text)
-    return {
-        name: msgspec.convert({"name": name, **table}, LinkProfile)
-        for name, table in tables.items()
-    }
+    return read_profiles(Path(__file__).with_name("profiles.toml"))
+
+
+def read_profiles(path: Path) -> dict[str, LinkProfile]:
+    """Every profile of a TOML file, by its name.
+
+    Raises UsageError for a file that cannot be read, a key that is not known and a figure that
+    cannot be, with the table named.
+    """
+    found: dict[str, LinkProfile] = {}
+    for name, table in load_toml(path).items():
+        if not isinstance(table, dict):
+            raise UsageError(f"'{name}' in {path} is no profile: write [{name}] and its figures")
+        _check_keys(table, LinkProfile, name, path)
+        if "name" in table:
+            raise UsageError(f"unknown key 'name' in [{name}] of {path}: the table is the name")
+        try:
+            found[name] = msgspec.convert({"name": name, **table}, LinkProfile)
+        except msgspec.ValidationError as error:
+            text = str(error).replace("`$.", "`")
+            raise UsageError(f"[{name}] of {path}: {text[:1].lower()}{text[1:]}") from error
+    return found
+
+
+def _check_keys(table: dict[str, Any], kind: type[msgspec.Struct], where: str, path: Path) -> None:
+    for key, value in table.items():
+        if key not in kind.__struct_fields__:
+            close = difflib.get_close_matches(key, kind.__struct_fields__, 1)
+            hint = f"; did you mean '{close[0]}'?" if close else ""
+            raise UsageError(f"unknown key '{key}' in [{where}] of {path}{hint}")
+        if key in _NESTED and isinstance(value, dict):
+            _check_keys(value, _NESTED[key], f"{where}.{key}", path)
 
 
 def find_profile(text: str) -> LinkProfile:
-    """The profile of this name, or the one written out like `rate=50mbit,delay=20ms`.
+    """The profile of this name, of a file as `FILE.toml:NAME`, or written out.
 
-    Raises UsageError for a name that is not known and a figure that cannot be.
+    A name may be changed by items after it, as in `5g-urban-macro,up.loss=1%`; the text is then the
+    name of what comes of it. `netem.notation.GRAMMAR` has all items. Raises UsageError for a name
+    that is not known and a figure that cannot be.
     """
-    known = profiles()
-    if text in known:
-        return known[text]
-    if "=" not in text:
-        close = difflib.get_close_matches(text, known, 1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise UsageError(
-            f"unknown link profile '{text}'{hint} (known: {', '.join(known)}; or write one out as "
-            f"{WRITTEN_FORM})"
-        )
-    figures: dict[str, dict[str, float]] = {"up": {}, "down": {}}
-    given: set[str] = set()
-    # up= and down= say more than rate=, wherever they stand.
-    for item in sorted(text.split(","), key=lambda item: not item.startswith("rate=")):
-        key, _, value = item.partition("=")
-        if key in given:
-            raise UsageError(f"link '{text}': '{key}' stands there twice")
-        given.add(key)
-        for way in ("up", "down"):
-            if key in ("rate", way):
-                figures[way]["rate_bps"] = round(_number(text, item, value, _UNITS))
-            elif key in ("delay", "jitter"):
-                figures[way][f"{key}_ns"] = round(_number(text, item, value, _TIMES))
-            elif key == "loss":
-                figures[way]["loss_pct"] = _number(text, item, value, {"%": 1.0})
-            elif key not in ("up", "down"):
-                raise UsageError(f"link '{text}': '{item}' is not understood; write {WRITTEN_FORM}")
-    try:
-        return LinkProfile(
-            name=text,
-            up=msgspec.convert(figures["up"], Direction),
-            down=msgspec.convert(figures["down"], Direction),
-            source="written on the command line",
-        )
-    except msgspec.ValidationError as error:
-        raise UsageError(f"link '{text}': {error}") from error
+    first, *items = text.split(",")
+    if _FILE.fullmatch(first.strip()):
+        base = _of_file(first.strip())
+    elif "=" in first:
+        bare = LinkProfile(text, Direction(), Direction(), source="written out")
+        return changed(bare, [first, *items], text)
+    else:
+        base = _named(first.strip())
+    if not items:
+        return base
+    source = f"{base.source}; changed by {','.join(items)}".removeprefix("; ")
+    return msgspec.structs.replace(changed(base, items, text), source=source)
 
 
-def _number(whole: str, item: str, text: str, units: dict[str, float]) -> float:
-    for unit in sorted(units, key=len, reverse=True):
-        if text.lower().endswith(unit):
-            try:
-                number = float(text[: -len(unit)])
-            except ValueError:
-                break
-            if 0 <= number < 1e9:
-                return number * units[unit]
+def _of_file(text: str) -> LinkProfile:
+    found = _FILE.fullmatch(text)
+    assert found is not None
+    path, name = Path(found["path"]), found["name"]
+    known = read_profiles(path.expanduser())
+    if name in known:
+        return msgspec.structs.replace(known[name], name=text)
+    close = difflib.get_close_matches(name or "", known, 1)
+    example = close[0] if close else next(iter(known), "NAME")
+    lacks = f"no link profile '{name}'" if name else "link profiles, of which one must be named"
     raise UsageError(
-        f"link '{whole}': '{item}' needs a number and a unit ({', '.join(units)}), as in "
-        f"{WRITTEN_FORM}"
+        f"{path} has {lacks}: write {path}:{example} (it has {', '.join(known) or 'none at all'})"
     )
 
 
+def _named(name: str) -> LinkProfile:
+    known = profiles()
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, known, 1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    raise UsageError(
+        f"unknown link profile '{name}'{hint} (splitbed link profiles lists all; or write one out "
+        f"as {WRITTEN_FORM})"
+    )
+
+
+def needs_kernel(profile: LinkProfile) -> bool:
+    """Whether it asks for what a relay of TCP connections cannot make: things done to packets."""
+    return bool(profile.up.packet_effects or profile.down.packet_effects)
+
+
 def describe(profile: LinkProfile) -> str:
-    """One line for people."""
+    """One line for people, with everything that is asked."""
     if not profile.is_shaped:
         return "not shaped"
+    if profile.up == profile.down:
+        return f"each way {_direction(profile.up)}"
     return f"up {_direction(profile.up)}, down {_direction(profile.down)}"
+
+
+def describe_extras(profile: LinkProfile) -> str:
+    """As `describe`, but only what is asked besides rate and delay; "" for nothing."""
+    up, down = " ".join(_extras(profile.up)), " ".join(_extras(profile.down))
+    if up == down:
+        return up and f"each way {up}"
+    return ", ".join(f"{way} {text}" for way, text in (("up", up), ("down", down)) if text)
 
 
 def _direction(direction: Direction) -> str:
     rate = "full rate" if direction.rate_bps is None else f"{direction.rate_bps / 1e6:g} Mbit/s"
-    parts = [rate, f"{direction.delay_ns / 1e6:g} ms"]
+    return " ".join((rate, f"{direction.delay_ns / 1e6:g} ms", *_extras(direction)))
+
+
+def _extras(direction: Direction) -> list[str]:
+    parts: list[str] = []
     if direction.jitter_ns:
         parts.append(f"+-{direction.jitter_ns / 1e6:g} ms")
-    if direction.loss_pct:
-        parts.append(f"{direction.loss_pct:g} % loss")
-    return " ".join(parts)
+        notes: list[str] = []
+        if direction.jitter_distribution != "normal":
+            notes.append(direction.jitter_distribution)
+        if direction.jitter_correlation_pct:
+            notes.append(f"{direction.jitter_correlation_pct:g} % correlated")
+        if notes:
+            parts[-1] += f" ({', '.join(notes)})"
+    burst = direction.burst_loss
+    if burst is not None:
+        within = "" if burst.bad_loss_pct == 100 else f", losing {burst.bad_loss_pct:g} % within"
+        outside = f", {burst.good_loss_pct:g} % outside" if burst.good_loss_pct else ""
+        parts.append(
+            f"{burst.mean_pct:.3g} % loss in bursts (begun {burst.to_bad_pct:g} %, ended "
+            f"{burst.to_good_pct:g} %{within}{outside})"
+        )
+    parts += [
+        f"{pct:g} % {word}"
+        for pct, word in (
+            (direction.loss_pct, "loss"),
+            (direction.duplicate_pct, "duplicated"),
+            (direction.reorder_pct, "reordered"),
+            (direction.corrupt_pct, "corrupted"),
+        )
+        if pct
+    ]
+    if direction.queue_ns is not None:
+        parts.append(f"queue {direction.queue_ns / 1e6:g} ms")
+    return parts

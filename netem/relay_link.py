@@ -13,7 +13,7 @@ from netem.probe import ProbeClient, measure
 from splitbed.address import host_and_port
 from splitbed.certificate import LinkMeasurement
 from splitbed.errors import LinkError
-from splitbed.link import LinkCounters, LinkKind, LinkProfile
+from splitbed.link import LinkCounters, LinkKind, LinkProfile, Replay
 
 Starter = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
 """Starts a Python module with arguments as a child that ends with us; stderr goes to the file."""
@@ -70,6 +70,11 @@ class ProcessLink:
         if self.process.poll() is not None:
             raise LinkError(f"the link's process ended on its own: {_last_line(self._log)}")
         return measure(host_and_port(self._probe_address), self._profile, seconds)
+
+    def replay(self, begin: bool) -> Replay | None:
+        """Begin the relay's trace, or end it."""
+        with ProbeClient(host_and_port(self._probe_address)) as client:
+            return client.replay(begin)
 
     def close(self) -> None:
         """End the process."""

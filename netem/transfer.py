@@ -150,8 +150,8 @@ def largest_buffers() -> tuple[int, int]:
 
 
 def window_bytes(send_buffer: int, receive_buffer: int) -> int:
-    """Payload that may be under way: about a third of the smaller buffer.
+    """Payload that may be under way, about: half of the receiver's buffer, a third of the sender's.
 
     The rest is bookkeeping, and room that a sender waits for before it goes on.
     """
-    return min(send_buffer, receive_buffer) // 3
+    return min(send_buffer // 3, receive_buffer // 2)

@@ -31,6 +31,12 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
     "codec list": ("experiments.commands.codecs:main", "the codec stages and what each loses"),
     "edge": ("edge_node.__main__:serve", "serve models to devices"),
     "device": ("device_node.__main__:measure", "measure frames against an edge"),
+    "link serve": ("netem.commands.serve:serve", "be the link before an edge"),
+    "link apply": ("netem.commands.shape:apply", "shape an interface with the kernel's netem"),
+    "link change": ("netem.commands.shape:change", "give a shaped interface another profile"),
+    "link show": ("netem.commands.shape:show", "what is shaped here, by whom, and what passed"),
+    "link clear": ("netem.commands.shape:clear", "take away what an earlier process left"),
+    "link check": ("netem.commands.shape:check", "whether this machine's kernel can shape"),
     "link relay": ("netem.commands.servers:relay", "forward connections through a shaped link"),
     "link responder": (
         "netem.commands.servers:responder",

@@ -56,7 +56,7 @@ class Direction(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     rate_bps: Annotated[int, Meta(ge=1000)] | None = None
     """Bits of IP packets per second; None leaves the rate alone."""
     delay_ns: Annotated[int, Meta(ge=0, le=60_000_000_000)] = 0
-    jitter_ns: Annotated[int, Meta(ge=0, le=60_000_000_000)] = 0
+    jitter_ns: Annotated[int, Meta(ge=0, le=2_000_000_000)] = 0
     """Standard deviation of the delay (cut at zero, order kept)."""
     jitter_distribution: Literal["normal", "uniform", "pareto", "paretonormal"] = "normal"
     jitter_correlation_pct: Annotated[float, Meta(ge=0, le=100)] = 0.0
@@ -146,6 +146,18 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """0: nothing passes."""
     delay_ns: Annotated[int, Meta(ge=0, le=60_000_000_000)] | None = None
     loss_pct: Annotated[float, Meta(ge=0, le=100)] | None = None
+
+
+def changed(direction: Direction, change: Change) -> Direction:
+    """A direction after a change. A trace's loss is random, and replaces loss in bursts."""
+    found = direction
+    if change.rate_bps is not None:
+        found = msgspec.structs.replace(found, rate_bps=change.rate_bps)
+    if change.delay_ns is not None:
+        found = msgspec.structs.replace(found, delay_ns=change.delay_ns)
+    if change.loss_pct is not None:
+        found = msgspec.structs.replace(found, loss_pct=change.loss_pct, burst_loss=None)
+    return found
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

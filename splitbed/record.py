@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from splitbed.certificate import LinkCertificate
+from splitbed.link import Replay
 from splitbed.session import Node
 from splitbed.tensor import canonical_json
 
@@ -160,6 +161,10 @@ class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     codecs: list[dict[str, Any]] = []
     certificate: LinkCertificate | None = None
     link_violations: tuple[str, ...] = ()
+    link_settings: dict[str, str] = {}
+    """What else was set on the link: TCP settings, offloads, queue lengths."""
+    replay: Replay | None = None
+    """What became of the link's trace. The certificate is of its profile, without the trace."""
     verification: dict[str, Any] | None = None
     reference: dict[str, Any] | None = None
     """What the uncut model answers on the same pictures."""

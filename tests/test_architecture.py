@@ -32,7 +32,7 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "progress": set(),
     "config": {"errors"},
     "clock": {"session"},
-    "record": {"errors", "tensor", "certificate", "session"},
+    "record": {"errors", "tensor", "link", "certificate", "session"},
     "run_folder": {"errors", "certificate", "session", "record"},
     "resources": {"errors", "session", "record"},
     "codec": {"errors", "tensor", "session"},

@@ -23,6 +23,7 @@ from experiments.preparation import PreparedModel, prepare_cut, prepare_model, r
 from experiments.report import gather, write_report
 from experiments.table import print_comparison
 from experiments.testbed import Testbed, TestbedOptions
+from netem.backend import choose
 from netem.profiles import WRITTEN_FORM, describe, find_profile
 from splitbed import config
 from splitbed.codec import Calibration, read_calibration
@@ -100,6 +101,8 @@ def main(argv: Sequence[str]) -> int:
         plans = _plans(options, model, held_out, Path(scratch), console)
         settings = TestbedOptions(
             profile=profile,
+            # What needs no privileges, so that the demo is the same everywhere.
+            kind=choose("relay", profile, traced=False).kind,
             models=model.canonical.source.path,
             out=out,
             edge="",
@@ -184,6 +187,7 @@ def _plans(
             images=held_out,
             codec=coding,
             link=options.link,
+            backend="relay",
             frames=options.frames,
             calibration_images=held_out.with_name(f"calibration-{_CALIBRATION_PICTURES}"),
             calibration_count=_CALIBRATION_PICTURES,

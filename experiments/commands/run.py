@@ -20,6 +20,7 @@ from experiments.preparation import prepare_model
 from experiments.summary import summarise
 from experiments.table import print_run
 from experiments.testbed import Testbed, TestbedOptions
+from netem.backend import choose
 from netem.profiles import describe, find_profile
 from splitbed import codec, config, process
 from splitbed.errors import LinkUncertified, RecordError, RunIncomplete
@@ -32,6 +33,7 @@ def main(argv: Sequence[str]) -> int:
     options = config.from_command_line(RunOptions, argv, command="splitbed run", table="run")
     quiet = Console(stderr=True, quiet=options.json)
     profile = find_profile(options.link)
+    choice = choose(options.backend, profile, traced=False) if not options.edge else None
     codec.parse(options.codec)
     pictures = read_pictures(options.images, options.labels)
     model = prepare_model(options.model)
@@ -42,8 +44,11 @@ def main(argv: Sequence[str]) -> int:
         quiet.print(
             f"link {profile.name}: {describe(profile)}; run folder {folder}", highlight=False
         )
+        if choice is not None:
+            quiet.print(f"backend {choice.kind}: {choice.why}", highlight=False)
         testbed_options = TestbedOptions(
             profile=profile,
+            kind="direct" if choice is None else choice.kind,
             models=options.model,
             out=options.out,
             edge=options.edge,

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import sys
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from netem.priority import raise_priority
 from netem.profiles import WRITTEN_FORM, find_profile
 from netem.relay import Relay
 from netem.responder import Responder
 from splitbed import config, process
 from splitbed.errors import UsageError
 from splitbed.link import LinkProfile
-
-_PR_SET_TIMERSLACK: Final = 29
 
 
 class RelayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,7 +53,7 @@ def relay(argv: Sequence[str]) -> int:
         raise UsageError("python -m netem relay needs --profile; see --help")
     process.end_with_parent()
     stop = process.stop_event()
-    priority = _raise_priority()
+    priority = raise_priority()
     server = Relay(profile, options.listen, options.target, options.seed)
     process.announce(address=server.address, profile=profile.name, priority=priority)
     stop.wait()
@@ -77,21 +73,3 @@ def responder(argv: Sequence[str]) -> int:
     stop.wait()
     server.close()
     return 0
-
-
-def _raise_priority() -> str:
-    """Let the relay run when a packet is due, whatever else this machine computes.
-
-    A link is a thing of its own in the real world; here it shares processors with both nodes.
-    """
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
-        try:
-            os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-            return "realtime (SCHED_RR 1)"
-        except OSError:
-            pass
-    try:
-        return f"nice {os.nice(-10)}"
-    except OSError:
-        return "normal"

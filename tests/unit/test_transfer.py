@@ -136,4 +136,5 @@ def test_a_sender_that_sends_nothing() -> None:
 
 def test_the_smaller_buffer_holds() -> None:
     assert window_bytes(3_000_000, 9_000_000) == 1_000_000
+    assert window_bytes(9_000_000, 3_000_000) == 1_500_000
     assert window_bytes(9_000_000, 0) == 0

@@ -13,7 +13,7 @@ from experiments.report import gather
 from netem.link import Link
 from splitbed.certificate import LinkCertificate, LinkMeasurement
 from splitbed.errors import LinkUncertified, RecordError
-from splitbed.link import Direction, LinkCounters, LinkKind, LinkProfile
+from splitbed.link import Direction, LinkCounters, LinkKind, LinkProfile, Replay
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RowWriter, RunFolder, write_manifest
 from tests.unit.test_summary import MANIFEST, frame
@@ -42,6 +42,9 @@ class Scripted:
     def measure(self, seconds: float) -> LinkMeasurement:
         return measured(next(self._rtts_ms))
 
+    def replay(self, begin: bool) -> Replay | None:
+        return None
+
     def close(self) -> None:
         pass
 
@@ -49,7 +52,9 @@ class Scripted:
 class ScriptedTestbed(testbed.Testbed):
     def __init__(self, rtts_ms: Iterator[float], tmp_path: Path) -> None:
         self._scripted = Scripted(rtts_ms)
-        options = testbed.TestbedOptions(PROFILE, tmp_path, tmp_path, "", "cpu", 0, 0.1, 0.1, 0)
+        options = testbed.TestbedOptions(
+            PROFILE, "relay", tmp_path, tmp_path, "", "cpu", 0, 0.1, 0.1, 0
+        )
         super().__init__(options, tmp_path / "logs")
 
     def _start(self) -> Link:

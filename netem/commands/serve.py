@@ -1,0 +1,81 @@
+"""`splitbed link serve`: be the link, on the edge's machine, with whatever this machine can do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from netem import interface as interfaces
+from netem.backend import Backend, choose
+from netem.kernel_link import End, KernelLink
+from netem.priority import raise_priority
+from netem.profiles import WRITTEN_FORM, describe, find_profile
+from netem.relay import Relay
+from netem.responder import Responder
+from splitbed import config, process
+from splitbed.address import host_and_port
+from splitbed.link import LinkProfile
+
+
+class ServeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Be the link before an edge until SIGTERM, for devices that can shape nothing themselves.
+
+    With the kernel, both directions are shaped at the edge's interface (what comes in through an
+    ifb), and devices talk to the edge itself; else a relay listens for them. Either way the probe
+    answers at --listen, and tells them where to go.
+    """
+
+    profile: Annotated[str, Meta(description=f"a profile's name, or {WRITTEN_FORM}")]
+    edge: Annotated[str, Meta(description="the edge, host:port")] = "127.0.0.1:50051"
+    listen: Annotated[str, Meta(description="where the probe, and devices of a relay, connect")] = (
+        "127.0.0.1:50052"
+    )
+    backend: Annotated[
+        Backend, Meta(description="auto: the kernel's netem where this process may use it")
+    ] = "auto"
+    interface: Annotated[
+        str, Meta(description="shaped by the kernel (default: that of the default route)")
+    ] = ""
+    seed: Annotated[int, Meta(description="of the link's chance")] = 0
+
+
+def serve(argv: Sequence[str]) -> int:
+    """Hold the link."""
+    options = config.from_command_line(
+        ServeOptions, argv, command="splitbed link serve", table="serve"
+    )
+    profile = find_profile(options.profile)
+    choice = choose(options.backend, profile, traced=False, both=True)
+    process.end_with_parent()
+    stop = process.stop_event()
+    priority = raise_priority()
+    if choice.kind == "relay":
+        relay = Relay(profile, options.listen, options.edge, options.seed)
+        _announce(relay.address, choice.kind, choice.why, profile, priority)
+        stop.wait()
+        relay.close()
+        return 0
+    ends: tuple[End, ...] = ()
+    if choice.kind == "kernel":
+        ends = (End(options.interface or interfaces.of_default_route(), "down", both=True),)
+    port = host_and_port(options.edge)[1]
+    link = KernelLink(ends, profile, port=port, seed=options.seed)
+    try:
+        for clause in link.stale:
+            sys.stderr.write(f"a stale link was found and taken away: {clause}\n")
+        responder = Responder(options.listen, link)
+        _announce(responder.address, choice.kind, choice.why, profile, priority)
+        stop.wait()
+        responder.close()
+    finally:
+        link.close()
+    return 0
+
+
+def _announce(address: str, kind: str, why: str, profile: LinkProfile, priority: str) -> None:
+    sys.stderr.write(f"link {profile.name}: {describe(profile)}; backend {kind}: {why}\n")
+    process.announce(address=address, profile=profile.name, kind=kind, why=why, priority=priority)

@@ -1,0 +1,94 @@
+"""Two hosts on this machine and the link between them, as a run uses them: a child process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from netem.link_process import LinkProcess, Starter
+from netem.namespace import Namespace
+from netem.probe import ProbeClient, measure
+from splitbed.address import host_and_port
+from splitbed.certificate import LinkMeasurement
+from splitbed.link import LinkCounters, LinkFacts, LinkKind, LinkProfile, Replay, Trace
+
+
+class HostsLink:
+    """Two network namespaces and the shaped wire between them.
+
+    First the edge is started `on_edge`, then `reach` says where it listens, then devices are
+    started `on_device`.
+    """
+
+    def __init__(
+        self,
+        profile: LinkProfile,
+        log: Path,
+        start: Starter,
+        trace: Trace | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.profile = profile
+        """What it was asked to be."""
+        command = ["hosts", "--profile-json", msgspec.json.encode(profile).decode()]
+        command += ["--seed", str(seed)]
+        if trace is not None:
+            file = log.with_name("trace.json")
+            file.write_bytes(msgspec.json.encode(trace))
+            command += ["--trace-json", str(file)]
+        self._child = LinkProcess(command, log, start)
+        self.process = self._child.process
+        ready = self._child.ready
+        self.priority: str = ready["priority"]
+        """How the operating system schedules what replays a trace and answers the probe."""
+        self.settings: dict[str, str] = ready["settings"]
+        """TCP settings of both hosts, offloads, queues."""
+        self.edge_host: str = ready["edge_address"]
+        """The address of the edge's host."""
+        self._probe = host_and_port(ready["address"])
+        self.address = ""
+        """Where the device connects; "" until `reach`."""
+        try:
+            self._device = Namespace(ready["device"])
+            self._edge = Namespace(ready["edge"])
+        except BaseException:
+            self._child.close()
+            raise
+        self.on_device, self.on_edge = self._device.entered, self._edge.entered
+
+    def reach(self, edge_address: str) -> None:
+        """The edge listens there."""
+        self.address = edge_address
+
+    @property
+    def kind(self) -> LinkKind:
+        """The kernel's, shaped or not: frames pass two network stacks and a wire."""
+        return "kernel"
+
+    def counters(self) -> LinkCounters:
+        """Bytes of IP packets, the probe's included."""
+        with self.on_device(), ProbeClient(self._probe) as client:
+            return client.counters()
+
+    def facts(self) -> LinkFacts:
+        """What the link says of itself."""
+        with self.on_device(), ProbeClient(self._probe) as client:
+            return client.facts()
+
+    def replay(self, begin: bool) -> Replay | None:
+        """Begin the trace, or end it; what came of the one that was going on."""
+        with self.on_device(), ProbeClient(self._probe) as client:
+            return client.replay(begin)
+
+    def measure(self, seconds: float) -> LinkMeasurement:
+        """Probe it from the device's host to the edge's, over the wire of the frames."""
+        self._child.must_run()
+        with self.on_device():
+            return measure(self._probe, self.profile, seconds)
+
+    def close(self) -> None:
+        """End the process; the kernel takes the rest away with the last process in it."""
+        self._child.close()
+        self._device.close()
+        self._edge.close()

@@ -1,0 +1,252 @@
+"""Interfaces of the current network namespace: what they are, what sits on them, their offloads.
+
+All of it through pyroute2, whose errors become LinkError here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from netem.namespace import Namespace
+from netem.qdisc import ETHERNET_BYTES, HANDLES
+from splitbed.errors import LinkError, UsageError
+
+if TYPE_CHECKING:
+    from pyroute2 import IPRoute
+
+_ETHER_TYPE: Final = 1
+_LOOPBACK_TYPE: Final = 772
+_INGRESS_MAJOR: Final = 0xFFFF0000
+_ALL_PROTOCOLS: Final = 0x0003
+_FILTER_PREFERENCE: Final = 0x5B1D
+"""By which our own redirection is known."""
+_OFFLOADS: Final = ("tx-tcp-segmentation", "tx-generic-segmentation", "rx-gro")
+
+
+class Interface(msgspec.Struct, frozen=True):
+    """One interface."""
+
+    name: str
+    index: int
+    kind: str
+    """The kernel's word for a virtual one, as `veth`; "" for hardware."""
+    mtu_bytes: int
+    header_bytes: int
+    """Size of the link header that the kernel counts with each packet."""
+    largest_segments: int
+    """Packets that one segment of a local sender may hold."""
+
+
+class Queueing(msgspec.Struct, frozen=True):
+    """One queueing discipline on an interface."""
+
+    kind: str
+    handle: int
+    parent: int
+    bytes: int
+    packets: int
+    dropped: int
+    waiting: int
+    """Packets in it now; with netem, those that travel as well."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether splitbed put it there."""
+        return self.handle in HANDLES
+
+
+@contextlib.contextmanager
+def routing(doing: str) -> Iterator[IPRoute]:
+    """A pyroute2 socket; what goes wrong is told as "cannot DOING: ..."."""
+    try:
+        from pyroute2 import IPRoute, NetlinkError
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            "the kernel backend needs the package pyroute2: pip install 'splitbed[link]', or use "
+            "--backend relay"
+        ) from error
+    try:
+        with IPRoute() as route:
+            yield route
+    except NetlinkError as error:
+        raise refusal(doing, error.code) from error
+    except OSError as error:
+        raise refusal(doing, error.errno or 0, error.strerror or "") from error
+
+
+def refusal(doing: str, code: int, words: str = "") -> LinkError:
+    """The kernel's refusal as one sentence."""
+    if code in (errno.EPERM, errno.EACCES):
+        return LinkError(f"cannot {doing}: that takes root (CAP_NET_ADMIN), or use --backend relay")
+    return LinkError(f"cannot {doing}: {words or os.strerror(code)}")
+
+
+def find(name: str) -> Interface:
+    """The interface of that name. Raises LinkError where there is none."""
+    with routing(f"look at interface {name}") as route:
+        links = {link.get_attr("IFLA_IFNAME"): link for link in route.get_links()}
+    if name not in links:
+        raise LinkError(f"there is no interface '{name}' here (there are: {', '.join(links)})")
+    link = links[name]
+    info = link.get_attr("IFLA_LINKINFO")
+    has_header = link["ifi_type"] in (_ETHER_TYPE, _LOOPBACK_TYPE)
+    return Interface(
+        name=name,
+        index=link["index"],
+        kind=(info.get_attr("IFLA_INFO_KIND") or "") if info else "",
+        mtu_bytes=link.get_attr("IFLA_MTU") or 0,
+        header_bytes=ETHERNET_BYTES if has_header else 0,
+        largest_segments=link.get_attr("IFLA_GSO_MAX_SEGS") or 0,
+    )
+
+
+def names() -> list[str]:
+    """Every interface of this namespace."""
+    with routing("list the interfaces") as route:
+        return [link.get_attr("IFLA_IFNAME") for link in route.get_links()]
+
+
+def of_default_route() -> str:
+    """The interface through which this host reaches the world. Raises LinkError without one."""
+    with routing("look for the default route") as route:
+        for found in route.get_default_routes():
+            index = found.get_attr("RTA_OIF")
+            if index:
+                return str(route.get_links(index)[0].get_attr("IFLA_IFNAME"))
+    raise LinkError("this host has no default route: name the interface with --interface")
+
+
+def queueing(interface: Interface) -> list[Queueing]:
+    """What sits on an interface, the kernel's defaults included."""
+    with routing(f"look at the queues of {interface.name}") as route:
+        return [_queueing(found) for found in route.get_qdiscs(index=interface.index)]
+
+
+def _queueing(found: Any) -> Queueing:
+    stats = found.get_attr("TCA_STATS2")
+    basic = (stats and stats.get_attr("TCA_STATS_BASIC")) or {}
+    queue = (stats and stats.get_attr("TCA_STATS_QUEUE")) or {}
+    return Queueing(
+        kind=found.get_attr("TCA_KIND"),
+        handle=found["handle"],
+        parent=found["parent"],
+        bytes=basic.get("bytes", 0),
+        packets=basic.get("packets", 0),
+        dropped=queue.get("drops", 0),
+        waiting=queue.get("qlen", 0),
+    )
+
+
+def make_ifb(name: str) -> Interface:
+    """A new intermediate functional block, up: what is redirected to it passes its queues."""
+    with routing(f"make the interface {name} (module ifb)") as route:
+        route.link("add", ifname=name, kind="ifb")
+        route.link("set", index=route.link_lookup(ifname=name)[0], state="up")
+    return find(name)
+
+
+def join(
+    device: Namespace, edge: Namespace, name: str, addresses: tuple[str, str], prefix_bits: int
+) -> None:
+    """Two namespaces on one wire: a veth pair, an end of the same name in each, all up."""
+    doing = "make a veth pair (module veth)"
+    with device.entered(), routing(doing) as route, open(edge.path, "rb") as other:
+        peer = {"ifname": name, "net_ns_fd": other.fileno()}
+        route.link("add", ifname=name, kind="veth", peer=peer)
+    for namespace, address in zip((device, edge), addresses, strict=True):
+        with namespace.entered(), routing(doing) as route:
+            index = route.link_lookup(ifname=name)[0]
+            route.addr("add", index=index, address=address, prefixlen=prefix_bits)
+            for one in (index, *route.link_lookup(ifname="lo")):
+                route.link("set", index=one, state="up")
+
+
+def remove(name: str) -> None:
+    """Take an interface away; fine if it is not there."""
+    with routing(f"remove the interface {name}") as route:
+        for index in route.link_lookup(ifname=name):
+            route.link("del", index=index)
+
+
+def redirect(source: Interface, sink: Interface) -> None:
+    """Send whatever comes in at `source` through the queues of `sink` first."""
+    with routing(f"redirect what comes in at {source.name} (modules sch_ingress, act_mirred)") as r:
+        r.tc("add", "ingress", index=source.index, handle=_INGRESS_MAJOR)
+        r.tc(
+            "add-filter",
+            "matchall",
+            source.index,
+            parent=_INGRESS_MAJOR,
+            protocol=_ALL_PROTOCOLS,
+            prio=_FILTER_PREFERENCE,
+            action={
+                "kind": "mirred",
+                "direction": "egress",
+                "action": "redirect",
+                "ifindex": sink.index,
+            },
+        )
+
+
+def is_redirected(source: Interface) -> bool:
+    """Whether our own redirection is in place."""
+    with routing(f"look at what comes in at {source.name}") as route:
+        if not any(q["handle"] == _INGRESS_MAJOR for q in route.get_qdiscs(index=source.index)):
+            return False
+        filters = route.get_filters(index=source.index, parent=_INGRESS_MAJOR)
+        return any(found["info"] >> 16 == _FILTER_PREFERENCE for found in filters)
+
+
+def stop_redirecting(source: Interface) -> None:
+    """Undo `redirect`."""
+    with routing(f"stop redirecting what comes in at {source.name}") as route:
+        route.tc("del", "ingress", index=source.index, handle=_INGRESS_MAJOR)
+
+
+def offloads(interface: Interface) -> dict[str, bool]:
+    """Which segmentation offloads are on; {} where the driver does not say."""
+    from pyroute2.ethtool.ioctl import IoctlEthtool
+
+    try:
+        with contextlib.closing(IoctlEthtool(interface.name)) as ethtool:
+            features = ethtool.get_features()
+            return {name: bool(features[name]) for name in _OFFLOADS if name in features}
+    except Exception as error:  # pyroute2 has a class of its own for each refusal
+        if isinstance(error, (OSError, LookupError)) or type(error).__module__.startswith(
+            "pyroute2"
+        ):
+            return {}
+        raise
+
+
+def switch_offloads(interface: Interface, wanted: dict[str, bool], largest_segments: int) -> bool:
+    """Switch segmentation offloads, and how many packets a local sender's segment may hold.
+
+    The second is needed as well: Linux hands segments to the queues even where the interface
+    cannot send them. Returns False where the kernel does not allow it.
+    """
+    from pyroute2.ethtool.ioctl import IoctlEthtool
+
+    try:
+        with contextlib.closing(IoctlEthtool(interface.name)) as ethtool:
+            features = ethtool.get_features()
+            for name, on in wanted.items():
+                features[name] = on
+            ethtool.set_features(features)
+        with routing(f"set the segments of {interface.name}") as route:
+            route.link("set", index=interface.index, gso_max_segs=largest_segments)
+    except LinkError:
+        return False
+    except Exception as error:  # as above
+        if isinstance(error, (OSError, LookupError)) or type(error).__module__.startswith(
+            "pyroute2"
+        ):
+            return False
+        raise
+    return offloads(interface) == wanted

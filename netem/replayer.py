@@ -1,0 +1,91 @@
+"""Replays a trace on a link that the kernel shapes: changes at their instants, and how late."""
+
+from __future__ import annotations
+
+import threading
+import time
+from statistics import median
+from typing import Final, Protocol
+
+from splitbed.link import Change, Direction, LinkProfile, Replay, Trace, changed
+
+_LOOK_UP_S: Final = 0.1
+"""How soon a replay that waits for its next step hears that it is to end."""
+
+
+class Changeable(Protocol):
+    """A link that can be changed while it runs."""
+
+    def change(self, up: Direction, down: Direction) -> None:
+        """All figures."""
+
+    def change_rates(self, up_bps: int | None, down_bps: int | None) -> None:
+        """The rates alone."""
+
+
+class Replayer:
+    """One replay at a time of one trace over a profile."""
+
+    def __init__(self, trace: Trace, profile: LinkProfile, link: Changeable) -> None:
+        self.trace, self._profile, self._link = trace, profile, link
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._late_ns: list[int] = []
+        self._start_ns = 0
+
+    def begin(self) -> Replay | None:
+        """Begin the trace; what came of the replay that was going on, if there was one."""
+        before = self.end()
+        self._stop.clear()
+        self._late_ns = []
+        self._start_ns = time.perf_counter_ns()
+        self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
+        self._thread.start()
+        return before
+
+    def end(self) -> Replay | None:
+        """Back to the profile; what came of the replay, None where none was going on."""
+        if self._thread is None:
+            return None
+        self._stop.set()
+        self._thread.join()
+        self._thread = None
+        elapsed_ns = time.perf_counter_ns() - self._start_ns
+        self._link.change(self._profile.up, self._profile.down)
+        return Replay(
+            trace=self.trace.name,
+            digest=self.trace.digest,
+            elapsed_ns=elapsed_ns,
+            changes=len(self._late_ns),
+            drift_p50_ns=round(median(self._late_ns or [0])),
+            drift_max_ns=max(self._late_ns, default=0),
+        )
+
+    def _run(self) -> None:
+        round_ns, last = self._start_ns, (self._profile.up, self._profile.down)
+        while True:
+            for step in self.trace.steps:
+                due_ns = round_ns + step.at_ns
+                if self._stopped_before(due_ns):
+                    return
+                up = changed(self._profile.up, step.up)
+                down = changed(self._profile.down, step.down)
+                if _same_but_rate(up, last[0]) and _same_but_rate(down, last[1]):
+                    self._link.change_rates(up.rate_bps, down.rate_bps)
+                else:
+                    self._link.change(up, down)
+                self._late_ns.append(time.perf_counter_ns() - due_ns)
+                last = (up, down)
+            round_ns += self.trace.duration_ns
+
+    def _stopped_before(self, due_ns: int) -> bool:
+        while (left_s := (due_ns - time.perf_counter_ns()) / 1e9) > _LOOK_UP_S:
+            if self._stop.wait(min(left_s - _LOOK_UP_S / 2, _LOOK_UP_S)):
+                return True
+        if left_s > 0:
+            time.sleep(left_s)
+        return self._stop.is_set()
+
+
+def _same_but_rate(one: Direction, other: Direction) -> bool:
+    return changed(one, Change(rate_bps=1)) == changed(other, Change(rate_bps=1))
