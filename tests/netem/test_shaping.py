@@ -18,6 +18,7 @@ from netem.namespace import Namespace
 from netem.probe import ProbeClient
 from netem.responder import Responder
 from netem.shaping import Asked, Shaping
+from netem.transfer import TransferPlan
 from splitbed.address import host_and_port
 from splitbed.link import BurstLoss, Direction
 from tests.netem.conftest import EDGE, WIRE
@@ -279,7 +280,7 @@ def test_a_rate_raised_from_nothing_wakes_the_queue(hosts: Hosts) -> None:
 
             thread = threading.Thread(target=later)
             thread.start()
-            client.upload_bps(100_000)
+            client.upload(TransferPlan(10**9, 10**8, 100_000))
             thread.join()
             assert 0.4 < time.perf_counter() - start < 1.5
         held.close()
