@@ -208,14 +208,14 @@ def test_what_somebody_else_put_there_is_left_alone(
     _, edge = hosts
     with edge.entered():
         subprocess.run(["tc", *stranger.split()], check=True)
-        before = interfaces.queueing(interfaces.find(WIRE))
+        before = [q.handle for q in interfaces.queueing(interfaces.find(WIRE))]
     code, _, words = run(edge, "apply", WIRE, "--profile", "lte", *both)
     assert (code, words.count("\n")) == (4, 1)
     assert f"{WIRE} is shaped already, by somebody else's" in words
     assert word in words
     assert run(edge, "clear")[0] == 0
     with edge.entered():
-        assert interfaces.queueing(interfaces.find(WIRE)) == before
+        assert [q.handle for q in interfaces.queueing(interfaces.find(WIRE))] == before
 
 
 def test_mistakes_are_told_in_one_sentence(hosts: Hosts) -> None:
