@@ -111,7 +111,7 @@ class Testbed:
             with hosts.on_edge():
                 self._start_edge(hosts.edge_host)
             hosts.reach(self.edge_facts["address"])
-            self.on_device, self.priority = hosts.on_device, hosts.priority
+            self.on_device = hosts.on_device
             return hosts
         self._start_edge("127.0.0.1")
         link = ProcessLink(

@@ -14,7 +14,8 @@ from splitbed.errors import LinkError
 from splitbed.link import LinkProfile, Trace
 
 _TCP: Final = Path("/proc/sys/net/ipv4")
-_LEAST_BYTES: Final = 262_144
+_LEAST_BYTES: Final = 65_536
+_SHARE_OF_QUEUE: Final = 0.8
 _LARGEST_BYTES: Final = 256 << 20
 _UNBOUND_BYTES: Final = 32 << 20
 """Buffers where no rate is asked for."""
@@ -24,8 +25,8 @@ def for_link(profile: LinkProfile, trace: Trace | None) -> dict[str, str]:
     """Settings for both hosts of a link.
 
     A receiver's buffer is twice the window that it offers. The window is the bandwidth-delay
-    product and half of the queue: one connection fills the link, and never overflows the queue,
-    whose losses would cost it half its window in the middle of a frame.
+    product and most of the queue: one connection fills the link, and never overflows the queue,
+    whose losses would cost it a third of its window in the middle of a frame.
     """
     rates = [profile.up.rate_bps, profile.down.rate_bps]
     for step in trace.steps if trace is not None else ():
@@ -38,14 +39,14 @@ def for_link(profile: LinkProfile, trace: Trace | None) -> dict[str, str]:
             waiting_packets(rate_bps, direction.queue_ns, profile.rtt_ns)
             for direction in (profile.up, profile.down)
         )
-        window = rate_bps / 8 * profile.rtt_ns / 1e9 + queue_bytes / 2
+        window = rate_bps / 8 * profile.rtt_ns / 1e9 + _SHARE_OF_QUEUE * queue_bytes
         size = min(max(int(2 * window), _LEAST_BYTES), _LARGEST_BYTES)
     return {
         # A frame after a pause must find the window that the frame before it had opened.
         "tcp_slow_start_after_idle": "0",
         # The probe's connection must leave nothing behind for that of the frames.
         "tcp_no_metrics_save": "1",
-        "tcp_rmem": f"4096 131072 {size}",
+        "tcp_rmem": f"4096 {min(131_072, size)} {size}",
         "tcp_wmem": f"4096 131072 {max(2 * size, 4 << 20)}",
     }
 

@@ -40,8 +40,6 @@ class HostsLink:
         self._child = LinkProcess(command, log, start)
         self.process = self._child.process
         ready = self._child.ready
-        self.priority: str = ready["priority"]
-        """How the operating system schedules what replays a trace and answers the probe."""
         self.settings: dict[str, str] = ready["settings"]
         """TCP settings of both hosts, offloads, queues."""
         self.edge_host: str = ready["edge_address"]

@@ -7,6 +7,7 @@ import time
 from statistics import median
 from typing import Final, Protocol
 
+from netem.priority import raise_priority
 from splitbed.link import Change, Direction, LinkProfile, Replay, Trace, changed
 
 _LOOK_UP_S: Final = 0.1
@@ -62,6 +63,8 @@ class Replayer:
         )
 
     def _run(self) -> None:
+        # Of this thread alone: what answers the probe must not keep its sender from a processor.
+        raise_priority()
         round_ns, last = self._start_ns, (self._profile.up, self._profile.down)
         while True:
             for step in self.trace.steps:

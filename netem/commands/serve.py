@@ -52,8 +52,8 @@ def serve(argv: Sequence[str]) -> int:
     choice = choose(options.backend, profile, traced=False, both=True)
     process.end_with_parent()
     stop = process.stop_event()
-    priority = raise_priority()
     if choice.kind == "relay":
+        priority = raise_priority()
         relay = Relay(profile, options.listen, options.edge, options.seed)
         _announce(relay.address, choice.kind, choice.why, profile, priority)
         stop.wait()
@@ -68,7 +68,7 @@ def serve(argv: Sequence[str]) -> int:
         for clause in link.stale:
             sys.stderr.write(f"a stale link was found and taken away: {clause}\n")
         responder = Responder(options.listen, link)
-        _announce(responder.address, choice.kind, choice.why, profile, priority)
+        _announce(responder.address, choice.kind, choice.why, profile, "normal")
         stop.wait()
         responder.close()
     finally:
