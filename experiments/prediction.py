@@ -24,15 +24,16 @@ def predicted_link_ns(
     """
     up_free = down_free = 0.0
     one_way = certificate.rtt_ns / 2
+    up_bps, down_bps = certificate.payload_bps("up"), certificate.payload_bps("down")
     found = {}
     for row in rows:
         if row.status != "ok":
             continue
         worked = row.wait_ns + row.preprocess_ns + row.head_ns + row.encode_ns
         submitted = row.intended_ns + worked + row.window_ns
-        sent = max(submitted, up_free) + row.request_bytes * 8e9 / certificate.up_goodput_bps
+        sent = max(submitted, up_free) + row.request_bytes * 8e9 / up_bps
         replied = sent + one_way + row.edge_ns
-        came = max(replied, down_free) + row.reply_bytes * 8e9 / certificate.down_goodput_bps
+        came = max(replied, down_free) + row.reply_bytes * 8e9 / down_bps
         up_free, down_free = sent, came
         found[row.frame_id] = came + one_way - submitted - row.edge_ns
     return found

@@ -12,6 +12,8 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from itertools import pairwise
+from statistics import median
 from typing import Annotated, Final
 
 import msgspec
@@ -35,6 +37,8 @@ _GRACE_NS: Final = 10_000_000_000
 _END_NUMBER: Final = (1 << 64) - 1
 _END_EVERY_S: Final = 0.05
 _ENDS: Final = 60
+_WINDOW_NS: Final = 10_000_000
+_FEWEST_IN_WINDOW: Final = 8
 _LOOK_UP_S: Final = 0.005
 _LONGEST_LOOK_UP_S: Final = 0.4
 _CHECK_EVERY: Final = 64
@@ -91,14 +95,18 @@ class Arrived(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """After one with a higher number."""
     overflowed: int
     """Dropped because this socket's buffer was full (or its checksum wrong)."""
-    timed: int
-    """All arrivals in that time."""
-    timed_ns: int
-    """From the end of the lead to the last arrival."""
+    window: int
+    """Arrivals in a window, all of them; windows follow each other once the lead is over."""
+    window_ns: int
+    """How long a window took: the median. 0: there was none."""
 
     def bps(self, bits: int) -> float:
-        """Bits per second in that time, of packets of so many bits."""
-        return self.timed * bits * 1e9 / max(1, self.timed_ns)
+        """Bits per second of the median window, of packets of so many bits.
+
+        Where the machine stands still for a moment, so does the link that it makes; the median is
+        what the link carries as long as it goes.
+        """
+        return self.window * bits * 1e9 / self.window_ns if self.window_ns else 0.0
 
 
 def open_socket(family: int) -> socket.socket:
@@ -187,9 +195,11 @@ def collect(
     patience_s = min(_LONGEST_LOOK_UP_S, 0.8 * held * plan.gap_ns / 1e9)
     seen, buffer = bytearray(plan.count), bytearray(LARGEST_PAYLOAD + 1)
     room = socket.CMSG_SPACE(_TIME.size)
+    window = max(_FEWEST_IN_WINDOW, round(_WINDOW_NS / plan.gap_ns))
     distinct = duplicated = reordered = timed = unchecked = 0
     highest = -1
-    lead_ends_ns = timed_from_ns = arrived_ns = ended_ns = 0
+    lead_ends_ns = ended_ns = 0
+    marks: list[int] = []
     drops = _drops(sock)
     last_ns = now_ns = time.perf_counter_ns()
     give_up_ns = now_ns + int(2 * plan.count * plan.gap_ns) + _GRACE_NS
@@ -223,12 +233,14 @@ def collect(
             highest = max(highest, number)
         arrived_ns = _noted_ns(notes)
         lead_ends_ns = lead_ends_ns or arrived_ns + plan.lead_ns
-        if timed_from_ns:
+        if arrived_ns >= lead_ends_ns:
+            if timed % window == 0:
+                marks.append(arrived_ns)
             timed += 1
-        elif arrived_ns >= lead_ends_ns:
-            timed_from_ns = arrived_ns
-    timed_ns = arrived_ns - timed_from_ns if timed else 0
-    return Arrived(distinct, duplicated, reordered, _drops(sock) - drops, timed, timed_ns)
+    spans = [later - earlier for earlier, later in pairwise(marks)]
+    overflowed = _drops(sock) - drops
+    median_ns = round(median(spans)) if spans else 0
+    return Arrived(distinct, duplicated, reordered, overflowed, window, median_ns)
 
 
 def _noted_ns(notes: list[tuple[int, int, bytes]]) -> int:

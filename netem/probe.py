@@ -13,7 +13,7 @@ import msgspec
 
 from netem import transfer
 from netem.allotment import DatagramSize, allotted_s, loss_plan, quiet_ns, rate_plan
-from netem.answering import MAGIC, NUMBER, REQUEST, receive
+from netem.answering import MAGIC, NUMBER, REQUEST, hurry, receive
 from netem.datagram_client import Exchange, exchange, largest_payload
 from netem.datagrams import DatagramPlan
 from netem.transfer import Transfer, TransferPlan, planned
@@ -22,7 +22,8 @@ from splitbed.certificate import DatagramMeasurement, LinkMeasurement
 from splitbed.errors import LinkError
 from splitbed.link import Direction, LinkCounters, LinkFacts, LinkProfile, Replay, Way
 
-_CONNECT_S: Final = 20.0
+_CONNECT_S: Final = 4.0
+_CONNECT_TRIES: Final = 4
 _TIMEOUT_S: Final = 60.0
 _TRIES: Final = 3
 _HELD_UP_NS: Final = 10_000_000
@@ -37,9 +38,9 @@ class ProbeClient:
         self._address = address
         self._where = f"{address[0]}:{address[1]}"
         try:
-            self._sock = socket.create_connection(address, timeout=_CONNECT_S)
+            self._sock = _connected(address)
             self._sock.settimeout(_TIMEOUT_S)
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            hurry(self._sock)
             self._sock.sendall(MAGIC)
         except OSError as error:
             raise LinkError(
@@ -154,6 +155,14 @@ class ProbeClient:
             yield
         except (EOFError, OSError) as error:
             raise LinkError(f"the probe at {self._where} went away: {error}") from error
+
+
+def _connected(address: tuple[str, int]) -> socket.socket:
+    """A connection; on a lossy link the first attempts may be lost."""
+    for _ in range(_CONNECT_TRIES - 1):
+        with contextlib.suppress(TimeoutError):
+            return socket.create_connection(address, timeout=_CONNECT_S)
+    return socket.create_connection(address, timeout=_CONNECT_S)
 
 
 def measure(

@@ -57,7 +57,6 @@ class Responder:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             threading.Thread(
                 target=respond, args=(client, self._link, self._datagrams), daemon=True
             ).start()

@@ -124,6 +124,17 @@ class LinkMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Jitter as seen by who waits: 95th percentile less median."""
         return self.rtt_p95_ns - self.rtt_median_ns
 
+    def payload_bps(self, way: Way) -> float:
+        """Payload bits per second that one direction carries, whatever TCP makes of it.
+
+        TCP's goodput; where packets are lost on purpose, what the rate by UDP leaves for payload.
+        How TCP takes losses is not the link's doing, and another time it is luckier.
+        """
+        found = self.datagrams(way)
+        if found is not None and found.rate_bps is not None:
+            return found.rate_bps * PAYLOAD_SHARE
+        return self.up_goodput_bps if way == "up" else self.down_goodput_bps
+
     def misses(self, profile: LinkProfile) -> list[str]:
         """Each way in which this measurement misses a profile, as a clause; [] if none."""
         ways: tuple[Way, ...] = ("up", "down")
@@ -252,6 +263,10 @@ class LinkCertificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def rtt_sd_ns(self) -> float:
         """Certified jitter: mean of the round trip's standard deviations before and after."""
         return self._mean("rtt_sd_ns")
+
+    def payload_bps(self, way: Way) -> float:
+        """Certified payload rate of one direction: mean of before and after."""
+        return statistics.fmean(found.payload_bps(way) for found in self._measured())
 
     def loss_pct(self, way: Way) -> float | None:
         """Certified loss of one direction, all packets together; None: not measured."""

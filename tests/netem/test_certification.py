@@ -17,7 +17,7 @@ from splitbed.chance import lost_between
 from splitbed.link import BurstLoss, Direction, LinkProfile, Way
 
 MS = 1_000_000
-ATTEMPTS = 4
+ATTEMPTS = 6
 """A busy machine may be late, but not so many times in a row."""
 
 Make = Callable[[LinkProfile], HostsLink]

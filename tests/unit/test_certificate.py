@@ -305,6 +305,14 @@ def test_certified_loss_is_of_all_packets_together() -> None:
     assert certificate(before, measured()).loss_pct("up") == 10
 
 
+def test_what_a_link_carries_is_not_what_tcp_makes_of_losses() -> None:
+    lossy = by_datagrams(counted(rate_bps=1.5e6), up_pct=-90)
+    assert lossy.payload_bps("up") == pytest.approx(1.448e6)
+    assert lossy.payload_bps("down") == lossy.down_goodput_bps
+    assert measured().payload_bps("up") == measured().up_goodput_bps
+    assert certificate(lossy, lossy).payload_bps("up") == pytest.approx(1.448e6)
+
+
 def test_violations_say_when() -> None:
     assert certificate(measured(), measured()).violations() == []
     before = certificate(measured(up_pct=-10), measured()).violations()
