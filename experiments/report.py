@@ -106,6 +106,7 @@ def write_report(summaries: Sequence[Summary], path: Path) -> list[Verdict]:
         accuracy_note=_accuracy_note(summaries),
         rate=_rate,
         loss=_loss,
+        udp=_udp,
         written=datetime.now(UTC).isoformat(timespec="minutes"),
         version=__version__,
     )
@@ -163,6 +164,10 @@ def _accuracy_note(summaries: Sequence[Summary]) -> str:
 
 def _rate(bps: float | None) -> str:
     return "any" if bps is None else f"{bps / 1e6:.2f}"
+
+
+def _udp(bps: float | None) -> str:
+    return "" if bps is None else f" (UDP {bps / 1e6:.2f})"
 
 
 def _loss(up_pct: float | None, down_pct: float | None) -> str:
