@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from statistics import median
 from typing import Final, Protocol
 
+from netem.drift import Drift
 from netem.priority import raise_priority
 from splitbed.link import Change, Direction, LinkProfile, Replay, Trace, changed
 
@@ -31,14 +31,14 @@ class Replayer:
         self.trace, self._profile, self._link = trace, profile, link
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._late_ns: list[int] = []
+        self._drift, self._changes = Drift(), 0
         self._start_ns = 0
 
     def begin(self) -> Replay | None:
         """Begin the trace; what came of the replay that was going on, if there was one."""
         before = self.end()
         self._stop.clear()
-        self._late_ns = []
+        self._drift, self._changes = Drift(), 0
         self._start_ns = time.perf_counter_ns()
         self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
         self._thread.start()
@@ -57,9 +57,9 @@ class Replayer:
             trace=self.trace.name,
             digest=self.trace.digest,
             elapsed_ns=elapsed_ns,
-            changes=len(self._late_ns),
-            drift_p50_ns=round(median(self._late_ns or [0])),
-            drift_max_ns=max(self._late_ns, default=0),
+            changes=self._changes,
+            drift_p50_ns=self._drift.p50_ns,
+            drift_max_ns=self._drift.max_ns,
         )
 
     def _run(self) -> None:
@@ -77,7 +77,8 @@ class Replayer:
                     self._link.change_rates(up.rate_bps, down.rate_bps)
                 else:
                     self._link.change(up, down)
-                self._late_ns.append(time.perf_counter_ns() - due_ns)
+                self._drift.add(time.perf_counter_ns() - due_ns)
+                self._changes += 1
                 last = (up, down)
             round_ns += self.trace.duration_ns
 

@@ -27,7 +27,7 @@ from splitbed.errors import UsageError
 T = TypeVar("T", bound=msgspec.Struct)
 
 TABLES: Final = (
-    *("edge", "device", "relay", "responder", "certify", "profiles", "hosts"),
+    *("edge", "device", "relay", "responder", "certify", "profiles", "hosts", "trace"),
     *("serve", "apply", "change", "show", "clear", "check"),
     *("run", "demo", "report", "calibrate"),
     *("inspect", "cuts", "cut", "verify", "zoo", "published"),
