@@ -1,14 +1,17 @@
 """A replayed trace against what a saturating sender gets through it, second by second.
 
-    python tests/benchmarks/replay.py [--trace TRACE [--cut 0..60] [--profile NAME]] [--json]
+    python tests/benchmarks/replay.py [--backend relay|kernel]
+        [--trace TRACE [--cut 0..60] [--profile NAME]] [--json]
 
 Without a trace: 60 s of the generator, of mahimahi's Verizon-LTE-short.up, and of a UCC 5G drive
 (its downlink, as an uplink), where SPLITBED_DATA or ../shared/data has them. The sender is a
-process of its own that always has more to send. Bytes are counted where they arrive, in the second
-in which they left: the delay is taken off. A second meets the trace when its bytes are within 5 %,
-or a packet, of it. `edge` says that it does so only if what the link carries in 2 ms may belong to
-the second before or after it: where the rate falls to a hundredth, a byte's second is not known so
-well.
+process of its own that always has more to send: over the relay by TCP, over the kernel (which needs
+root and netem) by datagrams at 1.2 times the highest rate, because TCP takes its time after a gap.
+Bytes are counted where they arrive, in the second in which they left: the relay delays what has
+left, the kernel what has not, so there the delay is taken off. A second meets the trace when its
+bytes are within 5 %, or a packet, of it. `edge` says that it does so only if what the link carries
+in 2 ms may belong to the second before or after it: where the rate falls to a hundredth, a byte's
+second is not known so well.
 
 Backends are functions of the signature `Backend`: relay here, and others in `BACKENDS`.
 """
@@ -30,6 +33,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from experiments.children import start_module
+from netem.hosts_link import HostsLink
 from netem.probe import ProbeClient
 from netem.profiles import find_profile
 from netem.relay_link import ProcessLink
@@ -48,6 +52,8 @@ START_NS: Final = 5_000_000
 EDGE_NS: Final = 2_000_000
 """How exactly a byte's second is known: threads wake up late, and a chunk is a millisecond."""
 
+_SO_RCVBUFFORCE: Final = 33
+
 SENDER: Final = """
 import socket, sys
 with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as sock:
@@ -63,14 +69,41 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as sock:
 """Sends without end to HOST PORT once a line stands on its standard input."""
 
 
+DATAGRAMS: Final = """
+import socket, sys, time
+sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sock.connect((sys.argv[1], int(sys.argv[2])))
+sock.send(b"!")
+sys.stdin.readline()
+gap, packet = 1500 * 8 / float(sys.argv[3]), bytes(1472)
+due = time.perf_counter()
+while True:
+    while due < time.perf_counter():
+        try:
+            sock.send(packet)
+        except OSError:
+            pass
+        due += gap
+    time.sleep(0.002)
+    due = max(due, time.perf_counter() - 0.05)
+"""
+"""The same by datagrams that fill a packet, at BPS of IP packets."""
+
+
 class Made(Protocol):
     """A link with a trace, made by one backend."""
 
-    listener: socket.socket
-    """Accepts what came over the link."""
+    delays_what_left: bool
+    """Whether the delay comes after the rate."""
 
-    def start_sender(self, code: str) -> subprocess.Popen[bytes]:
-        """Start `python -c CODE HOST PORT` at the link's other end, its standard input piped."""
+    def start_sender(self) -> subprocess.Popen[bytes]:
+        """Start a sender at the link's other end, its standard input piped; it waits for a line."""
+
+    def connected(self) -> None:
+        """Wait until the sender is there."""
+
+    def receive(self) -> int:
+        """Payload bytes of TCP that came, or would have in as many packets; 0 after 0.5 s."""
 
     def begin(self) -> int:
         """Begin the replay; the instant of its beginning, by `time.perf_counter_ns`."""
@@ -89,20 +122,34 @@ Backend = Callable[[LinkProfile, Trace, Path], Made]
 class RelayLink:
     """The relay, in a process of its own as in a run."""
 
+    delays_what_left = True
+
     def __init__(self, profile: LinkProfile, trace: Trace, folder: Path) -> None:
         self._profile = profile
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        edge = f"127.0.0.1:{self.listener.getsockname()[1]}"
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._buffer = bytearray(1 << 20)
+        edge = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._link = ProcessLink(profile, edge, folder / "relay.log", start_module, trace=trace)
         self._probe = ProbeClient(host_and_port(self._link.address))
         self._probe.round_trips(3, 1)  # the relay is awake and knows the connection
         self._asking: threading.Thread | None = None
 
-    def start_sender(self, code: str) -> subprocess.Popen[bytes]:
+    def start_sender(self) -> subprocess.Popen[bytes]:
         host, port = host_and_port(self._link.address)
         return subprocess.Popen(
-            [sys.executable, "-c", code, host, str(port)], stdin=subprocess.PIPE
+            [sys.executable, "-c", SENDER, host, str(port)], stdin=subprocess.PIPE
         )
+
+    def connected(self) -> None:
+        self._sock, _ = self._listener.accept()
+        self._sock.recv(1)
+        self._sock.settimeout(0.5)
+
+    def receive(self) -> int:
+        try:
+            return self._sock.recv_into(self._buffer)
+        except TimeoutError:
+            return 0
 
     def begin(self) -> int:
         # The request travels up the idle link, as by the profile, and begins the replay there. The
@@ -120,39 +167,82 @@ class RelayLink:
     def close(self) -> None:
         self._probe.__exit__()
         self._link.close()
-        self.listener.close()
+        self._sock.close()
+        self._listener.close()
 
 
-BACKENDS: Final[dict[str, Backend]] = {"relay": RelayLink}
+class KernelHosts:
+    """Two hosts that the kernel keeps apart, as in a run."""
+
+    delays_what_left = False
+
+    def __init__(self, profile: LinkProfile, trace: Trace, folder: Path) -> None:
+        self._link = HostsLink(profile, folder / "link.log", start_module, trace)
+        rates = [step.up.rate_bps for step in trace.steps] + [profile.up.rate_bps]
+        self._offered_bps = 1.2 * max(rate for rate in rates if rate is not None)
+        with self._link.on_edge():
+            self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            # Beyond the system's limit: where sender and receiver share a processor, they queue.
+            self._sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, 16 << 20)
+            self._sock.bind((self._link.edge_host, 0))
+            self._sock.settimeout(0.5)
+        self._buffer = bytearray(2048)
+
+    def start_sender(self) -> subprocess.Popen[bytes]:
+        host, port = self._sock.getsockname()
+        words = [sys.executable, "-c", DATAGRAMS, host, str(port), str(self._offered_bps)]
+        with self._link.on_device():
+            return subprocess.Popen(words, stdin=subprocess.PIPE)
+
+    def connected(self) -> None:
+        self._sock.settimeout(30)
+        self._sock.recv_into(self._buffer)
+        self._sock.settimeout(0.5)
+
+    def receive(self) -> int:
+        try:
+            return PACKET_BYTES if self._sock.recv_into(self._buffer) > 1 else 0
+        except TimeoutError:
+            return 0
+
+    def begin(self) -> int:
+        self._link.replay(True)
+        # The answer took the way down; the replay began before it was sent.
+        return time.perf_counter_ns() - self._link.profile.down.delay_ns
+
+    def end(self) -> Replay | None:
+        return self._link.replay(False)
+
+    def close(self) -> None:
+        self._sock.close()
+        self._link.close()
+
+
+BACKENDS: Final[dict[str, Backend]] = {"relay": RelayLink, "kernel": KernelHosts}
 
 
 def carried(made: Made, profile: LinkProfile, trace: Trace) -> tuple[list[int], Replay | None]:
     """Bytes in each second of the trace; what the backend says of the replay."""
     counts = [0] * -(-trace.duration_ns // S)
-    sender = made.start_sender(SENDER)
+    sender = made.start_sender()
     assert sender.stdin is not None
     try:
-        sock, _ = made.listener.accept()
-        with sock:
-            sock.recv(1)
-            schedule = Schedule(profile.up, pieces(trace, "up"), trace.duration_ns)
-            begin_ns = made.begin()
-            sleep_until(begin_ns + START_NS)
-            sender.stdin.write(b"\n")
-            sender.stdin.flush()
-            buffer = bytearray(1 << 20)
-            sock.settimeout(0.5)
-            while True:
-                try:
-                    got = sock.recv_into(buffer)
-                except TimeoutError:
-                    got = 0
-                at_ns = time.perf_counter_ns() - begin_ns
+        made.connected()
+        schedule = Schedule(profile.up, pieces(trace, "up"), trace.duration_ns)
+        begin_ns = made.begin()
+        sleep_until(begin_ns + START_NS)
+        sender.stdin.write(b"\n")
+        sender.stdin.flush()
+        while True:
+            got = made.receive()
+            left_ns = time.perf_counter_ns() - begin_ns
+            if made.delays_what_left:
                 # The delay that held when it left; it changes seldom, so a look back finds it.
-                left_ns = at_ns - schedule.delay_ns(max(0, at_ns - profile.up.delay_ns))
-                if left_ns >= trace.duration_ns:
-                    return counts, made.end()
-                counts[max(0, left_ns) // S] += got
+                left_ns -= schedule.delay_ns(max(0, left_ns - profile.up.delay_ns))
+            if left_ns >= trace.duration_ns:
+                sender.kill()  # the request to end goes the same way
+                return counts, made.end()
+            counts[max(0, left_ns) // S] += got
     finally:
         sender.kill()
         sender.wait()
