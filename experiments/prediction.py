@@ -46,11 +46,15 @@ def violations(
     predicted: dict[int, float] | None,
 ) -> tuple[str, ...]:
     """Each reason, as a clause, why a run's link is not the certified one; () if none."""
-    if certificate is None or predicted is None:
+    if certificate is None:
         return ("the link was not certified",)
     found = certificate.violations()
     if manifest.certificate is None:
         found += _not_this_run(certificate, manifest)
+    if manifest.config.get("trace") and manifest.replay is None and manifest.ended_utc:
+        found.append("the link's trace was not replayed to the run's end")
+    if predicted is None:  # the link changed while frames went over it
+        return tuple(found)
     middle = median(predicted[row.frame_id] for row in rows)
     faster_ns = -median(row.link_ns - predicted[row.frame_id] for row in rows)
     if faster_ns > _TOO_FAST_NS + _TOO_FAST_SHARE * middle:

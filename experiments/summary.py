@@ -17,6 +17,7 @@ from splitbed import codec
 from splitbed.certificate import LinkCertificate
 from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
+from splitbed.link import Replay
 from splitbed.record import FrameRecord, ResourceSample, RunManifest
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.session import TensorCodec
@@ -101,6 +102,9 @@ class Summary(msgspec.Struct, frozen=True):
     codec: str
     link: str
     link_kind: str
+    replay: Replay | None
+    """What became of the link's trace, where it had one. The certificate is of its profile, and no
+    arithmetic is done with it then."""
     outcome: str
     complete: bool
     violations: tuple[str, ...]
@@ -172,7 +176,9 @@ def summarise(folder: Path) -> Summary:
         )
     totals = [row.total_ns / 1e6 for row in ok]
     certificate = manifest.certificate or files.read_link()
-    predicted = None if certificate is None else predicted_link_ns(rows, certificate)
+    predicted = None
+    if certificate is not None and not manifest.config.get("trace") and manifest.replay is None:
+        predicted = predicted_link_ns(rows, certificate)
     cut = (manifest.cut or {}).get("name", str(manifest.config.get("cut", "")))
     complete = manifest.outcome == "complete" and len(ok) == manifest.frames_wanted
     outcome = manifest.outcome
@@ -190,6 +196,7 @@ def summarise(folder: Path) -> Summary:
         codec=_codec_text(manifest),
         link=certificate.profile.name if certificate else "unknown",
         link_kind=certificate.kind if certificate else "uncertified",
+        replay=manifest.replay,
         outcome=outcome,
         complete=complete,
         violations=violations(certificate, manifest, ok, predicted),

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from experiments.statistics import PairedLoss, Percentile, Share
 from experiments.summary import STAGES, CertifiedLink, Summary
+from splitbed.link import Replay
 
 
 def print_run(summary: Summary, console: Console) -> None:
@@ -115,6 +116,8 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.link_attempts > 1:
         verdict += f" (before: at measurement {summary.link_attempts})"
     found.append(("link", verdict))
+    if summary.replay is not None:
+        found.append(("trace", replay_text(summary.replay)))
     if summary.certified is not None:
         found.append(("link measured", measured_text(summary.certified)))
     if not summary.complete:
@@ -160,6 +163,14 @@ def interval(found: Percentile) -> str:
     low = "-" if found.low is None else f"{found.low:.2f}"
     high = "-" if found.high is None else f"{found.high:.2f}"
     return f"{low}..{high}"
+
+
+def replay_text(replay: Replay) -> str:
+    """What became of a trace, in a line."""
+    return (
+        f"{replay.trace}: {replay.changes} changes in {replay.elapsed_ns / 1e9:.0f} s, late by "
+        f"{replay.drift_p50_ns / 1e6:.2f} ms (p50), {replay.drift_max_ns / 1e6:.1f} at most"
+    )
 
 
 def measured_text(link: CertifiedLink) -> str:

@@ -120,6 +120,7 @@ class Testbed:
             self.logs / "relay.log",
             children.start_module,
             options.seed,
+            options.trace,
         )
         self.priority = link.priority
         return link

@@ -22,8 +22,9 @@ from experiments.table import print_run
 from experiments.testbed import Testbed, TestbedOptions
 from netem.backend import choose
 from netem.profiles import describe, find_profile
+from netem.traces import find_trace
 from splitbed import codec, config, process
-from splitbed.errors import LinkUncertified, RecordError, RunIncomplete
+from splitbed.errors import LinkUncertified, RecordError, RunIncomplete, UsageError
 from splitbed.progress import Progress
 from splitbed.record import RunManifest
 
@@ -33,7 +34,13 @@ def main(argv: Sequence[str]) -> int:
     options = config.from_command_line(RunOptions, argv, command="splitbed run", table="run")
     quiet = Console(stderr=True, quiet=options.json)
     profile = find_profile(options.link)
-    choice = choose(options.backend, profile, traced=False) if not options.edge else None
+    if options.edge and options.trace:
+        raise UsageError(
+            "--trace is for a link that is made here: give the trace to the link before that edge "
+            "(`splitbed link serve --trace`), and the run begins it"
+        )
+    trace = find_trace(options.trace, profile) if options.trace else None
+    choice = choose(options.backend, profile, trace) if not options.edge else None
     codec.parse(options.codec)
     pictures = read_pictures(options.images, options.labels)
     model = prepare_model(options.model)
@@ -58,6 +65,7 @@ def main(argv: Sequence[str]) -> int:
             sample_s=options.sample_s,
             seed=options.seed,
             message_mib=options.message_mib,
+            trace=trace,
         )
         try:
             with stop_on_signals() as stop, Testbed(testbed_options, folder) as testbed:

@@ -11,11 +11,12 @@ from netem import interface as interfaces
 from netem.backend import Choice, choose
 from netem.detection import kernel_lacks
 from splitbed.errors import LinkError
-from splitbed.link import Direction, LinkProfile
+from splitbed.link import Change, Direction, LinkProfile, Step, Trace
 
 PLAIN = LinkProfile("plain", Direction(1_000_000), Direction())
 LOSSY = LinkProfile("lossy", Direction(loss_pct=1), Direction(corrupt_pct=1))
 NONE = LinkProfile("none", Direction(), Direction())
+TRACE = Trace("t", (Step(0, Change(rate_bps=1)),), 1)
 LACK = "this kernel has no sch_netem: load it, or use --backend relay"
 
 
@@ -31,30 +32,28 @@ def able(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("lacking")
 def test_without_a_kernel_it_is_the_relay_and_says_why() -> None:
-    assert choose("auto", PLAIN, traced=False) == Choice(
-        "relay", "this kernel has no sch_netem: load it"
-    )
-    assert choose("relay", PLAIN, traced=False).kind == "relay"
+    assert choose("auto", PLAIN) == Choice("relay", "this kernel has no sch_netem: load it")
+    assert choose("relay", PLAIN).kind == "relay"
     with pytest.raises(LinkError, match=r"no sch_netem: load it, or use --backend relay"):
-        choose("kernel", PLAIN, traced=False)
+        choose("kernel", PLAIN)
     with pytest.raises(LinkError, match=r"'lossy' asks for loss and corruption, which only the"):
-        choose("auto", LOSSY, traced=False)
+        choose("auto", LOSSY)
 
 
 @pytest.mark.usefixtures("able")
 def test_with_a_kernel_it_is_the_kernel() -> None:
-    assert choose("auto", PLAIN, traced=False) == Choice("kernel", "netem is there")
-    assert choose("auto", LOSSY, traced=False).kind == "kernel"
-    assert choose("relay", PLAIN, traced=False).kind == "relay"
-    assert choose("kernel", NONE, traced=False).kind == "kernel"
+    assert choose("auto", PLAIN) == Choice("kernel", "netem is there")
+    assert choose("auto", LOSSY).kind == "kernel"
+    assert choose("relay", PLAIN).kind == "relay"
+    assert choose("kernel", NONE).kind == "kernel"
 
 
 @pytest.mark.usefixtures("able")
 def test_where_nothing_is_asked_nothing_is_made() -> None:
-    assert choose("auto", NONE, traced=False).kind == "direct"
-    assert choose("relay", NONE, traced=False).kind == "direct"
-    assert choose("auto", NONE, traced=True).kind == "kernel"
-    assert choose("relay", NONE, traced=True).kind == "relay"
+    assert choose("auto", NONE).kind == "direct"
+    assert choose("relay", NONE).kind == "direct"
+    assert choose("auto", NONE, TRACE).kind == "kernel"
+    assert choose("relay", NONE, TRACE).kind == "relay"
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks a Linux kernel")

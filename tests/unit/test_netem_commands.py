@@ -27,6 +27,7 @@ SERVERS = {
     "relay": (*RELAY, "--profile", "rate=20mbit,delay=3ms"),
     "responder": (*NETEM, "responder", *LISTEN),
 }
+NONE = ("relay", "--target", "a:1", "--profile", "none")
 both_servers = pytest.mark.parametrize("arguments", SERVERS.values(), ids=SERVERS)
 
 
@@ -91,6 +92,33 @@ def test_a_relay_takes_a_profile_as_json() -> None:
             assert client.counters() == LinkCounters(0, 0, 0)
 
 
+def test_a_relay_replays_a_trace_when_it_is_asked_to(tmp_path: Path) -> None:
+    file = tmp_path / "steps.csv"
+    file.write_text("second,up_delay_ms\n0,60\n1\n")
+    flags = ("--profile", "rate=20mbit", "--trace", str(file))
+    with Node(*RELAY, *flags) as node, ProbeClient(host_and_port(node.address)) as client:
+        assert client.facts().trace == "steps.csv"
+        assert min(client.round_trips(3, 1)) < 60_000_000
+        assert client.replay(True) is None
+        assert min(client.round_trips(3, 1)) >= 60_000_000
+        assert client.replay(False) is not None
+        assert min(client.round_trips(3, 1)) < 60_000_000
+    with (
+        Node(*RELAY, *flags, "--begin") as node,
+        ProbeClient(host_and_port(node.address)) as client,
+    ):
+        assert min(client.round_trips(3, 1)) >= 60_000_000
+
+
+def test_a_relay_refuses_loss_in_a_trace(tmp_path: Path) -> None:
+    file = tmp_path / "steps.csv"
+    file.write_text("second,up_loss_pct\n0,1\n1\n")
+    code, out, err = finished(*RELAY, "--profile", "rate=20mbit", "--trace", str(file))
+    assert (code, out) == (4, "")
+    assert err.count("\n") == 1
+    assert "the trace steps.csv asks for loss on the uplink from second 0 on" in err
+
+
 def test_a_relay_is_configured_by_a_file(tmp_path: Path) -> None:
     file = tmp_path / "bed.toml"
     file.write_text(
@@ -111,6 +139,11 @@ def test_a_relay_is_configured_by_a_file(tmp_path: Path) -> None:
         (("relay", "--target", "a:1", "--profile-json", "{"), "--profile-json: "),
         (("relay", "--target", "a:1", "--profile-json", '{"name":1}'), "--profile-json: "),
         (("relay", "--target", "a:1", "--seed", "many"), "--seed many: expected"),
+        ((*NONE, "--trace", "/no/where"), "cannot read the trace /no/where: No such file"),
+        ((*NONE, "--trace", "generate:"), "the profile 'none' has no rate that could vary"),
+        ((*NONE, "--trace-json", "/no/where"), "--trace-json /no/where: "),
+        ((*NONE, "--trace-json", "/dev/null"), "--trace-json /dev/null: "),
+        ((*NONE, "--begin"), "--begin needs a trace"),
         (("responder", "--listen", "here"), "'here' is no address"),
         (("responder", "--lisen", "127.0.0.1:0"), "unrecognized arguments: --lisen"),
         (("certify",), "needs AT"),

@@ -123,10 +123,10 @@ def test_a_queue_holds_what_travels_and_a_round_trip(direction: Direction, rtt_n
         assert found >= math.floor(rate * (direction.delay_ns + rtt_ns) / 1e9 / 12_000)
 
 
-def test_a_bucket_is_a_millisecond_deep_and_two_packets_at_least() -> None:
-    assert burst_bytes(100_000_000, 1500) == 12_500
-    assert burst_bytes(1_000_000, 1500) == 3028
-    assert burst_bytes(0, 9000) == 18_028
+def test_a_bucket_is_a_packet_and_a_millisecond_deep() -> None:
+    assert burst_bytes(100_000_000, 1500) == 14_014
+    assert burst_bytes(1_000_000, 1500) == 1639
+    assert burst_bytes(0, 9000) == 9014
 
 
 def test_attributes_are_padded_to_four_bytes() -> None:

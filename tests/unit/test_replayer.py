@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from netem.replayer import Replayer
+from netem.qdisc import granted_bits
+from netem.replayer import Replayer, _less_grants
 from splitbed.link import Change, Direction, LinkProfile, Step, Trace
 
 MS = 1_000_000
@@ -43,13 +44,17 @@ def test_steps_come_at_their_instants_and_again() -> None:
     found = replayer.end()
     assert found is not None
     said = [(kind, up, down) for _, kind, up, down in notes.heard]
-    third = Direction(2_000_000, 7 * MS, loss_pct=1.0)
+    first = 1_000_000 - round(granted_bits(1_000_000) / 0.06)
+    middle = 3_000_000 - round(granted_bits(3_000_000) / 0.04)
+    last = 2_000_000 - round(granted_bits(2_000_000) / 0.06)
+    back = 8_000_000 - round(granted_bits(8_000_000) / 0.06)
+    third = Direction(last, 7 * MS, loss_pct=1.0), Direction(back)
     assert said == [
-        ("rates", 1_000_000, 8_000_000),
-        ("rates", 0, 3_000_000),
-        ("all", third, PROFILE.down),
-        ("all", Direction(1_000_000, 5 * MS), PROFILE.down),  # the delay goes back, too
-        ("rates", 0, 3_000_000),
+        ("rates", first, 8_000_000),
+        ("rates", 0, middle),
+        ("all", *third),
+        ("all", Direction(first, 5 * MS), Direction(8_000_000)),  # the delay goes back, too
+        ("rates", 0, middle),
         ("all", PROFILE.up, PROFILE.down),
     ]
     due = [0, 60, 100, 160, 220]
@@ -58,6 +63,16 @@ def test_steps_come_at_their_instants_and_again() -> None:
     assert (found.trace, found.digest, found.changes) == ("t", TRACE.digest, 5)
     assert 0 <= found.drift_p50_ns <= found.drift_max_ns < 40 * MS
     assert 250 * MS <= found.elapsed_ns < 400 * MS
+
+
+def test_what_a_slow_step_cannot_give_back_the_next_ones_do() -> None:
+    grant = granted_bits(10_000)
+    rates = _less_grants([10_000, 20_000, 1_000_000, 1_000_000], [100 * MS] * 4)
+    assert rates[:2] == [0, 0]
+    owed = grant + granted_bits(20_000) + granted_bits(1_000_000) - 1000 - 2000
+    assert rates[2:] == [1_000_000 - round(owed * 10), 1_000_000]
+    assert _less_grants([5_000_000], [10**9]) == [5_000_000]
+    assert _less_grants([None, 0, None], [MS] * 3) == [None, 0, None]
 
 
 def test_begun_anew_it_tells_of_the_one_before() -> None:
