@@ -29,6 +29,7 @@ bench: $(VENV)/dev.installed
 	$(BIN)/python tests/benchmarks/transport.py
 	$(BIN)/python tests/benchmarks/settings.py
 	$(BIN)/python tests/benchmarks/relay.py
+	$(BIN)/python tests/benchmarks/replay.py
 	$(BIN)/python tests/benchmarks/end_to_end.py
 	$(BIN)/python tests/benchmarks/cutting.py
 	$(BIN)/python tests/benchmarks/tax.py

@@ -6,43 +6,22 @@ the work beside it.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import Any, Final
-
-import matplotlib
-
-matplotlib.use("agg")
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
-from experiments.files import written
-from splitbed.errors import UsageError
+from experiments.drawing import BLUE, DARK, GREEN, GREY, ORANGE, STYLE, check_picture, save_picture
 from splitbed.graph import CanonicalModel, Listing
-
-_FORMATS: Final = (".svg", ".png", ".pdf")
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.hashsalt": "splitbed",
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.parse_math": False,
-    "axes.spines.top": False,
-}
-_BLUE, _ORANGE, _GREEN, _GREY = "#6baed6", "#e6550d", "#31a354", "#c7c7c7"
-_DARK: Final = "#08519c"
 
 
 def draw_cuts(model: CanonicalModel, listing: Listing, path: Path) -> None:
     """Draw all cuts of a model into a file; its ending says the format."""
-    if path.suffix.lower() not in _FORMATS:
-        raise UsageError(
-            f"--plot {path}: the picture's name ends with one of {', '.join(_FORMATS)}"
-        )
+    check_picture(path)
     legal = listing.legal
     places = [cut.point.position for cut in legal]
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, (top, bottom) = plt.subplots(
             2, 1, figsize=(10, 7), sharex=True, height_ratios=(3, 2), layout="constrained"
         )
@@ -55,19 +34,19 @@ def draw_cuts(model: CanonicalModel, listing: Listing, path: Path) -> None:
         )
         _draw_bytes(top, model, listing)
         bottom.step(
-            places, [len(cut.point.tensors) for cut in legal], where="mid", color=_BLUE, linewidth=1
+            places, [len(cut.point.tensors) for cut in legal], where="mid", color=BLUE, linewidth=1
         )
-        bottom.set_ylabel("branches (tensors that cross)", color=_BLUE)
+        bottom.set_ylabel("branches (tensors that cross)", color=BLUE)
         bottom.set_ylim(bottom=0)
         bottom.yaxis.get_major_locator().set_params(integer=True)
         bottom.set_xlabel("nodes in the head: `at` in the table of `splitbed model cuts`")
         share = bottom.twinx()
         for values, whole, colour, label in (
-            ([c.cost.head_macs for c in legal if c.cost], listing.macs, _GREEN, "MACs"),
+            ([c.cost.head_macs for c in legal if c.cost], listing.macs, GREEN, "MACs"),
             (
                 [c.cost.head_parameters for c in legal if c.cost],
                 listing.parameters,
-                _ORANGE,
+                ORANGE,
                 "parameters",
             ),
         ):
@@ -77,13 +56,7 @@ def draw_cuts(model: CanonicalModel, listing: Listing, path: Path) -> None:
         share.set_ylim(0, 102)
         share.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, fontsize=9, frameon=False)
         top.set_xlim(-0.5, places[-1] + 0.5)
-        content = io.BytesIO()
-        # A date in the file would make every picture another file.
-        plain = {"Date": None} if path.suffix.lower() == ".svg" else None
-        kind = path.suffix.lower().removeprefix(".")
-        figure.savefig(content, format=kind, dpi=150, metadata=plain)
-        plt.close(figure)
-    written(path, content.getvalue())
+        save_picture(figure, path)
 
 
 def _draw_bytes(axes: Any, model: CanonicalModel, listing: Listing) -> None:
@@ -92,13 +65,12 @@ def _draw_bytes(axes: Any, model: CanonicalModel, listing: Listing) -> None:
     places = [cut.point.position for cut in legal]
     sizes = [cut.point.cut.nbytes for cut in legal if cut.point.cut is not None]
     kinds = {
-        "one tensor crosses": _BLUE,
-        "several cross": _GREY,
-        "no other cut has fewer bytes and less work": _DARK,
+        "one tensor crosses": BLUE,
+        "several cross": GREY,
+        "no other cut has fewer bytes and less work": DARK,
     }
     colours = [
-        _DARK if not cut.marks.dominated_by else _BLUE if cut.marks.single else _GREY
-        for cut in legal
+        DARK if not cut.marks.dominated_by else BLUE if cut.marks.single else GREY for cut in legal
     ]
     axes.bar(places, sizes, width=1.0, color=colours, linewidth=0)
     axes.set_yscale("log")
@@ -109,15 +81,15 @@ def _draw_bytes(axes: Any, model: CanonicalModel, listing: Listing) -> None:
     axes.yaxis.set_minor_formatter(lambda value, _: _bytes_text(value) if is_narrow else "")
     axes.set_ylabel("intermediate data")
     given = sum(spec.nbytes for spec in model.inputs)
-    axes.axhline(given, color=_ORANGE, linewidth=1, linestyle="--")
+    axes.axhline(given, color=ORANGE, linewidth=1, linestyle="--")
     axes.text(
-        places[-1], given, "the model's input ", color=_ORANGE, ha="right", va="bottom", size=9
+        places[-1], given, "the model's input ", color=ORANGE, ha="right", va="bottom", size=9
     )
     refused = [cut.point.position for cut in listing.cuts if cut.cost is None]
     handles: list[Any] = [Rectangle((0, 0), 1, 1, color=colour) for colour in kinds.values()]
     labels = list(kinds)
     if refused:
-        (mark,) = axes.plot(refused, [min(sizes)] * len(refused), "x", color=_ORANGE, markersize=4)
+        (mark,) = axes.plot(refused, [min(sizes)] * len(refused), "x", color=ORANGE, markersize=4)
         handles.append(mark)
         labels.append("cannot be cut")
     ends = [(c.point.position, c.point.cut.nbytes) for c in legal if c.marks.stage and c.point.cut]

@@ -101,6 +101,8 @@ def measure(
         children.end(device)
     replay = testbed.end_replay()
     certificate = testbed.certified(certificate)
+    if testbed.options.remote is not None:
+        replay = testbed.options.remote.replayed
     learnt = folder.read_session()
     manifest = msgspec.structs.replace(
         manifest,

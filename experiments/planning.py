@@ -24,6 +24,7 @@ from experiments.preparation import (
 )
 from netem.backend import Backend
 from netem.profiles import WRITTEN_FORM, find_profile
+from netem.traces import WRITTEN_TRACE, find_trace
 from splitbed import codec, config
 from splitbed.codec import Calibration
 from splitbed.errors import RecordError, UsageError
@@ -66,6 +67,9 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         str, Meta(description="as in raw, cast+zstd:3, quantize:4+zstd:3, jpeg:90")
     ] = "raw"
     link: Annotated[str, Meta(description=f"a profile's name, or {WRITTEN_FORM}")] = "none"
+    trace: Annotated[
+        str, Meta(description=f"what the link does while frames go over it: {WRITTEN_TRACE}")
+    ] = ""
     backend: Annotated[
         Backend,
         Meta(description="auto: the kernel's netem where this process may use it, else the relay"),
@@ -122,6 +126,7 @@ def plan_run(
 ) -> RunPlan:
     """Cut, verify, calibrate, and ask the uncut model, before anything is started."""
     prepared = prepare_cut(model, options.cut)
+    profile = find_profile(options.link)
     notes: list[str] = []
     calibration = options.calibration
     found: Calibration | None = None
@@ -194,7 +199,8 @@ def plan_run(
         identity={
             "model": model.canonical.id.digest,
             "calibration": None if found is None else msgspec.to_builtins(found.tensors),
-            "link": msgspec.to_builtins(find_profile(options.link)),
+            "link": msgspec.to_builtins(profile),
+            "trace": find_trace(options.trace, profile).digest if options.trace else None,
             "pictures": contents.hexdigest(),
             "frames": frames,
             **{name: settings[name] for name in _IDENTIFYING},

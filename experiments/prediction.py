@@ -24,15 +24,16 @@ def predicted_link_ns(
     """
     up_free = down_free = 0.0
     one_way = certificate.rtt_ns / 2
+    up_bps, down_bps = certificate.payload_bps("up"), certificate.payload_bps("down")
     found = {}
     for row in rows:
         if row.status != "ok":
             continue
         worked = row.wait_ns + row.preprocess_ns + row.head_ns + row.encode_ns
         submitted = row.intended_ns + worked + row.window_ns
-        sent = max(submitted, up_free) + row.request_bytes * 8e9 / certificate.up_goodput_bps
+        sent = max(submitted, up_free) + row.request_bytes * 8e9 / up_bps
         replied = sent + one_way + row.edge_ns
-        came = max(replied, down_free) + row.reply_bytes * 8e9 / certificate.down_goodput_bps
+        came = max(replied, down_free) + row.reply_bytes * 8e9 / down_bps
         up_free, down_free = sent, came
         found[row.frame_id] = came + one_way - submitted - row.edge_ns
     return found
@@ -45,11 +46,15 @@ def violations(
     predicted: dict[int, float] | None,
 ) -> tuple[str, ...]:
     """Each reason, as a clause, why a run's link is not the certified one; () if none."""
-    if certificate is None or predicted is None:
+    if certificate is None:
         return ("the link was not certified",)
     found = certificate.violations()
     if manifest.certificate is None:
         found += _not_this_run(certificate, manifest)
+    if manifest.config.get("trace") and manifest.replay is None and manifest.ended_utc:
+        found.append("the link's trace was not replayed to the run's end")
+    if predicted is None:  # the link changed while frames went over it
+        return tuple(found)
     middle = median(predicted[row.frame_id] for row in rows)
     faster_ns = -median(row.link_ns - predicted[row.frame_id] for row in rows)
     if faster_ns > _TOO_FAST_NS + _TOO_FAST_SHARE * middle:

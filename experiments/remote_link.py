@@ -36,6 +36,8 @@ class RemoteLink:
         self.profile = profile
         self.users = 1
         """Devices that used the link at once, this one included, before the last measurement."""
+        self.replayed: Replay | None = None
+        """What came of the link's trace before the last measurement."""
         self.stop: threading.Event | None = None
         """Set, it ends every wait for others."""
         self._at, self._say = host_and_port(address), say
@@ -68,6 +70,8 @@ class RemoteLink:
         said, asked = self._facts.profile, self.profile
         if self.kind != "direct" and (said.up, said.down) != (asked.up, asked.down):
             text += f"; it says that it is '{said.name}': {describe(said)}"
+        if self._facts.trace:
+            text += f"; replays {self._facts.trace} while somebody uses it"
         return text
 
     def counters(self) -> LinkCounters:
@@ -78,18 +82,15 @@ class RemoteLink:
     def measure(self, seconds: float) -> LinkMeasurement:
         """What the idle link is, measured by this device or by another one for all."""
         told = self._attendance.idle(4 * seconds + 30, self.stop, self._waiter(""))
-        self.users = max(1, told.users)
-        if told.measurement is not None:
-            return told.measurement
-        found = measure(self._at, self.profile, seconds)
-        told = self._attendance.measured(found)
-        self.users = max(1, told.users)
-        return found
+        if told.measurement is None:
+            told = self._attendance.measured(measure(self._at, self.profile, seconds))
+        assert told.measurement is not None  # by Attendance
+        self.users, self.replayed = max(1, told.users), told.replay
+        return told.measurement
 
     def replay(self, begin: bool) -> Replay | None:
-        """Begin the link's trace, or end it; what came of it."""
-        with ProbeClient(self._at) as client:
-            return client.replay(begin)
+        """Nothing: the link replays its trace while it has users; `replayed` is what came of it."""
+        return None
 
     def end_with_others(self, code: int) -> int:
         """Wait until every user of the link is done; the largest exit code of all, `code` too."""

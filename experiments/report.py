@@ -105,6 +105,8 @@ def write_report(summaries: Sequence[Summary], path: Path) -> list[Verdict]:
         scatter=bytes_against_accuracy(summaries),
         accuracy_note=_accuracy_note(summaries),
         rate=_rate,
+        loss=_loss,
+        udp=_udp,
         written=datetime.now(UTC).isoformat(timespec="minutes"),
         version=__version__,
     )
@@ -162,3 +164,13 @@ def _accuracy_note(summaries: Sequence[Summary]) -> str:
 
 def _rate(bps: float | None) -> str:
     return "any" if bps is None else f"{bps / 1e6:.2f}"
+
+
+def _udp(bps: float | None) -> str:
+    return "" if bps is None else f" (UDP {bps / 1e6:.2f})"
+
+
+def _loss(up_pct: float | None, down_pct: float | None) -> str:
+    if up_pct is None or down_pct is None:
+        return "not measured"
+    return "none" if not up_pct and not down_pct else f"{up_pct:.2f} / {down_pct:.2f} %"

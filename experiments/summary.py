@@ -17,6 +17,7 @@ from splitbed import codec
 from splitbed.certificate import LinkCertificate
 from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
+from splitbed.link import Replay
 from splitbed.record import FrameRecord, ResourceSample, RunManifest
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.session import TensorCodec
@@ -57,6 +58,14 @@ class CertifiedLink(msgspec.Struct, frozen=True):
     up_goodput_mbps: float
     down_goodput_mbps: float
     rtt_ms: float
+    jitter_ms: float = 0.0
+    """Standard deviation of the round trip."""
+    up_loss_pct: float | None = None
+    """Of the probe's datagrams; None where there were none, as through a relay."""
+    down_loss_pct: float | None = None
+    up_udp_bps: float | None = None
+    """IP packets, where packets are lost on purpose; None elsewhere."""
+    down_udp_bps: float | None = None
 
 
 class NodeUse(msgspec.Struct, frozen=True):
@@ -93,6 +102,9 @@ class Summary(msgspec.Struct, frozen=True):
     codec: str
     link: str
     link_kind: str
+    replay: Replay | None
+    """What became of the link's trace, where it had one. The certificate is of its profile, and no
+    arithmetic is done with it then."""
     outcome: str
     complete: bool
     violations: tuple[str, ...]
@@ -166,7 +178,9 @@ def summarise(folder: Path) -> Summary:
         )
     totals = [row.total_ns / 1e6 for row in ok]
     certificate = manifest.certificate or files.read_link()
-    predicted = None if certificate is None else predicted_link_ns(rows, certificate)
+    predicted = None
+    if certificate is not None and not manifest.config.get("trace") and manifest.replay is None:
+        predicted = predicted_link_ns(rows, certificate)
     cut = (manifest.cut or {}).get("name", str(manifest.config.get("cut", "")))
     complete = manifest.outcome == "complete" and len(ok) == manifest.frames_wanted
     outcome = manifest.outcome
@@ -184,6 +198,7 @@ def summarise(folder: Path) -> Summary:
         codec=_codec_text(manifest),
         link=certificate.profile.name if certificate else "unknown",
         link_kind=certificate.kind if certificate else "uncertified",
+        replay=manifest.replay,
         outcome=outcome,
         complete=complete,
         violations=violations(certificate, manifest, ok, predicted),
@@ -239,6 +254,11 @@ def _certified(certificate: LinkCertificate) -> CertifiedLink:
         certificate.up_goodput_bps / 1e6,
         certificate.down_goodput_bps / 1e6,
         certificate.rtt_ns / 1e6,
+        certificate.rtt_sd_ns / 1e6,
+        certificate.loss_pct("up"),
+        certificate.loss_pct("down"),
+        certificate.udp_bps("up"),
+        certificate.udp_bps("down"),
     )
 
 

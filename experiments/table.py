@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments.statistics import PairedLoss, Percentile, Share
-from experiments.summary import STAGES, Summary
+from experiments.summary import STAGES, CertifiedLink, Summary
+from splitbed.link import Replay
 
 
 def print_run(summary: Summary, console: Console) -> None:
@@ -117,6 +118,10 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     if summary.link_users > 1:
         verdict += f"; {summary.link_users} devices shared it"
     found.append(("link", verdict))
+    if summary.replay is not None:
+        found.append(("trace", replay_text(summary.replay)))
+    if summary.certified is not None:
+        found.append(("link measured", measured_text(summary.certified)))
     if not summary.complete:
         found.append(("INCOMPLETE", summary.outcome))
     return found
@@ -160,6 +165,24 @@ def interval(found: Percentile) -> str:
     low = "-" if found.low is None else f"{found.low:.2f}"
     high = "-" if found.high is None else f"{found.high:.2f}"
     return f"{low}..{high}"
+
+
+def replay_text(replay: Replay) -> str:
+    """What became of a trace, in a line."""
+    return (
+        f"{replay.trace}: {replay.changes} changes in {replay.elapsed_ns / 1e9:.0f} s, late by "
+        f"{replay.drift_p50_ns / 1e6:.2f} ms (p50), {replay.drift_max_ns / 1e6:.1f} at most"
+    )
+
+
+def measured_text(link: CertifiedLink) -> str:
+    """What the certificate holds beside goodput: round trip, and what datagrams found."""
+    text = f"round trip {link.rtt_ms:.2f} ms, deviation {link.jitter_ms:.2f}"
+    if link.up_loss_pct is not None and link.down_loss_pct is not None:
+        text += f"; lost {link.up_loss_pct:.2f} % up, {link.down_loss_pct:.2f} % down"
+    for way, bps in (("up", link.up_udp_bps), ("down", link.down_udp_bps)):
+        text += "" if bps is None else f"; UDP {way} {bps / 1e6:.4g} Mbit/s"
+    return text
 
 
 def share_text(found: Share) -> str:

@@ -81,7 +81,7 @@ class Testbed:
             with hosts.on_edge():
                 self._start_edge(hosts.edge_host)
             hosts.reach(self.edge_facts["address"])
-            self.on_device, self.priority = hosts.on_device, hosts.priority
+            self.on_device = hosts.on_device
             return hosts
         self._start_edge("127.0.0.1")
         link = ProcessLink(
@@ -90,6 +90,7 @@ class Testbed:
             self.logs / "relay.log",
             children.start_module,
             options.seed,
+            options.trace,
         )
         self.priority = link.priority
         return link

@@ -4,9 +4,21 @@ Over one TCP connection the client sends MAGIC, then requests of one letter and 
 number.
 
     P n   ping: the nine bytes come back at once
-    U n   upload: n bytes follow; answer: two numbers, bytes and nanoseconds, from the end of the
-          first read to the end of the last, by the receiver's clock
-    D n   download: n bytes come back
+    U n   upload: n bytes of JSON follow (netem.transfer.TransferPlan), then the bytes to be timed,
+          up to the end of the client's stream; answer as for F (netem.transfer.Transfer), and the
+          connection is over
+    D n   download: n bytes of JSON follow, as for U; the bytes to be timed come back, and the
+          connection is over
+    B 0   buffers: two numbers, the largest receive and send buffer of this host's TCP in bytes
+    S n   datagrams: n bytes of JSON follow (netem.datagrams.DatagramPlan); answers as for F, the
+          first of no bytes where this link carries none:
+          an offer (netem.datagram_port.DatagramOffer); the client then sends its token from a UDP
+          socket to the port offered, again and again until it hears that
+          the greeting was heard: {}, or no bytes where none arrived and the exchange is over;
+          then up: datagrams, their end, the answer (Arrived)
+          or down: datagrams, what was sent (Sent), the end of the datagrams
+    E 0   the datagrams have ended; not answered, because they say so themselves as well, and may be
+          earlier
     C 0   counters: three numbers, payload bytes up, down, connections
     F 0   facts: a number, and as many bytes of JSON (splitbed.link.LinkFacts)
     R n   replay the link's trace from its beginning (n = 1), or stop it (n = 0); answer as for F
@@ -21,11 +33,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
-import time
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 
+from netem.datagrams import DatagramPlan
+from netem.transfer import TransferPlan, drain, largest_buffers, pour
 from splitbed.link import LinkCounters, LinkFacts, Replay
 
 MAGIC: Final = b"\x01splitbed-probe1"
@@ -33,9 +46,12 @@ MAGIC: Final = b"\x01splitbed-probe1"
 
 REQUEST: Final = struct.Struct("!cQ")
 NUMBER: Final = struct.Struct("!Q")
-LARGEST_BYTES: Final = 1 << 30
-_READ_BYTES: Final = 1 << 20
-_BLOCK: Final = bytes(64 * 1024)
+LARGEST_NUMBER: Final = 1 << 30
+LARGEST_PLAN_BYTES: Final = 4096
+ENDED: Final = b"E"
+
+_TCP_THIN_LINEAR_TIMEOUTS: Final = 16
+_T = TypeVar("_T")
 
 
 class Served(Protocol):
@@ -51,6 +67,13 @@ class Served(Protocol):
         """Begin its trace (anew), or end it; what came of the one that was going on."""
 
 
+class Datagrams(Protocol):
+    """What can send and count datagrams (netem.datagram_port)."""
+
+    def exchange(self, control: socket.socket, plan: DatagramPlan) -> None:
+        """One exchange with the client of this connection."""
+
+
 class Register(Protocol):
     """The users of a link (netem.users)."""
 
@@ -58,22 +81,37 @@ class Register(Protocol):
         """Serve a connection that joins them, until it leaves."""
 
 
-def respond(sock: socket.socket, link: Served, users: Register) -> None:
+def respond(
+    sock: socket.socket, link: Served, users: Register, datagrams: Datagrams | None = None
+) -> None:
     """Answer one client until it goes away."""
-    with sock, contextlib.suppress(OSError, EOFError):
+    with sock, contextlib.suppress(OSError, EOFError, msgspec.MsgspecError):
+        hurry(sock)
         if receive(sock, len(MAGIC)) != MAGIC:
             return
         while True:
             kind, number = REQUEST.unpack(receive(sock, REQUEST.size))
-            if number > LARGEST_BYTES:
+            if number > LARGEST_NUMBER:
                 return
             if kind == b"P":
                 sock.sendall(REQUEST.pack(kind, number))
             elif kind == b"U":
-                timed_bytes, timed_ns = drain(sock, number)
-                sock.sendall(NUMBER.pack(timed_bytes) + NUMBER.pack(timed_ns))
+                _give(sock, msgspec.json.encode(drain(sock, _plan(sock, number, TransferPlan))))
+                return
             elif kind == b"D":
-                pour(sock, number)
+                pour(sock, _plan(sock, number, TransferPlan))
+                return
+            elif kind == b"B":
+                for size in largest_buffers():
+                    sock.sendall(NUMBER.pack(size))
+            elif kind == b"S":
+                plan = _plan(sock, number, DatagramPlan)
+                if datagrams is None:
+                    _give(sock, b"")
+                else:
+                    datagrams.exchange(sock, plan)
+            elif kind == ENDED:
+                continue
             elif kind == b"C":
                 found = link.counters()
                 for value in (found.up_bytes, found.down_bytes, found.connections):
@@ -94,6 +132,24 @@ def _give(sock: socket.socket, answer: bytes) -> None:
     sock.sendall(NUMBER.pack(len(answer)) + answer)
 
 
+def _plan(sock: socket.socket, size: int, kind: type[_T]) -> _T:
+    """What the client asks for; EOFError for more than anybody asks, MsgspecError for nonsense."""
+    if size > LARGEST_PLAN_BYTES:
+        raise EOFError("too long")
+    return msgspec.json.decode(receive(sock, size), type=kind)
+
+
+def hurry(sock: socket.socket) -> None:
+    """Let requests and answers be sent at once, and be repeated soon where they are lost.
+
+    Where losses come in bursts, which last for so many packets, a connection with one packet under
+    way would wait twice as long each time for its next chance.
+    """
+    with contextlib.suppress(OSError):  # no TCP: behind the relay
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, _TCP_THIN_LINEAR_TIMEOUTS, 1)
+
+
 def receive(sock: socket.socket, size: int) -> bytes:
     """Exactly `size` bytes. Raises EOFError where the other end closes before."""
     data = b""
@@ -103,27 +159,3 @@ def receive(sock: socket.socket, size: int) -> bytes:
             raise EOFError("connection closed")
         data += more
     return data
-
-
-def drain(sock: socket.socket, size: int) -> tuple[int, int]:
-    """Read `size` bytes; how many came after the first read, and in how many nanoseconds.
-
-    What the first read took arrived over an unknown time, so the clock starts when it ends.
-    """
-    buffer = memoryview(bytearray(min(_READ_BYTES, max(1, size))))
-    left, first, start_ns = size, -1, 0
-    while left:
-        got = sock.recv_into(buffer, min(left, len(buffer)))
-        if not got:
-            raise EOFError("connection closed")
-        if first < 0:
-            first, start_ns = got, time.perf_counter_ns()
-        left -= got
-    return size - max(0, first), time.perf_counter_ns() - start_ns
-
-
-def pour(sock: socket.socket, size: int) -> None:
-    """Send `size` bytes of zeros."""
-    while size > 0:
-        sock.sendall(_BLOCK[: min(size, len(_BLOCK))])
-        size -= len(_BLOCK)

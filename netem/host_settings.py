@@ -9,19 +9,46 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+from netem.qdisc import PACKET_BYTES, waiting_packets
 from splitbed.errors import LinkError
+from splitbed.link import LinkProfile, Trace
 
 _TCP: Final = Path("/proc/sys/net/ipv4")
+_LEAST_BYTES: Final = 65_536
+_SHARE_OF_QUEUE: Final = 0.8
+_LARGEST_BYTES: Final = 256 << 20
+_UNBOUND_BYTES: Final = 32 << 20
+"""Buffers where no rate is asked for."""
 
-SETTINGS: Final = {
-    # A frame after a pause must find the window that the frame before it had opened.
-    "tcp_slow_start_after_idle": "0",
-    # The probe's connection must leave nothing behind for that of the frames.
-    "tcp_no_metrics_save": "1",
-    # Room for 200 Mbit/s over 300 ms of round trip, with a queue of the same length.
-    "tcp_rmem": "4096 131072 33554432",
-    "tcp_wmem": "4096 131072 33554432",
-}
+
+def for_link(profile: LinkProfile, trace: Trace | None) -> dict[str, str]:
+    """Settings for both hosts of a link.
+
+    A receiver's buffer is twice the window that it offers. The window is the bandwidth-delay
+    product and most of the queue: one connection fills the link, and never overflows the queue,
+    whose losses would cost it a third of its window in the middle of a frame.
+    """
+    rates = [profile.up.rate_bps, profile.down.rate_bps]
+    for step in trace.steps if trace is not None else ():
+        rates += [step.up.rate_bps, step.down.rate_bps]
+    known = [rate for rate in rates if rate]
+    size = _UNBOUND_BYTES
+    if known and None not in rates[:2]:
+        rate_bps = max(known)
+        queue_bytes = PACKET_BYTES * min(
+            waiting_packets(rate_bps, direction.queue_ns, profile.rtt_ns)
+            for direction in (profile.up, profile.down)
+        )
+        window = rate_bps / 8 * profile.rtt_ns / 1e9 + _SHARE_OF_QUEUE * queue_bytes
+        size = min(max(int(2 * window), _LEAST_BYTES), _LARGEST_BYTES)
+    return {
+        # A frame after a pause must find the window that the frame before it had opened.
+        "tcp_slow_start_after_idle": "0",
+        # The probe's connection must leave nothing behind for that of the frames.
+        "tcp_no_metrics_save": "1",
+        "tcp_rmem": f"4096 {min(131_072, size)} {size}",
+        "tcp_wmem": f"4096 131072 {max(2 * size, 4 << 20)}",
+    }
 
 
 def apply(settings: dict[str, str]) -> dict[str, str]:

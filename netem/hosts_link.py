@@ -33,15 +33,9 @@ class HostsLink:
         """What it was asked to be."""
         command = ["hosts", "--profile-json", msgspec.json.encode(profile).decode()]
         command += ["--seed", str(seed)]
-        if trace is not None:
-            file = log.with_name("trace.json")
-            file.write_bytes(msgspec.json.encode(trace))
-            command += ["--trace-json", str(file)]
-        self._child = LinkProcess(command, log, start)
+        self._child = LinkProcess(command, log, start, trace)
         self.process = self._child.process
         ready = self._child.ready
-        self.priority: str = ready["priority"]
-        """How the operating system schedules what replays a trace and answers the probe."""
         self.settings: dict[str, str] = ready["settings"]
         """TCP settings of both hosts, offloads, queues."""
         self.edge_host: str = ready["edge_address"]

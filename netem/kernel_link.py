@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import msgspec
 
@@ -13,12 +12,19 @@ from netem.interface import Queueing
 from netem.namespace import Namespace
 from netem.replayer import Replayer
 from netem.shaping import Asked, Shaping, show
-from splitbed.link import Direction, LinkCounters, LinkFacts, LinkKind, LinkProfile, Replay, Trace
+from splitbed.link import (
+    Direction,
+    LinkCounters,
+    LinkFacts,
+    LinkKind,
+    LinkProfile,
+    Replay,
+    Trace,
+    Way,
+)
 
 Place = Callable[[], AbstractContextManager[None]]
 """Enters the network namespace of an end."""
-
-Way = Literal["up", "down"]
 
 
 class End(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
@@ -10,6 +11,7 @@ from typing import IO, Any
 import msgspec
 
 from splitbed.errors import LinkError
+from splitbed.link import Trace
 
 Starter = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
 """Starts a Python module with arguments as a child that ends with us; stderr goes to the file."""
@@ -20,16 +22,23 @@ _PATIENCE_S = 5
 class LinkProcess:
     """`python -m netem COMMAND`. Raises LinkError with its last words where it does not start."""
 
-    def __init__(self, command: list[str], log: Path, start: Starter) -> None:
+    def __init__(
+        self, command: list[str], log: Path, start: Starter, trace: Trace | None = None
+    ) -> None:
         self._log = log
-        with log.open("ab") as errors:
+        with tempfile.TemporaryDirectory() as folder, log.open("ab") as errors:
+            if trace is not None:
+                # Linux takes no argument of more than 128 kB.
+                file = Path(folder, "trace.json")
+                file.write_bytes(msgspec.json.encode(trace))
+                command = [*command, "--trace-json", str(file)]
             self.process = start(["-m", "netem", *command], errors)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+            assert self.process.stdout is not None
+            line = self.process.stdout.readline()
         if not line:
             self.close()
             words = self._last_line().removeprefix("netem: ")
-            raise LinkError(f"the link ({command[0]}) did not start: {words}")
+            raise LinkError(f"the {command[0]} did not start: {words}")
         self.ready: dict[str, Any] = msgspec.json.decode(line)
         """Its ready line."""
 

@@ -11,13 +11,22 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from netem.answering import LARGEST_BYTES, MAGIC, NUMBER, REQUEST, drain, pour, receive
+from netem import transfer
+from netem.allotment import DatagramSize, allotted_s, loss_plan, quiet_ns, rate_plan
+from netem.answering import MAGIC, NUMBER, REQUEST, hurry, receive
+from netem.datagram_client import Exchange, exchange, largest_payload
+from netem.datagrams import DatagramPlan
+from netem.transfer import Transfer, TransferPlan, planned
 from splitbed.address import written
-from splitbed.certificate import LinkMeasurement
+from splitbed.certificate import DatagramMeasurement, LinkMeasurement
 from splitbed.errors import LinkError
-from splitbed.link import Direction, LinkCounters, LinkFacts, LinkProfile, Replay
+from splitbed.link import Direction, LinkCounters, LinkFacts, LinkProfile, Replay, Way
 
+_CONNECT_S: Final = 4.0
+_CONNECT_TRIES: Final = 4
 _TIMEOUT_S: Final = 60.0
+_TRIES: Final = 3
+_HELD_UP_NS: Final = 10_000_000
 _LONGEST_ANSWER_BYTES: Final = 1 << 20
 _T = TypeVar("_T")
 
@@ -26,11 +35,12 @@ class ProbeClient:
     """One connection to a responder. Raises LinkError when nobody sensible answers."""
 
     def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
         self._where = f"{address[0]}:{address[1]}"
         try:
-            self._sock = socket.create_connection(address, timeout=10)
+            self._sock = _connected(address)
             self._sock.settimeout(_TIMEOUT_S)
-            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            hurry(self._sock)
             self._sock.sendall(MAGIC)
         except OSError as error:
             raise LinkError(
@@ -57,21 +67,43 @@ class ProbeClient:
             found.append(time.perf_counter_ns() - start_ns)
         return found
 
-    def upload_bps(self, size: int) -> float:
-        """Payload bits per second of `size` bytes sent, timed at the receiver."""
-        with self._named():
-            self._sock.sendall(REQUEST.pack(b"U", size))
-            pour(self._sock, size)
-        timed_bytes = NUMBER.unpack(self._take(NUMBER.size))[0]
-        timed_ns = NUMBER.unpack(self._take(NUMBER.size))[0]
-        return float(timed_bytes * 8e9 / max(1, timed_ns))
+    def upload(self, plan: TransferPlan) -> Transfer:
+        """Send over a connection of its own, timed by the other end."""
+        with ProbeClient(self._address) as client:
+            client._ask(b"U", plan)
+            with client._named():
+                transfer.pour(client._sock, plan)
+            return client._decoded(client._answer(), Transfer)
 
-    def download_bps(self, size: int) -> float:
-        """Payload bits per second of `size` bytes received."""
+    def download(self, plan: TransferPlan) -> Transfer:
+        """Receive over a connection of its own."""
+        with ProbeClient(self._address) as client:
+            client._ask(b"D", plan)
+            with client._named():
+                return transfer.drain(client._sock, plan)
+
+    def windows(self) -> tuple[int, int]:
+        """Payload that TCP can have under way, up and down, for both hosts' buffers; 0: unknown."""
+        self._give(REQUEST.pack(b"B", 0))
+        their_receive, their_send = (NUMBER.unpack(self._take(NUMBER.size))[0] for _ in range(2))
+        our_receive, our_send = transfer.largest_buffers()
+        return (
+            transfer.window_bytes(our_send, their_receive),
+            transfer.window_bytes(their_send, our_receive),
+        )
+
+    def datagrams(self, plan: DatagramPlan) -> Exchange | str:
+        """One exchange of datagrams; why there can be none, as a clause, if so."""
+        self._ask(b"S", plan)
         with self._named():
-            self._sock.sendall(REQUEST.pack(b"D", size))
-            timed_bytes, timed_ns = drain(self._sock, size)
-        return timed_bytes * 8e9 / max(1, timed_ns)
+            try:
+                return exchange(self._sock, plan, self._answer)
+            except (msgspec.MsgspecError, ValueError) as error:
+                raise LinkError(self._strange(error)) from error
+
+    def largest_payload(self) -> tuple[int, int]:
+        """Bytes of a datagram that fills a packet on this path, and of that packet."""
+        return largest_payload(self._sock)
 
     def counters(self) -> LinkCounters:
         """What the relay forwarded so far."""
@@ -90,6 +122,10 @@ class ProbeClient:
         answer = self._answer()
         return self._decoded(answer, Replay) if answer else None
 
+    def _ask(self, kind: bytes, plan: msgspec.Struct) -> None:
+        text = msgspec.json.encode(plan)
+        self._give(REQUEST.pack(kind, len(text)) + text)
+
     def _answer(self) -> bytes:
         size: int = NUMBER.unpack(self._take(NUMBER.size))[0]
         if size > _LONGEST_ANSWER_BYTES:
@@ -100,9 +136,10 @@ class ProbeClient:
         try:
             return msgspec.json.decode(answer, type=kind)
         except msgspec.MsgspecError as error:
-            raise LinkError(
-                f"the probe at {self._where} answers in another version's words: {error}"
-            ) from error
+            raise LinkError(self._strange(error)) from error
+
+    def _strange(self, error: Exception) -> str:
+        return f"the probe at {self._where} answers in another version's words: {error}"
 
     def _give(self, data: bytes) -> None:
         with self._named():
@@ -120,39 +157,102 @@ class ProbeClient:
             raise LinkError(f"the probe at {self._where} went away: {error}") from error
 
 
-def measure(address: tuple[str, int], profile: LinkProfile, seconds: float) -> LinkMeasurement:
-    """Measure round trip and goodput of both directions, in about `seconds` altogether."""
+def _connected(address: tuple[str, int]) -> socket.socket:
+    """A connection; on a lossy link the first attempts may be lost."""
+    for _ in range(_CONNECT_TRIES - 1):
+        with contextlib.suppress(TimeoutError):
+            return socket.create_connection(address, timeout=_CONNECT_S)
+    return socket.create_connection(address, timeout=_CONNECT_S)
+
+
+def measure(
+    address: tuple[str, int],
+    profile: LinkProfile,
+    seconds: float,
+    say: Callable[[str], object] = lambda _: None,
+) -> LinkMeasurement:
+    """Measure a link in about `seconds` altogether; `say` hears what comes next.
+
+    Long paths take longer: TCP needs some ten round trips to come up to speed, each way.
+    """
     start = time.perf_counter()
     with ProbeClient(address) as client:
-        round_trips = client.round_trips(200, seconds / 3)
-        up_bps, up_bytes = _goodput(client.upload_bps, profile.up, seconds / 3)
-        down_bps, down_bytes = _goodput(client.download_bps, profile.down, seconds / 3)
+        facts = client.facts()
+        time_s = allotted_s(profile, facts.kind, seconds)
+        say("round trips")
+        trips = client.round_trips(200, time_s["trips"])
+        trip_ns = sorted(trips)[len(trips) // 2]
+        moved = []
+        for way, direction, move in (
+            ("up", profile.up, client.upload),
+            ("down", profile.down, client.download),
+        ):
+            say(f"goodput {way} by TCP")
+            is_lossy, took_s = bool(direction.packet_effects), time_s[f"transfer {way}"]
+            moved.append(move(planned(direction.payload_bps, trip_ns, took_s, is_lossy)))
+        windows = client.windows() if "loss up" in time_s else (0, 0)
+        size = DatagramSize(*client.largest_payload(), quiet_ns(trip_ns))
+        up = _counted(client, "up", profile.up, moved[0].bps, size, time_s, say)
+        down: DatagramMeasurement | str = up
+        if not isinstance(up, str):
+            down = _counted(client, "down", profile.down, moved[1].bps, size, time_s, say)
     return LinkMeasurement(
-        rtt_ns=tuple(round_trips),
-        up_goodput_bps=up_bps,
-        down_goodput_bps=down_bps,
-        up_probe_bytes=up_bytes,
-        down_probe_bytes=down_bytes,
+        rtt_ns=tuple(trips),
+        up_goodput_bps=moved[0].bps,
+        down_goodput_bps=moved[1].bps,
+        up_probe_bytes=moved[0].received_bytes,
+        down_probe_bytes=moved[1].received_bytes,
         seconds=time.perf_counter() - start,
         at=written(*address),
         taken_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+        facts=facts,
+        up_datagrams=None if isinstance(up, str) else up,
+        down_datagrams=None if isinstance(down, str) else down,
+        without_datagrams=next((why for why in (up, down) if isinstance(why, str)), ""),
+        up_window_bytes=windows[0],
+        down_window_bytes=windows[1],
     )
 
 
-def _goodput(
-    transfer: Callable[[int], float], direction: Direction, seconds: float
-) -> tuple[float, int]:
-    """Bits per second of the longest transfer, and its bytes.
-
-    Where the rate is not known beforehand, transfers grow until one takes a third of the time.
-    """
-    bps = direction.payload_bps
-    size = 128 * 1024 if bps is None else int(max(bps / 8 * seconds, 32 * 1024))
-    while True:
-        size = min(size, LARGEST_BYTES)
-        start = time.perf_counter()
-        found_bps = transfer(size)
-        took = time.perf_counter() - start
-        if bps is not None or took >= seconds / 3 or size == LARGEST_BYTES:
-            return found_bps, size
-        size = int(size * min(8.0, 0.6 * seconds / took))
+def _counted(
+    client: ProbeClient,
+    way: Way,
+    direction: Direction,
+    goodput_bps: float,
+    size: DatagramSize,
+    time_s: dict[str, float],
+    say: Callable[[str], object],
+) -> DatagramMeasurement | str:
+    """Loss in one direction, and the rate where it is asked for; why not, if it cannot be had."""
+    if f"loss {way}" not in time_s:
+        return "a relay carries no datagrams"
+    say(f"loss {way} by UDP")
+    plan = loss_plan(way, direction, goodput_bps, size, time_s[f"loss {way}"])
+    slow = client.datagrams(plan)
+    if isinstance(slow, str):
+        return slow
+    fast: Exchange | None = None
+    if f"rate {way}" in time_s:
+        say(f"rate {way} by UDP")
+        plan = rate_plan(way, direction, size, time_s[f"rate {way}"])
+        for _ in range(_TRIES):
+            found = client.datagrams(plan)
+            if isinstance(found, str):
+                return found
+            # A sender that is held up lets the queue run empty, which makes a link seem slower
+            # than it is, never faster.
+            if fast is None or found.arrived.bps(1) > fast.arrived.bps(1):
+                fast = found
+            if found.sent.held_up_ns < _HELD_UP_NS:
+                break
+    bits = 8 * size.packet_bytes
+    return DatagramMeasurement(
+        sent=slow.sent.count,
+        arrived=slow.arrived.distinct,
+        duplicated=slow.arrived.duplicated,
+        reordered=slow.arrived.reordered,
+        offered_bps=slow.sent.bps(bits),
+        overflowed=slow.arrived.overflowed,
+        rate_bps=None if fast is None else fast.arrived.bps(bits),
+        rate_offered_bps=None if fast is None else fast.sent.bps(bits),
+    )

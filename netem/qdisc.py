@@ -79,21 +79,32 @@ def queue_packets(direction: Direction, rtt_ns: int) -> int:
     packet_bits = 8 * PACKET_BYTES
     rate_bps = direction.rate_bps or _ASSUMED_BPS
     travelling = rate_bps * (direction.delay_ns + 3 * direction.jitter_ns) / 1e9 / packet_bits
-    if direction.queue_ns is None:
-        waiting = max(_LEAST_WAITING, rate_bps * rtt_ns / 1e9 / packet_bits)
-    else:
-        waiting = max(1.0, rate_bps * direction.queue_ns / 1e9 / packet_bits)
+    waiting = waiting_packets(rate_bps, direction.queue_ns, rtt_ns)
     return min(math.ceil(travelling + waiting), _LARGEST_LIMIT)
 
 
-def burst_bytes(rate_bps: int, mtu_bytes: int) -> int:
-    """Size of the token bucket: a millisecond of the rate, two packets with headers at least.
+def waiting_packets(rate_bps: int, queue_ns: int | None, rtt_ns: int) -> float:
+    """The part of `queue_packets` that waits for the rate."""
+    if queue_ns is not None:
+        return max(1.0, rate_bps * queue_ns / 1e9 / 8 / PACKET_BYTES)
+    return max(_LEAST_WAITING, rate_bps * rtt_ns / 1e9 / 8 / PACKET_BYTES)
 
-    A timer that fires late by less than that (by less than a packet's time, at a low rate) loses no
-    capacity.
+
+def burst_bytes(rate_bps: int, mtu_bytes: int) -> int:
+    """Size of the token bucket: one packet with its header, and a millisecond of the rate.
+
+    A timer that fires late by less than that loses no capacity.
     """
-    burst = max(2 * (mtu_bytes + ETHERNET_BYTES), int(rate_bps / 8 * _BURST_NS / 1e9))
+    burst = mtu_bytes + ETHERNET_BYTES + int(rate_bps / 8 * _BURST_NS / 1e9)
     return min(burst, _LARGEST_BURST)
+
+
+def granted_bits(rate_bps: int) -> float:
+    """What a change to this rate lets through at once, where packets wait.
+
+    The kernel fills the bucket whenever it is changed; half a packet was in it, on average.
+    """
+    return 8 * (burst_bytes(rate_bps, PACKET_BYTES) - PACKET_BYTES / 2)
 
 
 class Queue:
@@ -103,8 +114,9 @@ class Queue:
         self, control: TrafficControl, port: Port, seed: int = 0, is_new: bool = True
     ) -> None:
         self._control, self._port, self._seed = control, port, seed
-        self._slower_bps = _UNLIMITED_BPS if is_new else 0
-        """The rate before the next change, at most."""
+        self._rate_bps = _UNLIMITED_BPS if is_new else 0
+        """What the bucket has now; 0: not known."""
+        self._is_there = False
 
     def put(self, direction: Direction, limit: int) -> None:
         """Install the direction, or change it there without losing what is queued.
@@ -123,15 +135,18 @@ class Queue:
         """Change the rate alone. None is no limit, zero as one byte a second."""
         port = self._port
         rate = _UNLIMITED_BPS if rate_bps is None else max(rate_bps, _LEAST_BPS)
+        if port.cuts:
+            rate = rate * (PACKET_BYTES + port.header_bytes) // PACKET_BYTES
+        if rate == self._rate_bps and self._is_there:
+            return  # a change would fill the bucket
         parent, sizes = ROOT, qdisc_options.size_table(-port.header_bytes)
         if port.cuts:
             parent, sizes = CUTTER | 1, b""
-            rate = rate * (PACKET_BYTES + port.header_bytes) // PACKET_BYTES
         options = qdisc_options.bucket(rate, burst_bytes(rate, port.mtu_bytes))
         self._control.replace(port.index, parent, BUCKET, "tbf", options, sizes)
-        if rate > self._slower_bps:
+        if rate > self._rate_bps:
             self._wake()
-        self._slower_bps = rate
+        self._rate_bps, self._is_there = rate, True
 
     def _wake(self) -> None:
         """Let the bucket look at its queue again: it sleeps until the old rate would let one pass.

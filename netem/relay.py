@@ -5,6 +5,9 @@ direction's `Shaper` says when bytes leave and arrive. It is an ideal pipe: noth
 is reordered, and TCP on either side of it sees a fast local network. Packet loss cannot be made
 this way and is refused.
 
+Given a trace, it replays it when the probe asks, or `replay` is called; before and after, the link
+is as its profile says.
+
 A connection that opens with the probe's magic is answered by the relay itself, behind the same two
 shapers, so the link is measured on the path of the frames and through the same port.
 """
@@ -12,34 +15,35 @@ shapers, so the link is measured on the path of the frames and through the same 
 from __future__ import annotations
 
 import contextlib
-import queue
 import socket
-import struct
 import sys
 import threading
 from typing import Final
 
 from netem.answering import MAGIC, respond
-from netem.shaper import HORIZON_NS, Shaper, sleep_until
+from netem.player import Player
+from netem.pump import pump
+from netem.shaper import Shaper
 from netem.users import Users, keep_alive
 from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
-from splitbed.link import LinkCounters, LinkFacts, LinkProfile, Replay
-
-_IN_FLIGHT_CHUNKS: Final = 4096
-"""Chunks of one connection that may be travelling; back-pressure for an unlimited rate."""
+from splitbed.link import LinkCounters, LinkFacts, LinkProfile, Replay, Trace
 
 _CONNECT_TIMEOUT_S: Final = 10.0
 _FIRST_BYTES_TIMEOUT_S: Final = 10.0
-
-_Item = tuple[int, bytes | None]
-"""When it arrives, and what: b"" where the sender ended, None where it was reset."""
 
 
 class Relay:
     """Listens on one address and forwards to another, through the two directions of a profile."""
 
-    def __init__(self, profile: LinkProfile, listen: str, target: str, seed: int = 0) -> None:
+    def __init__(
+        self,
+        profile: LinkProfile,
+        listen: str,
+        target: str,
+        seed: int = 0,
+        trace: Trace | None = None,
+    ) -> None:
         for word, direction in (("uplink", profile.up), ("downlink", profile.down)):
             for effect in direction.packet_effects:
                 raise LinkError(
@@ -50,12 +54,14 @@ class Relay:
         self.profile = profile
         self._target = host_and_port(target)
         self._up, self._down = Shaper(profile.up, seed), Shaper(profile.down, seed + 1)
-        self._users = Users()
+        self._users = Users(self.replay)
+        self._player = None if trace is None else Player(profile, trace, self._up, self._down)
         self._connections = 0
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._listener = _listen(host_and_port(listen), profile)
+        most_bps = self._player.peak_up_bps if self._player else profile.up.payload_bps
+        self._listener = _listen(host_and_port(listen), most_bps)
         self.address = written(*self._listener.getsockname()[:2])
         """Where it listens, with the real port."""
         self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
@@ -67,11 +73,12 @@ class Relay:
 
     def facts(self) -> LinkFacts:
         """A relay of its profile; frames go to the port that the probe asked."""
-        return LinkFacts("relay", self.profile)
+        trace = self._player.trace.name if self._player else ""
+        return LinkFacts("relay", self.profile, trace=trace)
 
     def replay(self, begin: bool) -> Replay | None:
-        """There is no trace."""
-        return None
+        """Begin the trace (anew), or end it; what came of the replay until now, if one was on."""
+        return self._player.replay(begin) if self._player else None
 
     def close(self) -> None:
         """Stop listening and end every connection."""
@@ -83,6 +90,8 @@ class Relay:
             for sock in self._open:
                 with contextlib.suppress(OSError):
                     sock.shutdown(socket.SHUT_RDWR)
+        self._up.close()
+        self._down.close()
 
     def _accept(self) -> None:
         while not self._closed.is_set():
@@ -138,79 +147,17 @@ class Relay:
             with self._lock:
                 self._connections += 1
         writers = [
-            self._pump(client, server, self._up, not is_probe),
-            self._pump(server, client, self._down, not is_probe),
+            pump(client, server, self._up, not is_probe),
+            pump(server, client, self._down, not is_probe),
         ]
         for writer in writers:
             writer.join()
 
-    def _pump(
-        self, source: socket.socket, sink: socket.socket, shaper: Shaper, counted: bool
-    ) -> threading.Thread:
-        travelling: queue.Queue[_Item] = queue.Queue(_IN_FLIGHT_CHUNKS)
-        reader = threading.Thread(
-            target=_read, args=(source, shaper, travelling, counted), daemon=True
-        )
-        writer = threading.Thread(target=_write, args=(sink, source, travelling), daemon=True)
-        reader.start()
-        writer.start()
-        return writer
 
-
-def _read(
-    source: socket.socket, shaper: Shaper, travelling: queue.Queue[_Item], counted: bool
-) -> None:
-    """Take bytes off the sender as fast as the wire takes them, no faster."""
-    while True:
-        data: bytes | None
-        try:
-            data = source.recv(shaper.chunk_bytes)
-        except OSError:
-            data = None
-        leaves_ns, arrives_ns = shaper.book(len(data or b""), counted)
-        travelling.put((arrives_ns, data))
-        if not data:
-            return
-        sleep_until(leaves_ns - HORIZON_NS)
-
-
-def _write(sink: socket.socket, source: socket.socket, travelling: queue.Queue[_Item]) -> None:
-    """Hand bytes to the receiver when they arrive; jitter never changes their order."""
-    while True:
-        arrives_ns, data = travelling.get()
-        sleep_until(arrives_ns)
-        if data is None:
-            # The sender was reset. A receiver must not take what came for all there was.
-            _abort(sink)
-            return
-        try:
-            if not data:
-                sink.shutdown(socket.SHUT_WR)
-                return
-            sink.sendall(data)
-        except OSError:
-            # The receiver is gone: let the sender know, and let its reader end.
-            _abort(source)
-            while data:
-                _, data = travelling.get()
-            return
-
-
-def _abort(sock: socket.socket) -> None:
-    """Make the close that follows a reset, and wake up whoever reads from this end.
-
-    A sender that waits for a full window notices nothing less than a reset.
-    """
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.shutdown(socket.SHUT_RD)
-
-
-def _listen(where: tuple[str, int], profile: LinkProfile) -> socket.socket:
+def _listen(where: tuple[str, int], payload_bps: float | None) -> socket.socket:
     family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    payload_bps = profile.up.payload_bps
     if payload_bps is not None:
         # Without a cap, the kernel's autotuning takes megabytes off the sender at once, which is
         # seconds of hidden queue at 1 Mbit/s. Below two of loopback's 64 kB segments TCP stalls.

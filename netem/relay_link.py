@@ -2,93 +2,73 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 import msgspec
 
+from netem.link_process import LinkProcess, Starter
 from netem.probe import ProbeClient, measure
 from splitbed.address import host_and_port
 from splitbed.certificate import LinkMeasurement
-from splitbed.errors import LinkError
-from splitbed.link import LinkCounters, LinkKind, LinkProfile, Replay
-
-Starter = Callable[[list[str], IO[bytes]], "subprocess.Popen[bytes]"]
-"""Starts a Python module with arguments as a child that ends with us; stderr goes to the file."""
+from splitbed.link import LinkCounters, LinkFacts, LinkKind, LinkProfile, Replay, Trace
 
 
 class ProcessLink:
-    """A link made by `python -m netem relay` (or, unshaped, `responder`) as a child process."""
+    """A link made by `python -m netem relay` (or, unshaped, `responder`) as a child process.
+
+    Given a trace, it is as its profile says until `replay` begins the trace, and after it ended it.
+    """
 
     def __init__(
-        self, profile: LinkProfile, edge_address: str, log: Path, start: Starter, seed: int = 0
+        self,
+        profile: LinkProfile,
+        edge_address: str,
+        log: Path,
+        start: Starter,
+        seed: int = 0,
+        trace: Trace | None = None,
     ) -> None:
-        self._profile = profile
-        if profile.is_shaped:
+        self.profile = profile
+        """What it was asked to be."""
+        self._has_relay = profile.is_shaped or trace is not None
+        if self._has_relay:
             command = ["relay", "--target", edge_address, "--seed", str(seed)]
             command += ["--profile-json", msgspec.json.encode(profile).decode()]
         else:
             command = ["responder"]
-        self._log = log
-        with log.open("ab") as errors:
-            self.process = start(["-m", "netem", *command, "--listen", "127.0.0.1:0"], errors)
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        if not line:
-            words = _last_line(log).removeprefix("netem: ")
-            raise LinkError(f"the {command[0]} did not start: {words}")
-        ready = msgspec.json.decode(line)
-        self._probe_address: str = ready["address"]
-        self.priority: str = ready["priority"]
+        self._child = LinkProcess([*command, "--listen", "127.0.0.1:0"], log, start, trace)
+        self.process = self._child.process
+        self._probe = host_and_port(self._child.ready["address"])
+        self.priority: str = self._child.ready["priority"]
         """How the operating system schedules the relay."""
-        self._address = ready["address"] if profile.is_shaped else edge_address
+        self.address: str = self._child.ready["address"] if self._has_relay else edge_address
+        """Where the device connects."""
 
     @property
     def kind(self) -> LinkKind:
         """`relay`, or `direct` where nothing is asked of the link."""
-        return "relay" if self._profile.is_shaped else "direct"
-
-    @property
-    def profile(self) -> LinkProfile:
-        """What it was asked to be."""
-        return self._profile
-
-    @property
-    def address(self) -> str:
-        """Where the device connects."""
-        return self._address
+        return "relay" if self._has_relay else "direct"
 
     def counters(self) -> LinkCounters:
         """What the relay forwarded; zeros where there is none."""
-        with ProbeClient(host_and_port(self._probe_address)) as client:
+        with ProbeClient(self._probe) as client:
             return client.counters()
+
+    def facts(self) -> LinkFacts:
+        """What it says of itself."""
+        with ProbeClient(self._probe) as client:
+            return client.facts()
+
+    def replay(self, begin: bool) -> Replay | None:
+        """Begin its trace (anew), or end it; what came of the replay until now, if one was on."""
+        with ProbeClient(self._probe) as client:
+            return client.replay(begin)
 
     def measure(self, seconds: float) -> LinkMeasurement:
         """Probe it through the port that frames use."""
-        if self.process.poll() is not None:
-            raise LinkError(f"the link's process ended on its own: {_last_line(self._log)}")
-        return measure(host_and_port(self._probe_address), self._profile, seconds)
-
-    def replay(self, begin: bool) -> Replay | None:
-        """Begin the relay's trace, or end it."""
-        with ProbeClient(host_and_port(self._probe_address)) as client:
-            return client.replay(begin)
+        self._child.must_run()
+        return measure(self._probe, self.profile, seconds)
 
     def close(self) -> None:
         """End the process."""
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else f"see {log}"
+        self._child.close()

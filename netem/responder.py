@@ -7,6 +7,7 @@ import socket
 import threading
 
 from netem.answering import Served, respond
+from netem.datagram_port import DatagramPort
 from netem.users import Users, keep_alive
 from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
@@ -33,7 +34,8 @@ class Responder:
     """Listens and answers every connection, on behalf of `link`."""
 
     def __init__(self, listen: str, link: Served | None = None) -> None:
-        self._link, self._users = link or BareLink(), Users()
+        self._link = link or BareLink()
+        self._users = Users(self._link.replay)
         where = host_and_port(listen)
         try:
             family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
@@ -42,6 +44,7 @@ class Responder:
             raise LinkError(f"the responder cannot listen on {listen}: {error.strerror}") from error
         self.address = written(*self._listener.getsockname()[:2])
         """Where it listens, with the real port."""
+        self._datagrams = DatagramPort(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, name="accept", daemon=True).start()
 
     def close(self) -> None:
@@ -56,8 +59,10 @@ class Responder:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            keep_alive(client)
+            with contextlib.suppress(OSError):  # it is gone again
+                keep_alive(client)
             threading.Thread(
-                target=respond, args=(client, self._link, self._users), daemon=True
+                target=respond,
+                args=(client, self._link, self._users, self._datagrams),
+                daemon=True,
             ).start()

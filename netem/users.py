@@ -16,7 +16,7 @@ A user that was given a measurement uses the link until it is idle again, is don
 link is measured when all its users are idle, by one of them, and all of them get what it found.
 Two rules keep a first run from waiting for strangers: for others that have joined and were never
 idle it waits `GATHERING_S` at most, and where somebody uses the link already, it begins with the
-last measurement that there is.
+last measurement that there is. The link's trace, if it has one, is replayed while somebody uses it.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from msgspec import Meta
 
 from netem.answering import NUMBER, REQUEST, receive
 from splitbed.certificate import LinkMeasurement
+from splitbed.errors import LinkError
+from splitbed.link import Replay
 
 MOST_USERS: Final = 64
 GATHERING_S: Final = 20.0
@@ -51,6 +53,8 @@ class Word(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     measurement: LinkMeasurement | None = None
     users: Annotated[int, Meta(ge=0)] = 0
     """Users of the link at once, at most, since this one was idle before; itself included."""
+    replay: Replay | None = None
+    """What came of the link's trace while this user and others used it."""
     code: Annotated[int, Meta(ge=0, le=255)] = 0
     """The largest exit code of those who are done."""
 
@@ -63,18 +67,21 @@ class _User:
         self.was_idle = False
         self.idle_s = 0.0
         """When it became idle."""
-        self.given: LinkMeasurement | None = None
         self.met = 0
         """Users at once, at most, while it used the link."""
-        self.met_before = 0
+        self.told = Word("measured")
+        """With the measurement, when there is one."""
         self.code = 0
         self.over: int | None = None
 
 
 class Users:
-    """The users of one link, each on a thread of its own."""
+    """The users of one link, each on a thread of its own; `replay` begins and ends its trace."""
 
-    def __init__(self) -> None:
+    def __init__(self, replay: Callable[[bool], Replay | None]) -> None:
+        self._replay = replay
+        self._is_replaying = True  # as far as is known
+        self._replayed: Replay | None = None
         self._joined: list[_User] = []
         self._measuring: _User | None = None
         self._last: LinkMeasurement | None = None
@@ -99,8 +106,8 @@ class Users:
         kind, number = REQUEST.unpack(receive(sock, REQUEST.size))
         if kind == b"I" and number <= LONGEST_MEASUREMENT_MS:
             with self._change:
-                user.state, user.idle_s, user.given = "idle", time.monotonic(), None
-                self._change.notify_all()
+                user.state, user.idle_s = "idle", time.monotonic()
+                self._rest()
             if self._awaited(user, sock, self._turn).say == "measured":
                 return True
             # Whoever was chosen holds all others up, and only so long.
@@ -139,8 +146,8 @@ class Users:
 
     def _turn(self, user: _User) -> Word:
         """What an idle user may do now."""
-        if user.given is not None:
-            return Word("measured", measurement=user.given, users=user.met_before)
+        if user.state == "using":
+            return user.told
         others = [other for other in self._joined if other is not user]
         using = sum(other.state == "using" for other in others)
         first = not user.was_idle
@@ -171,19 +178,32 @@ class Users:
                     self._give(user, found)
 
     def _give(self, user: _User, found: LinkMeasurement) -> None:
-        user.state, user.was_idle, user.given = "using", True, found
-        user.met_before, user.met = user.met, 0
+        replay = self._replayed if user.was_idle else None
+        user.told = Word("measured", measurement=found, users=user.met, replay=replay)
+        user.state, user.was_idle, user.met = "using", True, 0
         using = [one for one in self._joined if one.state == "using"]
         for one in using:
             one.met = max(one.met, len(using))
+        if not self._is_replaying:
+            self._is_replaying = True
+            with contextlib.suppress(LinkError):
+                self._replay(True)
+        self._change.notify_all()
+
+    def _rest(self) -> None:
+        """End the trace where nobody uses the link any more."""
+        if self._is_replaying and all(user.state != "using" for user in self._joined):
+            self._is_replaying, self._replayed = False, None
+            with contextlib.suppress(LinkError):
+                self._replayed = self._replay(False)
         self._change.notify_all()
 
     def _end_together(self) -> None:
+        self._rest()
         if all(user.state == "done" for user in self._joined):
             code = max((user.code for user in self._joined), default=0)
             for user in self._joined:
                 user.over = code
-        self._change.notify_all()
 
     def _join(self) -> _User | None:
         with self._change:

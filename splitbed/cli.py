@@ -46,6 +46,7 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "netem.commands.certify:certify",
         "measure a link and compare it with a profile",
     ),
+    "link trace": ("experiments.commands.link_trace:main", "what a link that changes is like"),
     "link profiles": ("netem.commands.profiles:list_profiles", "the link profiles"),
 }
 

@@ -27,9 +27,9 @@ from splitbed.errors import UsageError
 T = TypeVar("T", bound=msgspec.Struct)
 
 TABLES: Final = (
-    *("edge", "device", "relay", "responder", "certify", "profiles", "hosts"),
+    *("edge", "device", "relay", "responder", "certify", "profiles", "hosts", "trace"),
     *("serve", "apply", "change", "show", "clear", "check"),
-    *("run", "demo", "report", "calibrate"),
+    *("run", "demo", "report", "calibrate", "network_sweep"),
     *("inspect", "cuts", "cut", "verify", "zoo", "published"),
 )
 """The tables that one configuration file may hold."""

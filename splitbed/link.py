@@ -23,6 +23,9 @@ PAYLOAD_SHARE: Final = 1448 / 1500
 LinkKind = Literal["direct", "relay", "kernel"]
 """`direct`: nothing shapes; `relay`: the user-space relay, an ideal pipe; `kernel`: netem."""
 
+Way = Literal["up", "down"]
+"""`up`: from the device to the edge."""
+
 
 class BurstLoss(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Loss in bursts: the Gilbert-Elliott model, a good and a bad state, stepped once a packet.
@@ -125,6 +128,10 @@ class LinkProfile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def is_shaped(self) -> bool:
         """Whether anything at all is asked of the link."""
         return self.up.is_shaped or self.down.is_shaped
+
+    def direction(self, way: Way) -> Direction:
+        """One of the two."""
+        return self.up if way == "up" else self.down
 
     @property
     def rtt_ns(self) -> int:

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("splitbed", "device_node", "edge_node", "netem", "experiments")
 
 # Inside `splitbed`, by module or sub-package: what each may import of the house. Strictly downward.
-BASE = {"errors", "address", "tensor", "link", "certificate", "session", "runnable"}
+BASE = {"errors", "address", "tensor", "link", "chance", "certificate", "session", "runnable"}
 MIDDLE = {
     *("record", "config", "codec", "task", "engine", "clock", "resources"),
     *("host", "progress", "process", "run_folder"),
@@ -24,7 +24,8 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "address": {"errors"},
     "tensor": {"errors"},
     "link": {"errors"},
-    "certificate": {"errors", "link"},
+    "chance": {"link"},
+    "certificate": {"errors", "link", "chance"},
     "runnable": {"tensor"},
     "session": {"errors", "tensor", "link"},
     "process": {"errors"},
@@ -46,7 +47,7 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
 }
 # What the rooms beside `splitbed` may import of it; None: all of it but the command line.
 ALLOWED_FROM_ROOMS: dict[str, set[str] | None] = {
-    "netem": {"errors", "address", "link", "certificate", "config", "process"},
+    "netem": {"errors", "address", "link", "chance", "certificate", "config", "process"},
     "device_node": BASE | MIDDLE | {"wire", "transport"},
     "edge_node": None,
     "experiments": None,

@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
         settings = TestbedOptions(
             profile=profile,
             # What needs no privileges, so that the demo is the same everywhere.
-            kind=choose("relay", profile, traced=False).kind,
+            kind=choose("relay", profile).kind,
             models=model.canonical.source.path,
             out=out,
             remote=None,

@@ -25,6 +25,7 @@ from experiments.table import print_run
 from experiments.testbed import Testbed, TestbedOptions
 from netem.backend import choose
 from netem.profiles import describe, find_profile
+from netem.traces import find_trace
 from splitbed import codec, config, process
 from splitbed.errors import (
     LinkError,
@@ -44,6 +45,11 @@ def main(argv: Sequence[str]) -> int:
     options = config.from_command_line(RunOptions, argv, command="splitbed run", table="run")
     quiet = Console(stderr=True, quiet=options.json, highlight=False)
     profile = find_profile(options.link)
+    if options.edge and options.trace:
+        raise UsageError(
+            "--trace is for a link that is made here: give the trace to the link before that edge "
+            "(`splitbed link serve --trace`), and the run begins it"
+        )
     codec.parse(options.codec)
     if not options.edge:
         if options.together:
@@ -60,7 +66,8 @@ def main(argv: Sequence[str]) -> int:
 def _run(
     options: RunOptions, profile: LinkProfile, remote: RemoteLink | None, quiet: Console
 ) -> int:
-    choice = choose(options.backend, profile, traced=False) if remote is None else None
+    trace = find_trace(options.trace, profile) if options.trace else None
+    choice = choose(options.backend, profile, trace) if remote is None else None
     with tempfile.TemporaryDirectory(prefix="splitbed-") as name:
         scratch, path = Path(name), model_file(options.model)
         model = prepare_model(path)
@@ -86,6 +93,7 @@ def _run(
             sample_s=options.sample_s,
             seed=options.seed,
             message_mib=options.message_mib,
+            trace=trace,
         )
         with stop_on_signals() as stop:
             if remote is not None:

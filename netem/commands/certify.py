@@ -10,13 +10,14 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from netem.probe import measure
-from netem.profiles import describe, find_profile
+from netem.commands.certificate_page import page
+from netem.probe import ProbeClient, measure
+from netem.profiles import find_profile
 from splitbed import config
 from splitbed.address import host_and_port
 from splitbed.certificate import LinkCertificate, LinkMeasurement
 from splitbed.errors import UsageError
-from splitbed.link import LinkKind, LinkProfile
+from splitbed.link import LinkProfile
 
 
 class CertifyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,7 +28,10 @@ class CertifyOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     at: Annotated[str, config.POSITIONAL, Meta(description="the relay's or responder's host:port")]
-    profile: Annotated[str, Meta(description="what it should be, by name or written out")] = "none"
+    profile: Annotated[
+        str,
+        Meta(description="what it should be, by name or written out; if not given, what it says"),
+    ] = ""
     seconds: Annotated[float, Meta(description="time to take, about", gt=0)] = 6.0
     save: Annotated[Path | None, Meta(description="keep a certificate in this file")] = None
     json: Annotated[bool, Meta(description="print the measurement as JSON")] = False
@@ -38,27 +42,33 @@ def certify(argv: Sequence[str]) -> int:
     options = config.from_command_line(
         CertifyOptions, argv, command="splitbed link certify", table="certify"
     )
-    profile = find_profile(options.profile)
-    if not options.json:
-        sys.stderr.write(f"measuring {options.at} for about {options.seconds:g} s ...\n")
-    found = measure(host_and_port(options.at), profile, options.seconds)
+
+    def say(what: str) -> None:
+        if not options.json:
+            sys.stderr.write(f"measuring {options.at}: {what} ...\n")
+
+    where = host_and_port(options.at)
+    if options.profile:
+        profile = find_profile(options.profile)
+    else:
+        with ProbeClient(where) as client:
+            profile = client.facts().profile
+    found = measure(where, profile, options.seconds, say)
     misses = found.misses(profile)
     if options.save is not None:
         _save(options.save, profile, found)
     if options.json:
-        sys.stdout.write(
-            msgspec.json.encode({"measured": found, "profile": profile, "misses": misses}).decode()
-            + "\n"
-        )
+        text = {"measured": found, "profile": profile, "misses": misses}
+        sys.stdout.write(msgspec.json.encode(text).decode() + "\n")
     else:
-        sys.stdout.write(_page(profile, found, misses))
+        sys.stdout.write(page(profile, found, misses))
     return 4 if misses else 0
 
 
 def _save(path: Path, profile: LinkProfile, found: LinkMeasurement) -> None:
     """The certificate's `before` into a new file, or its `after` into one that lacks it."""
-    kind: LinkKind = "relay" if profile.is_shaped else "direct"
-    certificate = LinkCertificate(kind, profile, found)
+    assert found.facts is not None
+    certificate = LinkCertificate(found.facts.kind, profile, found)
     try:
         if path.exists():
             kept = msgspec.json.decode(path.read_bytes(), type=LinkCertificate)
@@ -74,21 +84,3 @@ def _save(path: Path, profile: LinkProfile, found: LinkMeasurement) -> None:
         raise UsageError(f"{path} is no certificate: {error}") from error
     except OSError as error:
         raise UsageError(f"cannot keep a certificate in {path}: {error.strerror}") from error
-
-
-def _page(profile: LinkProfile, found: LinkMeasurement, misses: list[str]) -> str:
-    def wanted(bps: float | None) -> str:
-        return "not asked" if bps is None else f"{bps / 1e6:.4g} Mbit/s"
-
-    rows = [
-        f"profile        {profile.name}: {describe(profile)}",
-        f"uplink         {found.up_goodput_bps / 1e6:.4g} Mbit/s of TCP payload "
-        f"(asked {wanted(profile.up.payload_bps)}, {found.up_probe_bytes} bytes)",
-        f"downlink       {found.down_goodput_bps / 1e6:.4g} Mbit/s "
-        f"(asked {wanted(profile.down.payload_bps)}, {found.down_probe_bytes} bytes)",
-        f"round trip     median {found.rtt_median_ns / 1e6:.3f} ms, p95 "
-        f"{found.rtt_p95_ns / 1e6:.3f} ms (asked {profile.rtt_ns / 1e6:g} ms, "
-        f"{len(found.rtt_ns)} samples)",
-        "verdict        " + ("outside tolerance: " + "; ".join(misses) if misses else "certified"),
-    ]
-    return "\n".join(rows) + "\n"

@@ -13,7 +13,6 @@ from netem import host_settings
 from netem import interface as interfaces
 from netem.kernel_link import KernelLink, two_hosts
 from netem.namespace import Namespace
-from netem.priority import raise_priority
 from netem.responder import Responder
 from splitbed import config, process
 from splitbed.errors import UsageError
@@ -50,12 +49,11 @@ def hosts(argv: Sequence[str]) -> int:
         raise UsageError(f"python -m netem hosts: {error}") from error
     process.end_with_parent()
     stop = process.stop_event()
-    priority = raise_priority()
     device, edge = Namespace(), Namespace()
     interfaces.join(device, edge, _WIRE, (DEVICE_ADDRESS, EDGE_ADDRESS), _PREFIX_BITS)
     for namespace in (device, edge):
         with namespace.entered():
-            settings = host_settings.apply(host_settings.SETTINGS)
+            settings = host_settings.apply(host_settings.for_link(profile, trace))
     link = KernelLink(
         two_hosts(device, edge, _WIRE), profile, trace, seed=options.seed, recorded=False
     )
@@ -67,7 +65,6 @@ def hosts(argv: Sequence[str]) -> int:
             device=device.path,
             edge=edge.path,
             edge_address=EDGE_ADDRESS,
-            priority=priority,
             settings=settings | link.facts().settings,
         )
         stop.wait()

@@ -16,8 +16,10 @@ from netem.priority import raise_priority
 from netem.profiles import WRITTEN_FORM, describe, find_profile
 from netem.relay import Relay
 from netem.responder import Responder
+from netem.traces import WRITTEN_TRACE, find_trace
 from splitbed import config, process
 from splitbed.address import host_and_port
+from splitbed.errors import UsageError
 from splitbed.link import LinkProfile
 
 
@@ -34,6 +36,10 @@ class ServeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     listen: Annotated[str, Meta(description="where the probe, and devices of a relay, connect")] = (
         "127.0.0.1:50052"
     )
+    trace: Annotated[
+        str, Meta(description=f"what it does while a run goes on: {WRITTEN_TRACE}")
+    ] = ""
+    begin: Annotated[bool, Meta(description="begin the trace at once, run or not")] = False
     backend: Annotated[
         Backend, Meta(description="auto: the kernel's netem where this process may use it")
     ] = "auto"
@@ -49,12 +55,17 @@ def serve(argv: Sequence[str]) -> int:
         ServeOptions, argv, command="splitbed link serve", table="serve"
     )
     profile = find_profile(options.profile)
-    choice = choose(options.backend, profile, traced=False, both=True)
+    trace = find_trace(options.trace, profile) if options.trace else None
+    if options.begin and trace is None:
+        raise UsageError("--begin needs a trace: say --trace TRACE")
+    choice = choose(options.backend, profile, trace, both=True)
     process.end_with_parent()
     stop = process.stop_event()
-    priority = raise_priority()
     if choice.kind == "relay":
-        relay = Relay(profile, options.listen, options.edge, options.seed)
+        priority = raise_priority()
+        relay = Relay(profile, options.listen, options.edge, options.seed, trace)
+        if options.begin:
+            relay.replay(True)
         _announce(relay.address, choice.kind, choice.why, profile, priority)
         stop.wait()
         relay.close()
@@ -63,12 +74,14 @@ def serve(argv: Sequence[str]) -> int:
     if choice.kind == "kernel":
         ends = (End(options.interface or interfaces.of_default_route(), "down", both=True),)
     port = host_and_port(options.edge)[1]
-    link = KernelLink(ends, profile, port=port, seed=options.seed)
+    link = KernelLink(ends, profile, trace, port, options.seed)
     try:
         for clause in link.stale:
             sys.stderr.write(f"a stale link was found and taken away: {clause}\n")
         responder = Responder(options.listen, link)
-        _announce(responder.address, choice.kind, choice.why, profile, priority)
+        if options.begin:
+            link.replay(True)
+        _announce(responder.address, choice.kind, choice.why, profile, "normal")
         stop.wait()
         responder.close()
     finally:

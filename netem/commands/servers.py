@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -12,9 +13,10 @@ from netem.priority import raise_priority
 from netem.profiles import WRITTEN_FORM, find_profile
 from netem.relay import Relay
 from netem.responder import Responder
+from netem.traces import WRITTEN_TRACE, find_trace
 from splitbed import config, process
 from splitbed.errors import UsageError
-from splitbed.link import LinkProfile
+from splitbed.link import LinkProfile, Trace
 
 
 class RelayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,6 +29,11 @@ class RelayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target: Annotated[str, Meta(description="the edge, host:port")]
     profile: Annotated[str, Meta(description=f"a profile's name, or {WRITTEN_FORM}")] = ""
     profile_json: Annotated[str, Meta(description="the profile as JSON (for splitbed itself)")] = ""
+    trace: Annotated[str, Meta(description=f"replay this when asked to: {WRITTEN_TRACE}")] = ""
+    trace_json: Annotated[
+        Path | None, Meta(description="the trace as a file of JSON (for splitbed itself)")
+    ] = None
+    begin: Annotated[bool, Meta(description="begin the trace at once, not when asked to")] = False
     listen: Annotated[str, Meta(description="where devices connect")] = "127.0.0.1:50052"
     seed: Annotated[int, Meta(description="seed of the jitter")] = 0
 
@@ -51,14 +58,28 @@ def relay(argv: Sequence[str]) -> int:
         profile = find_profile(options.profile)
     else:
         raise UsageError("python -m netem relay needs --profile; see --help")
+    trace = _trace(options, profile)
     process.end_with_parent()
     stop = process.stop_event()
     priority = raise_priority()
-    server = Relay(profile, options.listen, options.target, options.seed)
+    server = Relay(profile, options.listen, options.target, options.seed, trace)
+    if options.begin:
+        server.replay(True)
     process.announce(address=server.address, profile=profile.name, priority=priority)
     stop.wait()
     server.close()
     return 0
+
+
+def _trace(options: RelayOptions, profile: LinkProfile) -> Trace | None:
+    if options.trace_json is None:
+        if options.begin and not options.trace:
+            raise UsageError("--begin needs a trace: say --trace TRACE")
+        return find_trace(options.trace, profile) if options.trace else None
+    try:
+        return msgspec.json.decode(options.trace_json.read_bytes(), type=Trace)
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"--trace-json {options.trace_json}: {error}") from error
 
 
 def responder(argv: Sequence[str]) -> int:

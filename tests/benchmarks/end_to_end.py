@@ -101,7 +101,7 @@ def main() -> int:
             plan = plan_run(prepare_model(path), run, pictures, folder, Console(quiet=True))
             settings = TestbedOptions(
                 profile=profile,
-                kind=choose(options.backend, profile, traced=False).kind,
+                kind=choose(options.backend, profile).kind,
                 models=path,
                 out=run.out,
                 remote=None,

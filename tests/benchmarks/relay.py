@@ -23,6 +23,7 @@ from experiments.children import start_module
 from netem.probe import ProbeClient, measure
 from netem.profiles import find_profile
 from netem.relay_link import ProcessLink
+from netem.transfer import TransferPlan
 from splitbed.address import host_and_port
 
 RATES = ("1mbit", "10mbit", "50mbit", "200mbit", "1gbit")
@@ -65,7 +66,7 @@ def shared(seconds: float, folder: Path, connections: int = 4) -> dict[str, floa
     profile = find_profile("rate=50mbit,delay=5ms")
     link = link_for("rate=50mbit,delay=5ms", folder)
     wanted = profile.up.payload_bps or 1
-    size = int(wanted / 8 * seconds / connections)
+    plan = TransferPlan(int(seconds * 1e9), 100_000_000, 1 << 40)
     rates = [0.0] * connections
     start = threading.Barrier(connections)
 
@@ -73,7 +74,7 @@ def shared(seconds: float, folder: Path, connections: int = 4) -> dict[str, floa
         with ProbeClient(host_and_port(link.address)) as client:
             client.round_trips(3, 1)
             start.wait()
-            rates[index] = client.upload_bps(size)
+            rates[index] = client.upload(plan).bps
 
     threads = [threading.Thread(target=upload, args=(i,)) for i in range(connections)]
     began = time.perf_counter()

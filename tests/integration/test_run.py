@@ -26,7 +26,7 @@ from tests.integration.nodes import (
     wait_for_rows,
 )
 
-QUICK = ("--certify-s", "0.6", "--warmup", "2")
+QUICK = ("--certify-s", "0.6", "--warmup", "2", "--backend", "relay")
 
 
 def run_json(*arguments: object) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from netem import interface as interfaces
 from netem.detection import kernel_lacks
 from netem.namespace import Namespace
 
-LACKS = kernel_lacks(both=True)
+LACKS = kernel_lacks(both=True).partition(":")[0]
 WIRE = "wire"
 DEVICE, EDGE = "10.9.8.1", "10.9.8.2"
 

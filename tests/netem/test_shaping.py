@@ -18,6 +18,7 @@ from netem.namespace import Namespace
 from netem.probe import ProbeClient
 from netem.responder import Responder
 from netem.shaping import Asked, Shaping
+from netem.transfer import TransferPlan
 from splitbed.address import host_and_port
 from splitbed.link import BurstLoss, Direction
 from tests.netem.conftest import EDGE, WIRE
@@ -207,14 +208,14 @@ def test_what_somebody_else_put_there_is_left_alone(
     _, edge = hosts
     with edge.entered():
         subprocess.run(["tc", *stranger.split()], check=True)
-        before = interfaces.queueing(interfaces.find(WIRE))
+        before = [q.handle for q in interfaces.queueing(interfaces.find(WIRE))]
     code, _, words = run(edge, "apply", WIRE, "--profile", "lte", *both)
     assert (code, words.count("\n")) == (4, 1)
     assert f"{WIRE} is shaped already, by somebody else's" in words
     assert word in words
     assert run(edge, "clear")[0] == 0
     with edge.entered():
-        assert interfaces.queueing(interfaces.find(WIRE)) == before
+        assert [q.handle for q in interfaces.queueing(interfaces.find(WIRE))] == before
 
 
 def test_mistakes_are_told_in_one_sentence(hosts: Hosts) -> None:
@@ -279,7 +280,7 @@ def test_a_rate_raised_from_nothing_wakes_the_queue(hosts: Hosts) -> None:
 
             thread = threading.Thread(target=later)
             thread.start()
-            client.upload_bps(100_000)
+            client.upload(TransferPlan(10**9, 10**8, 100_000))
             thread.join()
             assert 0.4 < time.perf_counter() - start < 1.5
         held.close()

@@ -9,7 +9,7 @@ import pytest
 
 from experiments.prediction import predicted_link_ns
 from experiments.summary import summarise
-from splitbed.certificate import LinkCertificate, LinkMeasurement
+from splitbed.certificate import DatagramMeasurement, LinkCertificate, LinkMeasurement
 from splitbed.link import Direction, LinkProfile
 from splitbed.record import FrameRecord, RunManifest
 from splitbed.run_folder import RowWriter, RunFolder, write_manifest
@@ -38,6 +38,15 @@ def test_a_frame_alone_takes_its_bytes_and_the_round_trip() -> None:
     assert predicted_ms(row(0, 0, 100_000, 5_000)) == pytest.approx([130])
     assert predicted_ms(row(0, 0, 0, 0)) == pytest.approx([20])
     assert predicted_ms(row(0, 0, 0, 0, edge_ms=50)) == pytest.approx([20])
+
+
+def test_over_a_lossy_link_tcp_may_be_lucky() -> None:
+    """Its goodput is far below the rate; a frame that loses nothing is no sign of another way."""
+    found = DatagramMeasurement(100, 99, 0, 0, 1e6, rate_bps=8e6 * 1500 / 1448)
+    slow = msgspec.structs.replace(MEASURED, up_goodput_bps=1e5, up_datagrams=found)
+    rows = [row(0, 0, 100_000, 5_000)]
+    (predicted,) = predicted_link_ns(rows, LinkCertificate("kernel", PROFILE, slow, slow)).values()
+    assert predicted / MS == pytest.approx(130)
 
 
 def test_frames_in_flight_wait_for_those_before_them() -> None:

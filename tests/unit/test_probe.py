@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import msgspec
 import pytest
 
 from netem import probe
@@ -16,10 +17,11 @@ from netem.answering import MAGIC
 from netem.probe import ProbeClient, measure
 from netem.relay import Relay
 from netem.responder import Responder
+from netem.transfer import Transfer, TransferPlan
 from splitbed.address import host_and_port
 from splitbed.certificate import LinkMeasurement
 from splitbed.errors import LinkError
-from splitbed.link import PAYLOAD_SHARE, Direction, LinkCounters, LinkProfile
+from splitbed.link import PAYLOAD_SHARE, Direction, LinkCounters, LinkFacts, LinkProfile
 from tests.unit.edges import eventually, free_port
 
 MS = 1_000_000
@@ -56,19 +58,22 @@ def where(request: pytest.FixtureRequest) -> Iterator[tuple[str, int]]:
 
 @contextlib.contextmanager
 def stranger(behave: Callable[[socket.socket], object]) -> Iterator[tuple[str, int]]:
-    """A server of one connection that is no probe."""
-    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
-        server.settimeout(5)
+    """A server that is no probe."""
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(4) as pool:
 
-        def serve() -> None:
-            sock, _ = server.accept()
+        def serve(sock: socket.socket) -> None:
             with sock, contextlib.suppress(OSError):
                 sock.settimeout(5)
                 behave(sock)
 
-        serving = pool.submit(serve)
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    pool.submit(serve, server.accept()[0])
+
+        pool.submit(accept)
         yield server.getsockname()[:2]
-        serving.result()
+        server.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_shaped_relay_is_measured_as_its_profile() -> None:
@@ -85,9 +90,13 @@ def test_a_shaped_relay_is_measured_as_its_profile() -> None:
     assert best.misses(SHAPED) == []
     assert min(best.rtt_ns) >= 12 * MS
     assert 3 <= len(best.rtt_ns) <= 200
-    assert best.up_probe_bytes == int(20e6 * PAYLOAD_SHARE / 8 * 0.3)
-    assert best.down_probe_bytes == int(60e6 * PAYLOAD_SHARE / 8 * 0.3)
+    # A third of the time and more at the rate, and no more than was planned.
+    assert 0.3 * 20e6 * PAYLOAD_SHARE / 8 <= best.up_probe_bytes <= 0.5 * 20e6 / 8
+    assert 0.3 * 60e6 * PAYLOAD_SHARE / 8 <= best.down_probe_bytes <= 0.5 * 60e6 / 8
     assert 0.5 <= best.seconds <= 5
+    assert best.facts == LinkFacts("relay", SHAPED)
+    assert best.up_datagrams is None
+    assert best.without_datagrams == "a relay carries no datagrams"
 
 
 def test_a_bare_link_is_fast(where: tuple[str, int]) -> None:
@@ -107,7 +116,9 @@ def test_a_slow_link_is_measured_with_few_round_trips_and_bytes() -> None:
     finally:
         relay.close()
     assert len(found.rtt_ns) == 3
-    assert found.up_probe_bytes == 32 * 1024
+    # Seven round trips at the rate, not megabytes of a full buffer.
+    assert 45_000 <= found.up_probe_bytes <= 60_000
+    assert found.seconds < 5
 
 
 def test_a_link_of_unknown_rate_is_measured_in_the_time_asked() -> None:
@@ -129,11 +140,15 @@ def test_misses_are_named() -> None:
     assert trip == "round trip 32.00 ms (+20.00)"
 
 
+ENDLESS = TransferPlan(duration_ns=100_000 * MS, window_ns=10 * MS, most_bytes=1 << 40)
+SHORT = TransferPlan(duration_ns=10 * MS, window_ns=10 * MS, most_bytes=10_000)
+
+
 def test_several_clients_at_once(where: tuple[str, int]) -> None:
     def ask(_: int) -> int:
         with ProbeClient(where) as client:
-            client.upload_bps(10_000)
-            client.download_bps(10_000)
+            assert client.upload(SHORT).received_bytes == 10_000
+            assert client.download(SHORT).received_bytes == 10_000
             return len(client.round_trips(5, 1))
 
     with ThreadPoolExecutor(8) as pool:
@@ -143,7 +158,7 @@ def test_several_clients_at_once(where: tuple[str, int]) -> None:
 def test_a_responder_counts_nothing() -> None:
     responder = Responder("127.0.0.1:0")
     with ProbeClient(host_and_port(responder.address)) as client:
-        client.upload_bps(1000)
+        client.upload(SHORT)
         assert client.counters() == LinkCounters(0, 0, 0)
     responder.close()
 
@@ -152,18 +167,31 @@ def request(letter: bytes, number: int) -> bytes:
     return struct.pack("!cQ", letter, number)
 
 
+def planned(letter: bytes, plan: TransferPlan) -> bytes:
+    text = msgspec.json.encode(plan)
+    return request(letter, len(text)) + text
+
+
 @pytest.mark.parametrize(
     "sent",
     [
         MAGIC + request(b"U", 2**64 - 1),
         MAGIC + request(b"D", 2**63),
-        MAGIC + request(b"D", 2**30 + 1),
+        MAGIC + request(b"D", 4097),
+        MAGIC + request(b"D", 2) + b"{}",
+        MAGIC + request(b"U", 7) + b"nothing",
+        MAGIC + request(b"S", 4097),
+        MAGIC + request(b"S", 2) + b"[]",
+        MAGIC + request(b"R", 2),
         MAGIC + request(b"P", 2**40),
         MAGIC + request(b"X", 0),
         MAGIC + request(b"\x00", 5),
         MAGIC[:1] + b"is not the magic of this probe",
     ],
-    ids=["upload", "download", "just too large", "ping", "letter", "zero letter", "magic"],
+    ids=[
+        *("upload", "download", "just too large", "no plan", "no JSON", "datagrams"),
+        *("no datagram plan", "replay", "ping", "letter", "zero letter", "magic"),
+    ],
 )
 def test_a_hostile_request_ends_the_connection(where: tuple[str, int], sent: bytes) -> None:
     with socket.create_connection(where, 5) as sock:
@@ -184,10 +212,14 @@ def test_a_hostile_request_ends_the_connection(where: tuple[str, int], sent: byt
         MAGIC[:5],
         MAGIC,
         MAGIC + b"P\x00",
-        MAGIC + request(b"U", 1_000_000) + bytes(500),
-        MAGIC + request(b"D", 1 << 30),
+        MAGIC + request(b"U", 500) + b"{",
+        MAGIC + planned(b"U", ENDLESS) + bytes(500),
+        MAGIC + planned(b"D", ENDLESS),
     ],
-    ids=["silent", "half magic", "magic", "half request", "half upload", "reads no download"],
+    ids=[
+        *("silent", "half magic", "magic", "half request", "half plan"),
+        *("half upload", "reads no download"),
+    ],
 )
 def test_a_client_that_leaves_early_disturbs_nobody(where: tuple[str, int], sent: bytes) -> None:
     with socket.create_connection(where, 5) as sock:
@@ -230,40 +262,64 @@ def test_something_that_never_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         measure(where, UNSHAPED, 0.1)
 
 
-def answers_pings_then(rest: Callable[[socket.socket], object]) -> Callable[[socket.socket], None]:
-    def behave(sock: socket.socket) -> None:
-        sock.recv(len(MAGIC), socket.MSG_WAITALL)
-        while (asked := sock.recv(9, socket.MSG_WAITALL))[:1] == b"P":
+def half_a_probe(sock: socket.socket, transfer: Callable[[socket.socket, bytes], object]) -> None:
+    """Answers like a bare link, up to a transfer."""
+    sock.recv(len(MAGIC), socket.MSG_WAITALL)
+    while asked := sock.recv(9, socket.MSG_WAITALL):
+        if asked[:1] == b"P":
             sock.sendall(asked)
-        rest(sock)
+        elif asked[:1] == b"F":
+            text = msgspec.json.encode(LinkFacts("direct", UNSHAPED))
+            sock.sendall(struct.pack("!Q", len(text)) + text)
+        else:
+            transfer(sock, asked[:1])
+            return
 
-    return behave
+
+@pytest.mark.parametrize(
+    ("transfer", "words"),
+    [
+        (lambda sock, kind: None, "went away"),
+        (lambda sock, kind: kind == b"U" and sock.recv(50_000), "went away"),
+        (lambda sock, kind: answered(sock, kind, b"{}"), "another version's words"),
+        (lambda sock, kind: answered(sock, kind, b"x" * 10), "another version's words"),
+        (lambda sock, kind: answered(sock, kind, None), "is no probe"),
+    ],
+    ids=["at once", "half way", "other fields", "no JSON", "endless"],
+)
+def test_a_peer_that_fails_during_an_upload(
+    transfer: Callable[[socket.socket, bytes], object], words: str
+) -> None:
+    with (
+        stranger(lambda sock: half_a_probe(sock, transfer)) as where,
+        pytest.raises(LinkError, match=rf"{where[0]}:{where[1]} .*{words}|{words}"),
+    ):
+        measure(where, UNSHAPED, 0.2)
 
 
-def test_a_peer_that_leaves_during_a_download() -> None:
-    def upload_then_leave(sock: socket.socket) -> None:
-        sock.recv(LEAST_BYTES, socket.MSG_WAITALL)
-        sock.sendall(struct.pack("!QQ", 1, 1))
-        sock.recv(9, socket.MSG_WAITALL)
-        sock.sendall(bytes(10))
+def answered(sock: socket.socket, kind: bytes, text: bytes | None) -> None:
+    while sock.recv(1 << 20):
+        pass
+    sock.sendall(
+        struct.pack("!Q", 1 << 40) if text is None else struct.pack("!Q", len(text)) + text
+    )
+
+
+def test_a_peer_that_resets_a_download() -> None:
+    """Whoever breaks off is not taken for one who has sent everything."""
+
+    def transfer(sock: socket.socket, kind: bytes) -> None:
+        if kind == b"U":
+            answered(sock, kind, msgspec.json.encode(Transfer(1, ((1, 1),))))
+        else:
+            sock.sendall(bytes(100_000))
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     with (
-        stranger(answers_pings_then(upload_then_leave)) as where,
-        pytest.raises(LinkError, match="went away"),
+        stranger(lambda sock: half_a_probe(sock, transfer)) as where,
+        pytest.raises(LinkError, match=r"went away: .*reset"),
     ):
-        measure(where, TINY, 0.1)
-
-
-TINY = LinkProfile("tiny", Direction(rate_bps=1000), Direction(rate_bps=1000))
-LEAST_BYTES = 32 * 1024
-
-
-def test_a_peer_that_leaves_during_an_upload() -> None:
-    with (
-        stranger(answers_pings_then(lambda sock: None)) as where,
-        pytest.raises(LinkError, match="went away"),
-    ):
-        measure(where, UNSHAPED, 0.5)
+        measure(where, UNSHAPED, 0.2)
 
 
 def test_a_responder_refuses_an_address_in_use() -> None:

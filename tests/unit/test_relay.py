@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,87 +22,15 @@ from netem.relay import Relay
 from netem.shaper import Shaper
 from splitbed.address import host_and_port
 from splitbed.errors import LinkError
-from splitbed.link import PAYLOAD_SHARE, Direction, LinkCounters, LinkProfile
+from splitbed.link import PAYLOAD_SHARE, Direction, LinkCounters
 from tests.unit.edges import eventually, free_port
-
-FREE = Direction()
-MS = 1_000_000
+from tests.unit.relays import FREE, MS, both, ended, link, mbit, nothing_left, profile, read_all
 
 
 @pytest.fixture(autouse=True)
 def _nothing_left() -> Iterator[None]:
-    """No test of the relay may leave a thread or an open file behind."""
-    threads, files = set(threading.enumerate()), psutil.Process().num_fds()
-    yield
-    assert eventually(lambda: set(threading.enumerate()) <= threads), threading.enumerate()
-    assert eventually(lambda: psutil.Process().num_fds() <= files)
-
-
-def profile(up: Direction = FREE, down: Direction = FREE) -> LinkProfile:
-    return LinkProfile("test", up, down)
-
-
-def mbit(rate: float, delay_ns: int = 0, jitter_ns: int = 0) -> Direction:
-    return Direction(int(rate * 1e6), delay_ns, jitter_ns)
-
-
-def both(direction: Direction) -> tuple[Direction, Direction]:
-    return direction, direction
-
-
-class Link:
-    """A relay between the test's own two ends."""
-
-    def __init__(self, up: Direction, down: Direction) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._listener.settimeout(5)
-        port = self._listener.getsockname()[1]
-        self.relay = Relay(profile(up, down), "127.0.0.1:0", f"127.0.0.1:{port}", seed=1)
-        self._ends: list[socket.socket] = []
-
-    def connect(self) -> tuple[socket.socket, socket.socket]:
-        """One connection: the device's end and the edge's."""
-        client = socket.create_connection(host_and_port(self.relay.address), 5)
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        client.settimeout(10)
-        client.sendall(b"!")  # a relay that knows nothing of a connection does not connect on
-        server, _ = self._listener.accept()
-        server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        server.settimeout(10)
-        assert server.recv(1) == b"!"
-        self._ends += [client, server]
-        return client, server
-
-    def close(self) -> None:
-        self.relay.close()
-        self._listener.close()
-        for end in self._ends:
-            end.close()
-
-
-@contextlib.contextmanager
-def link(up: Direction = FREE, down: Direction = FREE) -> Iterator[Link]:
-    made = Link(up, down)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-def read_all(sock: socket.socket) -> bytes:
-    """Everything until the other end shuts its direction."""
-    data = bytearray()
-    while more := sock.recv(1 << 20):
-        data += more
-    return bytes(data)
-
-
-def ended(sock: socket.socket) -> bool:
-    """Whether the connection is over; what was under way is read away."""
-    with contextlib.suppress(ConnectionError):
-        while sock.recv(1 << 20):
-            pass
-    return True
+    with nothing_left():
+        yield
 
 
 def send_all(sock: socket.socket, chunks: Sequence[bytes]) -> None:
@@ -396,8 +323,8 @@ def test_jitter_spreads_the_delay() -> None:
 def test_jitter_is_the_same_for_the_same_seed() -> None:
     def delays(seed: int) -> list[int]:
         shaper = Shaper(Direction(delay_ns=20 * MS, jitter_ns=5 * MS), seed)
-        booked = [shaper.book(1, counted=True) for _ in range(5)]
-        return [round((arrives - leaves) / 1e4) for leaves, arrives in booked]
+        booked = [shaper.carry(1, counted=True) for _ in range(5)]
+        return [round((one.arrives_ns - one.leaves_ns) / 1e4) for one in booked]
 
     assert delays(3) == delays(3)
     assert delays(3) != delays(4)

@@ -9,9 +9,10 @@ import msgspec
 import pytest
 
 from experiments import testbed
-from experiments.report import gather
+from experiments.report import gather, write_report
+from experiments.table import facts
 from netem.link import Link
-from splitbed.certificate import LinkCertificate, LinkMeasurement
+from splitbed.certificate import DatagramMeasurement, LinkCertificate, LinkMeasurement
 from splitbed.errors import LinkUncertified, RecordError
 from splitbed.link import Direction, LinkCounters, LinkKind, LinkProfile, Replay
 from splitbed.record import FrameRecord
@@ -144,3 +145,58 @@ def test_a_killed_run_by_hand_says_what_there_is_of_it(tmp_path: Path) -> None:
     ):
         gather([folder], accept_uncertified=False)
     assert len(gather([folder], accept_uncertified=True).shown) == 1
+
+
+LOSSY = LinkProfile("lossy", Direction(50_000_000, loss_pct=1.0), Direction())
+
+
+def lossy(lost: int) -> LinkMeasurement:
+    """Certified as LOSSY if this many are lost of 1000."""
+    up = DatagramMeasurement(1000, 1000 - lost, 0, 0, 25e6, rate_bps=49.9e6)
+    down = DatagramMeasurement(1000, 1000, 0, 0, 25e6)
+    return LinkMeasurement(
+        (1 * MS, 2 * MS), 1e6, 9e8, 1, 1, 1.0, up_datagrams=up, down_datagrams=down
+    )
+
+
+def lossy_run(folder: Path, before: LinkMeasurement, after: LinkMeasurement) -> Path:
+    run(folder, 10, 10)
+    certificate = LinkCertificate("kernel", LOSSY, before, after)
+    write_manifest(folder, msgspec.structs.replace(MANIFEST, certificate=certificate))
+    return folder
+
+
+def test_a_run_with_more_loss_than_asked_is_left_out(tmp_path: Path) -> None:
+    good = lossy_run(tmp_path / "a", lossy(10), lossy(9))
+    bad = lossy_run(tmp_path / "b", lossy(10), lossy(50))
+    found = gather([good, bad], accept_uncertified=False)
+    assert [summary.folder for summary in found.shown] == [str(good)]
+    with pytest.raises(
+        LinkUncertified, match=r"uplink lost 50 of 1000 packets \(5 %, asked 1 %: 2 to 22\) after"
+    ):
+        found.check()
+    assert len(gather([good, bad], accept_uncertified=True).shown) == 2
+
+
+def test_what_datagrams_found_is_shown(tmp_path: Path) -> None:
+    (summary,) = gather(
+        [lossy_run(tmp_path / "a", lossy(10), lossy(5))], accept_uncertified=False
+    ).shown
+    shown = dict(facts(summary))
+    assert shown["link"] == "certified before and after"
+    assert shown["link measured"] == (
+        "round trip 2.00 ms, deviation 0.71; lost 0.75 % up, 0.00 % down; UDP up 49.9 Mbit/s"
+    )
+    write_report([summary], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<td>1.00 / 0.00 %<td>0.75 / 0.00 %" in page
+    assert "1.00 (UDP 49.90)" in page
+    assert "0.71 ms" in page
+
+
+def test_a_run_without_datagrams_says_nothing_of_loss(tmp_path: Path) -> None:
+    (summary,) = gather([run(tmp_path / "a", 10, 10)], accept_uncertified=False).shown
+    assert dict(facts(summary))["link measured"] == "round trip 10.00 ms, deviation 0.00"
+    write_report([summary], tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<td>none<td>not measured" in page

@@ -16,11 +16,12 @@ import pytest
 from netem import attendance, users
 from netem.answering import MAGIC
 from netem.attendance import Attendance
-from netem.responder import Responder
+from netem.responder import BareLink, Responder
 from netem.users import Word
 from splitbed.address import host_and_port
 from splitbed.certificate import LinkMeasurement
 from splitbed.errors import LinkError
+from splitbed.link import Replay
 from tests.unit.edges import eventually
 
 Where = tuple[str, int]
@@ -295,5 +296,41 @@ def test_a_link_that_makes_no_sense(answer: Word, monkeypatch: pytest.MonkeyPatc
             asked = one.idle()
             with pytest.raises(LinkError, match="makes no sense"):
                 asked.result(5)
+    finally:
+        responder.close()
+
+
+class Traced(BareLink):
+    """Notes when its trace is begun and ended."""
+
+    def __init__(self) -> None:
+        self.begun: list[bool] = []
+
+    def replay(self, begin: bool) -> Replay | None:
+        self.begun.append(begin)
+        return None if begin else Replay("drive", "", len(self.begun), 0, 0, 0)
+
+
+def test_a_trace_goes_on_while_somebody_uses_the_link() -> None:
+    link = Traced()
+    responder = Responder("127.0.0.1:0", link)
+    try:
+        with members(host_and_port(responder.address), 2) as (a, b):
+            asked = {a: a.idle(), b: b.idle()}
+            chosen, (other,) = split(asked)
+            assert link.begun == [False]  # one that goes on already would be measured
+            assert chosen.attendance.measured(found()).replay is None
+            assert asked[other].result(5).replay is None
+            assert link.begun == [False, True]
+            first = a.idle()
+            assert waits(first, a, 1)
+            assert link.begun == [False, True]  # the other one has frames to send
+            asked = {a: first, b: b.idle()}
+            chosen, (other,) = split(asked)
+            assert link.begun == [False, True, False]
+            replay = Replay("drive", "", 3, 0, 0, 0)
+            assert chosen.attendance.measured(found()).replay == replay
+            assert asked[other].result(5).replay == replay
+        assert eventually(lambda: link.begun == [False, True, False, True, False])  # both left
     finally:
         responder.close()

@@ -44,6 +44,7 @@ def summary(
         "codec": "raw",
         "link": "slow",
         "link_kind": "relay",
+        "replay": None,
         "outcome": "complete",
         "complete": True,
         "violations": (),

@@ -1,0 +1,65 @@
+"""Which backend is taken where, and in whose words."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from netem import backend
+from netem import interface as interfaces
+from netem.backend import Choice, choose
+from netem.detection import kernel_lacks
+from splitbed.errors import LinkError
+from splitbed.link import Change, Direction, LinkProfile, Step, Trace
+
+PLAIN = LinkProfile("plain", Direction(1_000_000), Direction())
+LOSSY = LinkProfile("lossy", Direction(loss_pct=1), Direction(corrupt_pct=1))
+NONE = LinkProfile("none", Direction(), Direction())
+TRACE = Trace("t", (Step(0, Change(rate_bps=1)),), 1)
+LACK = "this kernel has no sch_netem: load it, or use --backend relay"
+
+
+@pytest.fixture
+def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "kernel_lacks", lambda both: LACK)
+
+
+@pytest.fixture
+def able(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "kernel_lacks", lambda both: "")
+
+
+@pytest.mark.usefixtures("lacking")
+def test_without_a_kernel_it_is_the_relay_and_says_why() -> None:
+    assert choose("auto", PLAIN) == Choice("relay", "this kernel has no sch_netem: load it")
+    assert choose("relay", PLAIN).kind == "relay"
+    with pytest.raises(LinkError, match=r"no sch_netem: load it, or use --backend relay"):
+        choose("kernel", PLAIN)
+    with pytest.raises(LinkError, match=r"'lossy' asks for loss and corruption, which only the"):
+        choose("auto", LOSSY)
+
+
+@pytest.mark.usefixtures("able")
+def test_with_a_kernel_it_is_the_kernel() -> None:
+    assert choose("auto", PLAIN) == Choice("kernel", "netem is there")
+    assert choose("auto", LOSSY).kind == "kernel"
+    assert choose("relay", PLAIN).kind == "relay"
+    assert choose("kernel", NONE).kind == "kernel"
+
+
+@pytest.mark.usefixtures("able")
+def test_where_nothing_is_asked_nothing_is_made() -> None:
+    assert choose("auto", NONE).kind == "direct"
+    assert choose("relay", NONE).kind == "direct"
+    assert choose("auto", NONE, TRACE).kind == "kernel"
+    assert choose("relay", NONE, TRACE).kind == "relay"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks a Linux kernel")
+@pytest.mark.parametrize("both", [True, False])
+def test_this_kernel_answers_in_one_clause(both: bool) -> None:
+    found = kernel_lacks(both)
+    assert "\n" not in found
+    assert found == "" or "--backend relay" in found
+    assert not [name for name in interfaces.names() if name.startswith("splitbed")]
