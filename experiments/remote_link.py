@@ -81,7 +81,7 @@ class RemoteLink:
 
     def measure(self, seconds: float) -> LinkMeasurement:
         """What the idle link is, measured by this device or by another one for all."""
-        told = self._attendance.idle(4 * seconds + 30, self.stop, self._waiter(""))
+        told = self._attendance.idle(10 * seconds + 120, self.stop, self._waiter(""))
         if told.measurement is None:
             told = self._attendance.measured(measure(self._at, self.profile, seconds))
         assert told.measurement is not None  # by Attendance
