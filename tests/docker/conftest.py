@@ -82,13 +82,13 @@ class Project:
         assert done.returncode == 0, done.stderr
         return folder
 
-    def container(self, service: str) -> dict[str, Any]:
-        """What the engine knows of a service's container, running or not."""
+    def containers(self, service: str) -> list[dict[str, Any]]:
+        """What the engine knows of a service's containers, running or not."""
         found = self.compose("ps", "--all", "--quiet", service).stdout.split()
         done = subprocess.run(
-            ["docker", "inspect", found[0]], capture_output=True, text=True, check=True
+            ["docker", "inspect", *found], capture_output=True, text=True, check=True
         )
-        inspected: dict[str, Any] = json.loads(done.stdout)[0]
+        inspected: list[dict[str, Any]] = json.loads(done.stdout)
         return inspected
 
     def left(self) -> str:

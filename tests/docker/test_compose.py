@@ -61,8 +61,8 @@ def test_one_device(project: Project, tmp_path: Path) -> None:
     assert "rate=40mbit,delay=4ms" in said(done)
     assert "frames           6 of 6 measured" in said(done)
     assert "Traceback" not in said(done)
-    states = {name: project.container(name)["State"] for name in ("device", "link", "edge")}
-    assert {name: state["ExitCode"] for name, state in states.items()} == dict.fromkeys(states, 0)
+    for service in ("device", "link", "edge"):
+        assert [found["State"]["ExitCode"] for found in project.containers(service)] == [0]
     # What is left can be reported in the same place.
     done = project.compose("run", "--rm", "--no-deps", "device", "report", "/runs")
     assert "report: /runs/report.html" in done.stdout, done.stderr
@@ -79,6 +79,8 @@ def test_three_devices_share_the_link(project: Project, tmp_path: Path) -> None:
     # Measured once for all of them: a third of the link each would be no certificate.
     assert certificates == [certificates[0]] * 3
     assert done.stdout.count("6 of 6 measured") == 3
+    # None was stopped because another one had ended.
+    assert [found["State"]["ExitCode"] for found in project.containers("device")] == [0] * 3
 
 
 def test_a_run_that_fails_says_so_by_its_exit_code(project: Project) -> None:
@@ -92,7 +94,7 @@ def test_a_link_that_cannot_be_made_stops_the_rest(project: Project) -> None:
     done = project.run(LINK="nope")
     assert done.returncode != 0
     assert "netem: unknown link profile 'nope'" in said(done)
-    assert project.container("device")["State"]["Status"] == "created"
+    assert [found["State"]["Status"] for found in project.containers("device")] == ["created"]
 
 
 def test_models_and_pictures_of_this_machine(project: Project, tmp_path: Path) -> None:
@@ -114,7 +116,8 @@ def test_privileges(project: Project, service: str) -> None:
     built = project.compose("build", "--quiet")
     assert built.returncode == 0, built.stderr
     project.compose("create")
-    host = project.container(service)["HostConfig"]
+    (found,) = project.containers(service)
+    host = found["HostConfig"]
     assert sorted(name.removeprefix("CAP_") for name in host["CapAdd"] or []) == wanted
     assert host["CapDrop"] == ["ALL"]
     assert host["ReadonlyRootfs"]

@@ -138,6 +138,7 @@ def test_gathering_ends(where: Where, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(users, "_LOOK_UP_S", 0.1)
     with members(where, 2) as (quick, _slow):
         assert quick.measures(found()).say == "measured"
+        assert quick.measures(found()).users == 1  # and one that prepares uses nothing
 
 
 def test_who_comes_late_begins_with_the_last_measurement(where: Where) -> None:
