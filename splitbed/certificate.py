@@ -243,6 +243,9 @@ class LinkCertificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """None while the run is going on, or when it was cut short before the second measurement."""
     before_attempts: int = 1
     """Measurements made before the run until one met the profile; the last of them is `before`."""
+    users: int = 1
+    """Devices that used the link at once during the run, at most; none did while it was measured.
+    """
 
     def _measured(self) -> list[LinkMeasurement]:
         return [found for found in (self.before, self.after) if found is not None]
