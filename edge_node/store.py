@@ -38,7 +38,7 @@ class _Kept(msgspec.Struct, frozen=True):
 
 
 class ModelStore:
-    """Finds models by name: the path below the folder, without `.onnx`.
+    """Finds models by name: the path below the folder, without `.onnx`, or its last part.
 
     `place` may also be one file; then that is the only model, named like the file without its
     ending, and a link is followed wherever it leads: the operator chose it. In a folder, links that
@@ -78,8 +78,14 @@ class ModelStore:
 
     def _path(self, name: str) -> Path:
         path = self._found(name)
+        names = [] if path is not None else self.names()
+        if path is None and "/" not in name:
+            # What runs knows a file's name, and not below which folder of ours it lies.
+            alike = [other for other in names if other.endswith(f"/{name}")]
+            if len(alike) > 1:
+                raise ModelUnknown(f"this edge has several models '{name}': {', '.join(alike)}")
+            path = self._found(alike[0]) if alike else None
         if path is None:
-            names = self.names()
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             raise ModelUnknown(
                 f"this edge has no model '{name[:100]}': it has {shown or 'none at all'}; put the "

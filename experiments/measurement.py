@@ -17,6 +17,7 @@ import msgspec
 from experiments import children
 from experiments.preparation import PreparedModel
 from experiments.testbed import Testbed
+from splitbed.certificate import LinkCertificate
 from splitbed.graph import Verification
 from splitbed.host import host_facts, versions
 from splitbed.record import RunManifest, config_id
@@ -100,6 +101,8 @@ def measure(
         children.end(device)
     replay = testbed.end_replay()
     certificate = testbed.certified(certificate)
+    if testbed.options.remote is not None:
+        replay = testbed.options.remote.replayed
     learnt = folder.read_session()
     manifest = msgspec.structs.replace(
         manifest,
@@ -112,7 +115,7 @@ def measure(
         cut=learnt.get("cut"),
         codecs=learnt.get("codecs", []),
         head=learnt.get("head"),
-        notes=(*plan.notes, *learnt.get("notes", [])),
+        notes=(*plan.notes, *learnt.get("notes", []), *_sharing(certificate)),
         # The session's own facts last: its provider is what the tail ran on.
         edge=testbed.edge_facts | learnt.get("edge", {}) | _sizes(learnt),
     )
@@ -198,6 +201,14 @@ def _labels(plan: RunPlan) -> dict[str, int]:
 
 def _sizes(learnt: dict[str, Any]) -> dict[str, Any]:
     return {"tail_bytes": learnt["tail_bytes"]} if "tail_bytes" in learnt else {}
+
+
+def _sharing(certificate: LinkCertificate) -> tuple[str, ...]:
+    if certificate.users == 1:
+        return ()
+    return (
+        f"{certificate.users} devices shared the link; arithmetic and transport excess know of one",
+    )
 
 
 def _plain(verification: Verification | None) -> dict[str, Any] | None:

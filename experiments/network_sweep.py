@@ -134,6 +134,10 @@ def read_sweep(file: Path, out: Path) -> Sweep:
     options = config.from_command_line(
         RunOptions, [*first, *arguments], command="splitbed run", table="run"
     )
+    if options.images is None:
+        raise UsageError(
+            f"{options.model.name} needs pictures: say `images = FOLDER` in [run] of {file}"
+        )
     return Sweep(options, tuple(arguments), points, links)
 
 

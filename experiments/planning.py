@@ -46,7 +46,9 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     sample.
     """
 
-    model: Annotated[Path, config.POSITIONAL, Meta(description="an ONNX file")]
+    model: Annotated[
+        Path, config.POSITIONAL, Meta(description="an ONNX file, or gesture: the embedded model")
+    ]
     cut: Annotated[
         str,
         Meta(
@@ -54,7 +56,13 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             "@result or @output: all on the device"
         ),
     ]
-    images: Annotated[Path, Meta(description="folder of pictures, with labels.tsv if there is one")]
+    images: Annotated[
+        Path | None,
+        Meta(
+            description="folder of pictures, with labels.tsv if there is one (default, for the "
+            "embedded model: rendered here)"
+        ),
+    ] = None
     codec: Annotated[
         str, Meta(description="as in raw, cast+zstd:3, quantize:4+zstd:3, jpeg:90")
     ] = "raw"
@@ -84,7 +92,12 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     provider: Annotated[ProviderChoice, Meta(description="what the edge runs the tail on")] = "auto"
     threads: Annotated[int, Meta(description="threads of the head, 0: ONNX Runtime's", ge=0)] = 1
     edge_threads: Annotated[int, Meta(description="threads of the tail, 0: likewise", ge=0)] = 0
-    edge: Annotated[str, Meta(description="relay before an edge that runs already, host:port")] = ""
+    edge: Annotated[
+        str, Meta(description="link to an edge that runs already: its probe's or relay's host:port")
+    ] = ""
+    together: Annotated[
+        bool, Meta(description="with --edge: end when every other device on the link has ended")
+    ] = False
     out: Annotated[Path, Meta(description="folder of run folders")] = Path("runs")
     certify_s: Annotated[
         float, Meta(description="seconds for each link measurement", gt=0, le=600)

@@ -148,6 +148,8 @@ class Summary(msgspec.Struct, frozen=True):
     use: dict[str, NodeUse]
     evaluation: Evaluation | None
     """Accuracy on more pictures than were measured, where it was evaluated."""
+    link_users: int = 1
+    """Devices that shared the link; arithmetic and transport excess know of one."""
 
     @property
     def points_lost(self) -> float | None:
@@ -224,6 +226,7 @@ def summarise(folder: Path) -> Summary:
         **_quality(ok, manifest),
         use=_use(files),
         evaluation=read_evaluation(folder),
+        link_users=certificate.users if certificate else 1,
     )
 
 

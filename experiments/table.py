@@ -115,6 +115,8 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         )
     if summary.link_attempts > 1:
         verdict += f" (before: at measurement {summary.link_attempts})"
+    if summary.link_users > 1:
+        verdict += f"; {summary.link_users} devices shared it"
     found.append(("link", verdict))
     if summary.replay is not None:
         found.append(("trace", replay_text(summary.replay)))

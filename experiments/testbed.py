@@ -13,46 +13,16 @@ from typing import Any, Final
 import msgspec
 
 from experiments import children
+from experiments.remote_link import RemoteLink
 from netem.hosts_link import HostsLink
 from netem.link import Link
-from netem.probe import ProbeClient, measure
 from netem.relay_link import ProcessLink
-from splitbed.address import host_and_port
-from splitbed.certificate import LinkCertificate, LinkMeasurement
+from splitbed.certificate import LinkCertificate
 from splitbed.errors import LinkError
-from splitbed.link import LinkCounters, LinkKind, LinkProfile, Replay, Trace
+from splitbed.link import LinkKind, LinkProfile, Replay, Trace
 
 _ATTEMPTS: Final = 4
 """Measurements of the link before a run, at most."""
-
-
-class RemoteLink:
-    """The way to an edge that somebody else started, behind a relay or a responder."""
-
-    def __init__(self, profile: LinkProfile, address: str) -> None:
-        self.profile, self.address = profile, address
-
-    @property
-    def kind(self) -> LinkKind:
-        """A relay answers our probe on the port of the frames; nothing asked, nothing shaped."""
-        return "relay" if self.profile.is_shaped else "direct"
-
-    def counters(self) -> LinkCounters:
-        """What the relay forwarded."""
-        with ProbeClient(host_and_port(self.address)) as client:
-            return client.counters()
-
-    def measure(self, seconds: float) -> LinkMeasurement:
-        """Probe it through the port that frames use."""
-        return measure(host_and_port(self.address), self.profile, seconds)
-
-    def replay(self, begin: bool) -> Replay | None:
-        """Begin the trace of the relay there, or end it."""
-        with ProbeClient(host_and_port(self.address)) as client:
-            return client.replay(begin)
-
-    def close(self) -> None:
-        """Nothing is ours to take away."""
 
 
 class TestbedOptions(msgspec.Struct, frozen=True):
@@ -65,8 +35,8 @@ class TestbedOptions(msgspec.Struct, frozen=True):
     """Model folder or file for the edge."""
     out: Path
     """Folder of run folders; the edge leaves its audit rows there."""
-    edge: str
-    """Address of a relay before an edge that is running already; "" to start both."""
+    remote: RemoteLink | None
+    """The way to an edge that is running already; None to start both."""
     provider: str
     edge_threads: int
     certify_s: float
@@ -101,8 +71,8 @@ class Testbed:
 
     def _start(self) -> Link:
         options = self.options
-        if options.edge:
-            return RemoteLink(options.profile, options.edge)
+        if options.remote is not None:
+            return options.remote
         if options.kind == "kernel":
             log, start = self.logs / "link.log", children.start_module
             self._hosts = hosts = HostsLink(
@@ -140,6 +110,8 @@ class Testbed:
     @property
     def link_settings(self) -> dict[str, str]:
         """What else was set on the link, for the record."""
+        if self.options.remote is not None:
+            return self.options.remote.settings
         return {} if self._hosts is None else self._hosts.settings
 
     def begin_replay(self) -> None:
@@ -173,7 +145,8 @@ class Testbed:
             self._last = self.link.measure(self.options.certify_s)
         except LinkError:
             return certificate
-        return msgspec.structs.replace(certificate, after=self._last)
+        users = self.link.users if isinstance(self.link, RemoteLink) else 1
+        return msgspec.structs.replace(certificate, after=self._last, users=users)
 
     def ended(self) -> str:
         """A clause for each process started here that is no longer there; "" if all are."""
@@ -189,7 +162,7 @@ class Testbed:
     def close(self) -> None:
         """End what was started here. Calling it twice is fine."""
         link = getattr(self, "link", None) or self._hosts
-        if link is not None:
+        if link is not None and link is not self.options.remote:
             link.close()
         if self.edge is not None:
             children.end(self.edge)

@@ -23,6 +23,7 @@ number.
     F 0   facts: a number, and as many bytes of JSON (splitbed.link.LinkFacts)
     R n   replay the link's trace from its beginning (n = 1), or stop it (n = 0); answer as for F
           (splitbed.link.Replay), of no bytes where there is no trace, or none was going on
+    J 0   join the link's users: what is said from then on stands in netem.users
 
 Durations are taken by one clock each; no two machines' clocks are subtracted.
 """
@@ -73,7 +74,16 @@ class Datagrams(Protocol):
         """One exchange with the client of this connection."""
 
 
-def respond(sock: socket.socket, link: Served, datagrams: Datagrams | None = None) -> None:
+class Register(Protocol):
+    """The users of a link (netem.users)."""
+
+    def attend(self, sock: socket.socket) -> None:
+        """Serve a connection that joins them, until it leaves."""
+
+
+def respond(
+    sock: socket.socket, link: Served, users: Register, datagrams: Datagrams | None = None
+) -> None:
     """Answer one client until it goes away."""
     with sock, contextlib.suppress(OSError, EOFError, msgspec.MsgspecError):
         hurry(sock)
@@ -111,6 +121,9 @@ def respond(sock: socket.socket, link: Served, datagrams: Datagrams | None = Non
             elif kind == b"R" and number in (0, 1):
                 replay = link.replay(bool(number))
                 _give(sock, b"" if replay is None else msgspec.json.encode(replay))
+            elif kind == b"J" and number == 0:
+                users.attend(sock)
+                return
             else:
                 return
 

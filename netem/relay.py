@@ -24,6 +24,7 @@ from netem.answering import MAGIC, respond
 from netem.player import Player
 from netem.pump import pump
 from netem.shaper import Shaper
+from netem.users import Users, keep_alive
 from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
 from splitbed.link import LinkCounters, LinkFacts, LinkProfile, Replay, Trace
@@ -53,6 +54,7 @@ class Relay:
         self.profile = profile
         self._target = host_and_port(target)
         self._up, self._down = Shaper(profile.up, seed), Shaper(profile.down, seed + 1)
+        self._users = Users(self.replay)
         self._player = None if trace is None else Player(profile, trace, self._up, self._down)
         self._connections = 0
         self._open: set[socket.socket] = set()
@@ -105,6 +107,7 @@ class Relay:
         ends = {client}
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            keep_alive(client)
             if self._begin(client):
                 self._forward(client, ends)
         finally:
@@ -125,7 +128,9 @@ class Relay:
         is_probe = _opens_with_magic(client)
         if is_probe:
             server, answering = socket.socketpair()
-            threading.Thread(target=respond, args=(answering, self), daemon=True).start()
+            threading.Thread(
+                target=respond, args=(answering, self, self._users), daemon=True
+            ).start()
         else:
             try:
                 server = socket.create_connection(self._target, _CONNECT_TIMEOUT_S)

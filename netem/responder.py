@@ -8,6 +8,7 @@ import threading
 
 from netem.answering import Served, respond
 from netem.datagram_port import DatagramPort
+from netem.users import Users, keep_alive
 from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
 from splitbed.link import Direction, LinkCounters, LinkFacts, LinkProfile, Replay
@@ -34,6 +35,7 @@ class Responder:
 
     def __init__(self, listen: str, link: Served | None = None) -> None:
         self._link = link or BareLink()
+        self._users = Users(self._link.replay)
         where = host_and_port(listen)
         try:
             family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
@@ -57,6 +59,10 @@ class Responder:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            with contextlib.suppress(OSError):  # it is gone again
+                keep_alive(client)
             threading.Thread(
-                target=respond, args=(client, self._link, self._datagrams), daemon=True
+                target=respond,
+                args=(client, self._link, self._users, self._datagrams),
+                daemon=True,
             ).start()

@@ -105,6 +105,12 @@ class LinkMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     down_window_bytes: int = 0
 
     @property
+    def frames_at(self) -> str:
+        """The address of frames over the same link: that of the probe, or what the link told."""
+        port = 0 if self.facts is None else self.facts.port
+        return f"{self.at.rpartition(':')[0]}:{port}" if port else self.at
+
+    @property
     def rtt_median_ns(self) -> int:
         """Median round-trip time."""
         return sorted(self.rtt_ns)[len(self.rtt_ns) // 2]
@@ -237,6 +243,9 @@ class LinkCertificate(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """None while the run is going on, or when it was cut short before the second measurement."""
     before_attempts: int = 1
     """Measurements made before the run until one met the profile; the last of them is `before`."""
+    users: int = 1
+    """Devices that used the link at once during the run, at most; none did while it was measured.
+    """
 
     def _measured(self) -> list[LinkMeasurement]:
         return [found for found in (self.before, self.after) if found is not None]

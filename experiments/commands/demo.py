@@ -105,7 +105,7 @@ def main(argv: Sequence[str]) -> int:
             kind=choose("relay", profile).kind,
             models=model.canonical.source.path,
             out=out,
-            edge="",
+            remote=None,
             provider="cpu",
             edge_threads=0,
             certify_s=options.certify_s,

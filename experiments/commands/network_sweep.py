@@ -91,6 +91,7 @@ def _find_pictures(sweep: Sweep) -> None:
             gestures.write_folder(calibration, gestures.CALIBRATION_SEED, options.calibration_count)
         except OSError as error:
             raise refused(measured, error) from error
+    assert measured is not None  # read_sweep saw to it
     read_pictures(measured, options.labels)
 
 

@@ -7,16 +7,19 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
 from rich.console import Console
 
+from experiments.embedded import model_file, rendered_pictures
 from experiments.measurement import measure
 from experiments.pictures import read_pictures
 from experiments.planning import RunOptions, plan_run
 from experiments.preparation import prepare_model
+from experiments.remote_link import RemoteLink
 from experiments.summary import summarise
 from experiments.table import print_run
 from experiments.testbed import Testbed, TestbedOptions
@@ -24,7 +27,15 @@ from netem.backend import choose
 from netem.profiles import describe, find_profile
 from netem.traces import find_trace
 from splitbed import codec, config, process
-from splitbed.errors import LinkUncertified, RecordError, RunIncomplete, UsageError
+from splitbed.errors import (
+    LinkError,
+    LinkUncertified,
+    RecordError,
+    RunIncomplete,
+    SplitbedError,
+    UsageError,
+)
+from splitbed.link import LinkProfile
 from splitbed.progress import Progress
 from splitbed.record import RunManifest
 
@@ -32,33 +43,50 @@ from splitbed.record import RunManifest
 def main(argv: Sequence[str]) -> int:
     """Run it; an exit code."""
     options = config.from_command_line(RunOptions, argv, command="splitbed run", table="run")
-    quiet = Console(stderr=True, quiet=options.json)
+    quiet = Console(stderr=True, quiet=options.json, highlight=False)
     profile = find_profile(options.link)
     if options.edge and options.trace:
         raise UsageError(
             "--trace is for a link that is made here: give the trace to the link before that edge "
             "(`splitbed link serve --trace`), and the run begins it"
         )
-    trace = find_trace(options.trace, profile) if options.trace else None
-    choice = choose(options.backend, profile, trace) if not options.edge else None
     codec.parse(options.codec)
-    pictures = read_pictures(options.images, options.labels)
-    model = prepare_model(options.model)
-    with tempfile.TemporaryDirectory(prefix="splitbed-") as scratch:
-        plan = plan_run(model, options, pictures, Path(scratch), quiet)
+    if not options.edge:
+        if options.together:
+            raise UsageError("--together waits for others on the link of --edge: give that, too")
+        return _run(options, profile, None, quiet)
+    with contextlib.closing(
+        RemoteLink(profile, options.edge, partial(quiet.print, markup=False))
+    ) as remote:
+        if options.together:
+            return _together(remote, lambda: _run(options, profile, remote, quiet))
+        return _run(options, profile, remote, quiet)
+
+
+def _run(
+    options: RunOptions, profile: LinkProfile, remote: RemoteLink | None, quiet: Console
+) -> int:
+    trace = find_trace(options.trace, profile) if options.trace else None
+    choice = choose(options.backend, profile, trace) if remote is None else None
+    with tempfile.TemporaryDirectory(prefix="splitbed-") as name:
+        scratch, path = Path(name), model_file(options.model)
+        model = prepare_model(path)
+        images = options.images or rendered_pictures(
+            path, scratch, options.frames, options.calibration_count
+        )
+        pictures = read_pictures(images, options.labels)
+        plan = plan_run(model, options, pictures, scratch, quiet)
         run_id = plan.new_run_id()
         folder = options.out / run_id
-        quiet.print(
-            f"link {profile.name}: {describe(profile)}; run folder {folder}", highlight=False
-        )
+        quiet.print(f"link {profile.name}: {describe(profile)}; run folder {folder}")
         if choice is not None:
-            quiet.print(f"backend {choice.kind}: {choice.why}", highlight=False)
+            quiet.print(f"backend {choice.kind}: {choice.why}")
         testbed_options = TestbedOptions(
             profile=profile,
             kind="direct" if choice is None else choice.kind,
-            models=options.model,
+            models=path,
             out=options.out,
-            edge=options.edge,
+            remote=remote,
             provider=options.provider,
             edge_threads=options.edge_threads,
             certify_s=options.certify_s,
@@ -67,20 +95,61 @@ def main(argv: Sequence[str]) -> int:
             message_mib=options.message_mib,
             trace=trace,
         )
-        try:
-            with stop_on_signals() as stop, Testbed(testbed_options, folder) as testbed:
-                progress = Progress("frames", plan.warmup + plan.frames)
-                manifest = measure(testbed, plan, run_id, stop, progress.update)
-                progress.close()
-        except OSError as error:
-            raise RecordError(f"cannot use the run folder {folder}: {error.strerror}") from error
+        with stop_on_signals() as stop:
+            if remote is not None:
+                quiet.print(remote.describe(), markup=False)
+                remote.stop = stop
+            try:
+                with Testbed(testbed_options, folder) as testbed:
+                    progress = Progress("frames", plan.warmup + plan.frames)
+                    manifest = measure(testbed, plan, run_id, stop, progress.update)
+                    progress.close()
+            except OSError as error:
+                raise RecordError(
+                    f"cannot use the run folder {folder}: {error.strerror}"
+                ) from error
+            except LinkError as error:
+                return _interrupted(stop, error)
     try:
         return show(folder, manifest, options.json, options.accept_uncertified)
     except RunIncomplete as error:
-        if stop.is_set():
-            sys.stderr.write(f"splitbed: interrupted: {error}\n")
-            return process.INTERRUPTED
-        raise
+        return _interrupted(stop, error)
+
+
+def _interrupted(stop: threading.Event, error: SplitbedError) -> int:
+    """What a person ended is told as that; anything else is raised again."""
+    if not stop.is_set():
+        raise error
+    sys.stderr.write(f"splitbed: interrupted: {error}\n")
+    return process.INTERRUPTED
+
+
+def _together(remote: RemoteLink, run: Callable[[], int]) -> int:
+    """Run, and stay until every user of the link has ended; their failure is ours too.
+
+    `docker compose up --exit-code-from device` stops all devices when the first one ends, and
+    returns the exit code of any of them.
+    """
+    try:
+        code = run()
+    except SplitbedError as error:
+        sys.stderr.write(f"splitbed: {error}\n")
+        code = error.exit_code
+    if code == process.INTERRUPTED:
+        return code
+    with stop_on_signals() as stop:
+        remote.stop = stop
+        try:
+            worst = remote.end_with_others(code)
+        except LinkError as error:
+            sys.stderr.write(f"splitbed: not waiting for other devices on the link: {error}\n")
+            return code
+    if worst and not code:
+        raise RunIncomplete(
+            f"this device's run is complete, and that of another on its link is not: it ended with "
+            f"exit code {worst}"
+        )
+    return code
 
 
 def show(folder: Path, manifest: RunManifest, as_json: bool, accept_uncertified: bool) -> int:
@@ -93,7 +162,9 @@ def show(folder: Path, manifest: RunManifest, as_json: bool, accept_uncertified:
         sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
         sys.stdout.flush()
     else:
-        print_run(summary, Console())
+        console = Console()
+        with console:  # in one piece, where several devices write into one log
+            print_run(summary, console)
     if not summary.complete:
         raise RunIncomplete(
             f"{summary.outcome} ({summary.frames_ok} of {summary.frames_wanted} frames are "

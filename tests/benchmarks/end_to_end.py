@@ -104,7 +104,7 @@ def main() -> int:
                 kind=choose(options.backend, profile).kind,
                 models=path,
                 out=run.out,
-                edge="",
+                remote=None,
                 provider="cpu",
                 edge_threads=1,
                 certify_s=run.certify_s,

@@ -353,3 +353,10 @@ def test_a_certificate_of_an_earlier_version_is_still_read() -> None:
     found = msgspec.json.decode(text, type=LinkCertificate)
     assert found.violations() == ["not measured after the run"]
     assert found.rtt_sd_ns == 0
+
+
+@pytest.mark.parametrize(("port", "wanted"), [(0, "edge:50052"), (50051, "edge:50051")])
+def test_frames_go_where_the_link_said(port: int, wanted: str) -> None:
+    facts = LinkFacts("kernel", PROFILE, port)
+    assert measured(at="edge:50052", facts=facts).frames_at == wanted
+    assert measured(at="edge:50052").frames_at == "edge:50052"

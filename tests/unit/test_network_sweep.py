@@ -142,7 +142,7 @@ def test_the_sweep_that_comes_with_it(tmp_path: Path, monkeypatch: pytest.Monkey
         ("frames => link = 'none'\nframes", r"^'link' in \[run\] of .* is what a sweep gives"),
         ("frames => images = 'nowhere'\nframes", "the folder of pictures nowhere is not there"),
         ("frames => trace = 'nowhere.csv'\nframes", "nowhere.csv"),
-        ("gesture.onnx => other.onnx", "needs --images"),
+        ("gesture.onnx => other.onnx", "other.onnx needs pictures: say `images = FOLDER`"),
         ('["@picture jpeg:90", "layer3 quantize:4+zstd:3"] => []', "asks for nothing: it needs po"),
     ],
 )

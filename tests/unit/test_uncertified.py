@@ -54,7 +54,7 @@ class ScriptedTestbed(testbed.Testbed):
     def __init__(self, rtts_ms: Iterator[float], tmp_path: Path) -> None:
         self._scripted = Scripted(rtts_ms)
         options = testbed.TestbedOptions(
-            PROFILE, "relay", tmp_path, tmp_path, "", "cpu", 0, 0.1, 0.1, 0
+            PROFILE, "relay", tmp_path, tmp_path, None, "cpu", 0, 0.1, 0.1, 0
         )
         super().__init__(options, tmp_path / "logs")
 
