@@ -341,6 +341,12 @@ def test_certificate_survives_json(ended: bool) -> None:
         msgspec.json.decode(text.replace(b'"relay"', b'"tunnel"'), type=LinkCertificate)
 
 
+@pytest.mark.parametrize("sent", [-1, 10**15])
+def test_counts_that_cannot_be_are_refused(sent: int) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(msgspec.to_builtins(EXACT) | {"sent": sent}, DatagramMeasurement)
+
+
 def test_a_certificate_of_an_earlier_version_is_still_read() -> None:
     """As it was written before there were datagrams: runs on disk are kept."""
     text = (
