@@ -72,7 +72,7 @@ def _not_this_run(certificate: LinkCertificate, manifest: RunManifest) -> list[s
     found = [
         f"certified at {measured.at}, and run over {edge}"
         for measured in (before, after)
-        if measured is not None and measured.at != edge
+        if measured is not None and measured.frames_at != edge
     ][:1]
     # All by the clock of the device's machine.
     if before.taken_utc > manifest.started_utc:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
@@ -62,18 +64,24 @@ class HostsLink:
 
     def counters(self) -> LinkCounters:
         """Bytes of IP packets, the probe's included."""
-        with self.on_device(), ProbeClient(self._probe) as client:
+        with self._asked() as client:
             return client.counters()
 
     def facts(self) -> LinkFacts:
         """What the link says of itself."""
-        with self.on_device(), ProbeClient(self._probe) as client:
+        with self._asked() as client:
             return client.facts()
 
     def replay(self, begin: bool) -> Replay | None:
         """Begin the trace, or end it; what came of the one that was going on."""
-        with self.on_device(), ProbeClient(self._probe) as client:
+        with self._asked() as client:
             return client.replay(begin)
+
+    @contextlib.contextmanager
+    def _asked(self) -> Iterator[ProbeClient]:
+        """From the edge's own host: questions about the link do not go over it."""
+        with self.on_edge(), ProbeClient(self._probe) as client:
+            yield client
 
     def measure(self, seconds: float) -> LinkMeasurement:
         """Probe it from the device's host to the edge's, over the wire of the frames."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from splitbed import chance
 from splitbed.link import PAYLOAD_SHARE, Direction, LinkFacts, LinkKind, LinkProfile, Way
@@ -18,6 +19,11 @@ _HEADER_BYTES: Final = 52
 """20 bytes IPv4, 32 bytes TCP with time stamps."""
 
 
+Count = Annotated[int, Meta(ge=0, le=10_000_000)]
+"""Of packets. Measurements come from other machines as well, and intervals are reckoned from them.
+"""
+
+
 class DatagramMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What became of the probe's own UDP datagrams in one direction.
 
@@ -25,17 +31,17 @@ class DatagramMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     queue drops anything; the rate is taken above it.
     """
 
-    sent: int
+    sent: Count
     """Well below the rate."""
-    arrived: int
+    arrived: Count
     """Of those, each counted once."""
-    duplicated: int
+    duplicated: Count
     """Arrivals of a datagram that had arrived before."""
-    reordered: int
+    reordered: Count
     """Arrivals after one with a higher number (RFC 4737, type-P-reordered)."""
     offered_bps: float
     """Bits of IP packets per second at which they were sent, by the sender's clock."""
-    overflowed: int = 0
+    overflowed: Count = 0
     """Dropped by the receiving host's own socket: they had crossed the link."""
     rate_bps: float | None = None
     """Bits of IP packets per second that arrived while more were offered than the link takes."""
@@ -103,6 +109,12 @@ class LinkMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     up_window_bytes: int = 0
     """Payload that TCP can have under way, for the socket buffers of both hosts; 0: not known."""
     down_window_bytes: int = 0
+
+    @property
+    def frames_at(self) -> str:
+        """The address of frames over the same link: that of the probe, or what the link told."""
+        port = 0 if self.facts is None else self.facts.port
+        return f"{self.at.rpartition(':')[0]}:{port}" if port else self.at
 
     @property
     def rtt_median_ns(self) -> int:

@@ -6,7 +6,7 @@
 Without a trace: 60 s of the generator, of mahimahi's Verizon-LTE-short.up, and of a UCC 5G drive
 (its downlink, as an uplink), where SPLITBED_DATA or ../shared/data has them. The sender is a
 process of its own that always has more to send: over the relay by TCP, over the kernel (which needs
-root and netem) by datagrams at 1.2 times the highest rate, because TCP takes its time after a gap.
+root and netem) by datagrams at 1.2 times the trace's rate, because TCP takes its time after a gap.
 Bytes are counted where they arrive, in the second in which they left: the relay delays what has
 left, the kernel what has not, so there the delay is taken off. A second meets the trace when its
 bytes are within 5 %, or a packet, of it. `edge` says that it does so only if what the link carries
@@ -42,13 +42,14 @@ from netem.shaper import sleep_until
 from netem.trace_steps import cut, pieces
 from netem.traces import find_trace
 from splitbed.address import host_and_port
-from splitbed.link import LinkProfile, Replay, Trace
+from splitbed.link import LinkProfile, Replay, Trace, changed
 
 TOLERANCE_PCT: Final = 5.0
 PACKET_BYTES: Final = 1448
 S: Final = 1_000_000_000
 START_NS: Final = 5_000_000
 """After the replay's beginning: what is sent before it may leave at the profile's rate yet."""
+LEAD_NS: Final = 500_000_000
 EDGE_NS: Final = 2_000_000
 """How exactly a byte's second is known: threads wake up late, and a chunk is a millisecond."""
 
@@ -70,24 +71,29 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as sock:
 
 
 DATAGRAMS: Final = """
-import socket, sys, time
+import json, socket, sys, time
 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 sock.connect((sys.argv[1], int(sys.argv[2])))
 sock.send(b"!")
-sys.stdin.readline()
-gap, packet = 1500 * 8 / float(sys.argv[3]), bytes(1472)
-due = time.perf_counter()
+begin_ns, steps = json.loads(sys.stdin.readline())
+packet, owed, at, last_ns = bytes(1472), 0.0, 0, time.perf_counter_ns()
 while True:
-    while due < time.perf_counter():
+    time.sleep(0.002)
+    now_ns = time.perf_counter_ns()
+    while at + 1 < len(steps) and now_ns - begin_ns >= steps[at + 1][0]:
+        at += 1
+    owed += min(now_ns - last_ns, 50_000_000) / 1e9 * steps[at][1] / 12_000
+    last_ns = now_ns
+    while owed >= 1:
+        owed -= 1
         try:
             sock.send(packet)
         except OSError:
             pass
-        due += gap
-    time.sleep(0.002)
-    due = max(due, time.perf_counter() - 0.05)
 """
-"""The same by datagrams that fill a packet, at BPS of IP packets."""
+"""The same by datagrams that fill a packet, at rates that change at their instants."""
+_OVERLOAD: Final = 1.2
+_LEAST_BPS: Final = 100_000
 
 
 class Made(Protocol):
@@ -98,6 +104,9 @@ class Made(Protocol):
 
     def start_sender(self) -> subprocess.Popen[bytes]:
         """Start a sender at the link's other end, its standard input piped; it waits for a line."""
+
+    def orders(self, begin_ns: int) -> object:
+        """What the sender's line says, as JSON."""
 
     def connected(self) -> None:
         """Wait until the sender is there."""
@@ -140,6 +149,9 @@ class RelayLink:
             [sys.executable, "-c", SENDER, host, str(port)], stdin=subprocess.PIPE
         )
 
+    def orders(self, begin_ns: int) -> object:
+        return None
+
     def connected(self) -> None:
         self._sock, _ = self._listener.accept()
         self._sock.recv(1)
@@ -178,8 +190,10 @@ class KernelHosts:
 
     def __init__(self, profile: LinkProfile, trace: Trace, folder: Path) -> None:
         self._link = HostsLink(profile, folder / "link.log", start_module, trace)
-        rates = [step.up.rate_bps for step in trace.steps] + [profile.up.rate_bps]
-        self._offered_bps = 1.2 * max(rate for rate in rates if rate is not None)
+        self._steps = [
+            (step.at_ns, _OVERLOAD * max(changed(profile.up, step.up).rate_bps or 0, _LEAST_BPS))
+            for step in trace.steps
+        ]
         with self._link.on_edge():
             self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             # Beyond the system's limit: where sender and receiver share a processor, they queue.
@@ -190,9 +204,12 @@ class KernelHosts:
 
     def start_sender(self) -> subprocess.Popen[bytes]:
         host, port = self._sock.getsockname()
-        words = [sys.executable, "-c", DATAGRAMS, host, str(port), str(self._offered_bps)]
+        words = [sys.executable, "-c", DATAGRAMS, host, str(port)]
         with self._link.on_device():
             return subprocess.Popen(words, stdin=subprocess.PIPE)
+
+    def orders(self, begin_ns: int) -> object:
+        return begin_ns, self._steps
 
     def connected(self) -> None:
         self._sock.settimeout(30)
@@ -206,9 +223,9 @@ class KernelHosts:
             return 0
 
     def begin(self) -> int:
+        begin_ns = time.perf_counter_ns()
         self._link.replay(True)
-        # The answer took the way down; the replay began before it was sent.
-        return time.perf_counter_ns() - self._link.profile.down.delay_ns
+        return begin_ns
 
     def end(self) -> Replay | None:
         return self._link.replay(False)
@@ -229,10 +246,16 @@ def carried(made: Made, profile: LinkProfile, trace: Trace) -> tuple[list[int], 
     try:
         made.connected()
         schedule = Schedule(profile.up, pieces(trace, "up"), trace.duration_ns)
-        begin_ns = made.begin()
-        sleep_until(begin_ns + START_NS)
-        sender.stdin.write(b"\n")
+        if made.delays_what_left:
+            begin_ns = made.begin()
+            sleep_until(begin_ns + START_NS)
+        planned_ns = time.perf_counter_ns() + LEAD_NS
+        sender.stdin.write(json.dumps(made.orders(planned_ns)).encode() + b"\n")
         sender.stdin.flush()
+        if not made.delays_what_left:  # what waits when the trace begins has its delay behind it
+            while time.perf_counter_ns() < planned_ns:
+                made.receive()
+            begin_ns = made.begin()
         while True:
             got = made.receive()
             left_ns = time.perf_counter_ns() - begin_ns

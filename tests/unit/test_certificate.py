@@ -341,6 +341,12 @@ def test_certificate_survives_json(ended: bool) -> None:
         msgspec.json.decode(text.replace(b'"relay"', b'"tunnel"'), type=LinkCertificate)
 
 
+@pytest.mark.parametrize("sent", [-1, 10**15])
+def test_counts_that_cannot_be_are_refused(sent: int) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(msgspec.to_builtins(EXACT) | {"sent": sent}, DatagramMeasurement)
+
+
 def test_a_certificate_of_an_earlier_version_is_still_read() -> None:
     """As it was written before there were datagrams: runs on disk are kept."""
     text = (
@@ -353,3 +359,10 @@ def test_a_certificate_of_an_earlier_version_is_still_read() -> None:
     found = msgspec.json.decode(text, type=LinkCertificate)
     assert found.violations() == ["not measured after the run"]
     assert found.rtt_sd_ns == 0
+
+
+@pytest.mark.parametrize(("port", "wanted"), [(0, "edge:50052"), (50051, "edge:50051")])
+def test_frames_go_where_the_link_said(port: int, wanted: str) -> None:
+    facts = LinkFacts("kernel", PROFILE, port)
+    assert measured(at="edge:50052", facts=facts).frames_at == wanted
+    assert measured(at="edge:50052").frames_at == "edge:50052"

@@ -121,9 +121,11 @@ def test_no_more_bytes_than_planned() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         sender = threading.Thread(target=pour, args=(ours, plan))
+        start = time.perf_counter()
         sender.start()
         assert drain(theirs, plan).received_bytes == 100_001
         sender.join()
+        assert time.perf_counter() - start < 5
 
 
 def test_a_sender_that_sends_nothing() -> None:
