@@ -19,7 +19,7 @@ from netem.attendance import Attendance
 from netem.responder import BareLink, Responder
 from netem.users import Word
 from splitbed.address import host_and_port
-from splitbed.certificate import LinkMeasurement
+from splitbed.certificate import DatagramMeasurement, LinkMeasurement
 from splitbed.errors import LinkError
 from splitbed.link import Replay
 from tests.unit.edges import eventually
@@ -233,6 +233,9 @@ def deposit(content: bytes) -> bytes:
 
 
 NO_ROUND_TRIP = msgspec.json.encode(LinkMeasurement((), 1e6, 1e6, 1, 1, 0.1))
+NO_RATE = msgspec.json.encode(
+    msgspec.structs.replace(found(), up_datagrams=DatagramMeasurement(1, 1, 0, 0, 1e6, rate_bps=0))
+)
 NO_GOODPUT = msgspec.json.encode(LinkMeasurement((1,), 0, 1e6, 1, 1, 0.1))
 
 
@@ -251,10 +254,12 @@ NO_GOODPUT = msgspec.json.encode(LinkMeasurement((1,), 0, 1e6, 1, 1, 0.1))
         deposit(b'{"rtt_ns": [1]}'),
         deposit(NO_ROUND_TRIP),
         deposit(NO_GOODPUT),
+        deposit(NO_RATE),
     ],
     ids=[
         *("too long", "no time", "not asked", "code", "joins twice", "ping", "too large"),
         *("does not measure", "no JSON", "half a measurement", "no round trip", "no goodput"),
+        "no rate",
     ],
 )
 def test_a_hostile_user_is_put_out_and_shares_nothing(where: Where, sent: bytes) -> None:
