@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import struct
-from functools import cache
-from statistics import NormalDist, fmean, pstdev
 from typing import Final
 
+from netem.jitter import TABLE_SIZE, quantiles
 from netem.tc import attribute
 from splitbed.link import Direction
 
@@ -19,10 +17,8 @@ _CHILD_BYTES: Final = 1 << 20
 _ORDERING_BYTES_S: Final = 50_000_000_000
 """A rate of netem's own, far above any link: with one, jitter and shrinking delays keep the order
 of packets. It adds less than a nanosecond to a packet."""
-_TABLE_SIZE: Final = 4096
 _TABLE_SCALE: Final = 8192
 """One standard deviation in a distribution table."""
-_TABLE_LARGEST: Final = 32767
 
 
 def size_table(overhead_bytes: int) -> bytes:
@@ -78,33 +74,7 @@ def _share(pct: float) -> int:
     return round(pct / 100 * _LARGEST_U32)
 
 
-@cache
 def _table(name: str) -> bytes:
-    """A distribution as netem draws from it: quantiles in units of 1/8192 standard deviation.
-
-    `pareto` has the shape 3 (its variance is finite); `paretonormal` is three parts of it and one
-    of normal, drawn independently, as in iproute2. Values end at four standard deviations, and
-    what that cuts off is made up for: mean 0, standard deviation 1.
-    """
-    places = [(i + 0.5) / _TABLE_SIZE for i in range(_TABLE_SIZE)]
-    normal = [NormalDist().inv_cdf(place) for place in places]
-    pareto = [(1 - place) ** (-1 / 3) for place in places]
-    if name == "normal":
-        values = normal
-    elif name == "uniform":
-        values = places
-    elif name == "pareto":
-        values = pareto
-    else:
-        random.Random(1).shuffle(normal)
-        values = [0.25 * n + 0.75 * p for n, p in zip(normal, _standard(pareto), strict=True)]
-    bound = _TABLE_LARGEST / _TABLE_SCALE
-    for _ in range(8):
-        values = [max(-bound, min(bound, value)) for value in _standard(values)]
-    numbers = [round(value * _TABLE_SCALE) for value in values]
-    return struct.pack(f"={_TABLE_SIZE}h", *numbers)
-
-
-def _standard(values: list[float]) -> list[float]:
-    mean, deviation = fmean(values), pstdev(values)
-    return [(value - mean) / deviation for value in values]
+    """A distribution as netem draws from it: quantiles in units of 1/8192 standard deviation."""
+    numbers = [round(value * _TABLE_SCALE) for value in quantiles(name)]
+    return struct.pack(f"={TABLE_SIZE}h", *numbers)

@@ -13,12 +13,12 @@ let go by then and keeps its instant, so that a thread that wakes up late costs 
 from __future__ import annotations
 
 import math
-import random
 import threading
 import time
 from typing import Final, NamedTuple
 
 from netem.drift import Drift
+from netem.jitter import Jitter
 from netem.schedule import Schedule
 from splitbed.link import Direction
 
@@ -55,8 +55,7 @@ class Shaper:
     """Rate, delay and jitter of one direction, shared by all connections over it."""
 
     def __init__(self, direction: Direction, seed: int) -> None:
-        self._jitter_ns = direction.jitter_ns
-        self._random = random.Random(seed)
+        self._jitter = Jitter(direction, seed)
         self._turn = threading.Condition()
         self._closed = False
         self._booked = 0.0
@@ -111,8 +110,7 @@ class Shaper:
                 return Passage(size, now_ns, now_ns)
             self._let_go_ns = max(self._let_go_ns, math.ceil(leaves_ns))
             delay_ns: float = self._schedule.delay_ns(leaves_ns - self._origin_ns)
-            if self._jitter_ns:
-                delay_ns = max(0.0, delay_ns + self._random.gauss(0, self._jitter_ns))
+            delay_ns = max(0.0, delay_ns + self._jitter.draw_ns())
         return Passage(taken, math.ceil(leaves_ns), math.ceil(leaves_ns + delay_ns))
 
     def close(self) -> None:
