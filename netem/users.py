@@ -224,8 +224,9 @@ class Users:
 
 def is_sensible(found: LinkMeasurement) -> bool:
     """Whether it can be reckoned with: what another machine says may be anything."""
-    figures = [found.up_goodput_bps, found.down_goodput_bps, *found.rtt_ns]
-    figures += [found.payload_bps("up"), found.payload_bps("down")]
+    goodputs_bps = (found.up_goodput_bps, found.down_goodput_bps)
+    rates_bps = (found.payload_bps("up"), found.payload_bps("down"))
+    figures = (*goodputs_bps, *rates_bps, *found.rtt_ns)
     return bool(found.rtt_ns) and all(0 < figure < 1e15 for figure in figures)
 
 
