@@ -61,6 +61,7 @@ def test_one_device(project: Project, tmp_path: Path) -> None:
     assert "rate=40mbit,delay=4ms" in said(done)
     assert "frames           6 of 6 measured" in said(done)
     assert "Traceback" not in said(done)
+    assert "level=warning" not in said(done)
     for service in ("device", "link", "edge"):
         assert [found["State"]["ExitCode"] for found in project.containers(service)] == [0]
     # What is left can be reported in the same place.
@@ -95,6 +96,15 @@ def test_a_link_that_cannot_be_made_stops_the_rest(project: Project) -> None:
     assert done.returncode != 0
     assert "netem: unknown link profile 'nope'" in said(done)
     assert [found["State"]["Status"] for found in project.containers("device")] == ["created"]
+
+
+def test_a_trace_is_replayed_while_frames_flow(project: Project, tmp_path: Path) -> None:
+    done = project.run(TRACE="generate:seed=1")
+    assert done.returncode == 0, said(done)
+    (folder,) = runs(project.results(tmp_path / "runs"))
+    replay = complete(folder).replay
+    assert replay is not None
+    assert replay.elapsed_ns > 0
 
 
 def test_models_and_pictures_of_this_machine(project: Project, tmp_path: Path) -> None:

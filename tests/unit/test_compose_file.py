@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_every_setting_is_documented_with_its_default(name: str) -> None:
     text = (ROOT / name).read_text(encoding="utf-8")
     header, body = text.split("\nservices:", 1) if "gpu" in name else text.split("\nx-build", 1)
-    used = dict(re.findall(r"\$\{([A-Z_]+)(?::-([^}]*))?", body))
+    used = dict.fromkeys(re.findall(r"\$\{([A-Z_]+)", body), "")
+    used |= dict(re.findall(r"\$\{([A-Z_]+):-([^}]*)", body))
     documented = dict(re.findall(r"^#     ([A-Z_]+) +(\S*)", header, flags=re.MULTILINE))
     common = {"MODELS"} if "gpu" in name else set()
     assert set(used) - common == set(documented)
