@@ -91,4 +91,4 @@ def serve(argv: Sequence[str]) -> int:
 
 def _announce(address: str, kind: str, why: str, profile: LinkProfile, priority: str) -> None:
     sys.stderr.write(f"link {profile.name}: {describe(profile)}; backend {kind}: {why}\n")
-    process.announce(address=address, profile=profile.name, kind=kind, why=why, priority=priority)
+    process.announce(address=address, profile=profile.name, kind=kind, priority=priority)

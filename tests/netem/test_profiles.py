@@ -24,6 +24,7 @@ from splitbed.link import PAYLOAD_SHARE, LinkProfile, Way
 from tests.netem.conftest import EDGE, WIRE
 
 SECONDS = 12.0
+_MORE_TRIES = 3
 LINKS = (
     "rate=1mbit",
     "rate=1mbit,delay=50ms",
@@ -103,8 +104,11 @@ def test_between_two_hosts(text: str, table: list[str], tmp_path: Path) -> None:
     profile = strict(text)
     with two_hosts(profile, tmp_path) as link:
         found = link.measure(SECONDS)
-        # One more try, as a run has four: this machine does other things as well.
-        if found.misses(profile):
+        # As before a run, which measures up to four times: this machine does other things as well.
+        # Every measurement stands in the table.
+        for _ in range(_MORE_TRIES):
+            if not found.misses(profile):
+                break
             table.append(row(f"{text} (again)", profile, found))
             found = link.measure(SECONDS)
     table.append(row(text, profile, found))
