@@ -40,7 +40,7 @@ LINKS = (
     "rate=100mbit",
     "rate=100mbit,delay=20ms",
     "rate=100mbit,delay=5ms,loss=5%",
-    "rate=200mbit,delay=5ms",
+    "rate=200mbit,delay=5ms,loss=0.1%",  # by datagrams: METHODOLOGY.md, "The link"
     "rate=200mbit,delay=150ms,loss=0.1%",
 )
 ONE_END = (
