@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from netem.detection import kernel_lacks
+from netem.detection import hosts_lack, interface_lacks
 from splitbed.errors import LinkError
 from splitbed.link import LinkKind, LinkProfile, Trace
 
@@ -21,34 +21,32 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def choose(
-    wanted: Backend, profile: LinkProfile, trace: Trace | None = None, both: bool = False
+    wanted: Backend, profile: LinkProfile, trace: Trace | None = None, alone: bool = False
 ) -> Choice:
     """The backend for a profile on this machine.
 
     `auto` takes the kernel where this process may shape and the kernel can, else the relay; nothing
-    at all where nothing is asked of the link. `both`: an interface's two directions are shaped, as
-    an edge does alone. Raises LinkError where what is wanted cannot be had.
+    at all where nothing is asked of the link. `alone`: both directions are shaped at an interface
+    of this host, as an edge does it; else two hosts are made here. Raises LinkError where what is
+    wanted cannot be had.
     """
-    if wanted == "auto" and not profile.is_shaped and trace is None:
+    if not profile.is_shaped and trace is None and wanted != "kernel":
         return Choice("direct", "nothing is asked of the link")
     if wanted == "relay":
-        return Choice(
-            "relay" if profile.is_shaped or trace is not None else "direct", "as asked for"
-        )
-    lacks = kernel_lacks(both)
+        return Choice("relay", "as asked for")
+    lacks = interface_lacks(both=True) if alone else hosts_lack()
     if not lacks:
         return Choice("kernel", "as asked for" if wanted == "kernel" else "netem is there")
     if wanted == "kernel":
         raise LinkError(lacks)
-    effects = (*profile.up.packet_effects, *profile.down.packet_effects)
+    lacks = lacks.removesuffix(", or use --backend relay")
+    effects = {*profile.up.packet_effects, *profile.down.packet_effects}
+    if trace is not None and any(step.up.loss_pct or step.down.loss_pct for step in trace.steps):
+        effects.add("loss")
     if effects:
+        whose = f"profile '{profile.name}'" if trace is None else f"'{profile.name}' and its trace"
         raise LinkError(
-            f"profile '{profile.name}' asks for {' and '.join(dict.fromkeys(effects))}, which only "
-            f"the kernel can make: {lacks.removesuffix(', or use --backend relay')}"
+            f"{whose} asks for {' and '.join(sorted(effects))}, which only the kernel can make: "
+            f"{lacks}"
         )
-    if trace is not None and any(s.up.loss_pct or s.down.loss_pct for s in trace.steps):
-        raise LinkError(
-            f"the trace {trace.name} asks for loss, which only the kernel can make: "
-            f"{lacks.removesuffix(', or use --backend relay')}"
-        )
-    return Choice("relay", lacks.removesuffix(", or use --backend relay"))
+    return Choice("relay", lacks)

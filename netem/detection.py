@@ -1,4 +1,8 @@
-"""Whether this kernel, and this process in it, can shape a link: found out by trying."""
+"""Whether this kernel, and this process in it, can shape a link: found out by trying.
+
+What is tried is tried where it disturbs nobody, in a network namespace of its own where this
+process may make one and else on an interface of its own, and is gone afterwards.
+"""
 
 from __future__ import annotations
 
@@ -18,24 +22,41 @@ _TRIED: Final = "splitbed-try"
 _LOOPBACK_INDEX: Final = 1
 
 
-def kernel_lacks(both: bool) -> str:
-    """What stands in the way of shaping with the kernel, as a clause; "" for nothing.
+def hosts_lack() -> str:
+    """What stands in the way of two hosts on this machine, as a clause; "" for nothing."""
+    with contextlib.ExitStack() as stack:
+        try:
+            pair = [stack.enter_context(contextlib.closing(Namespace())) for _ in range(2)]
+            interfaces.join(pair[0], pair[1], _TRIED, ("10.83.98.1", "10.83.98.2"), 30)
+            with pair[0].entered():
+                missing = _missing_queues(interfaces.find(_TRIED).index)
+        except LinkError as error:
+            return str(error)
+    return _sentence(missing)
 
-    `both`: whether what an interface receives is to be shaped as well, which takes ifb. Whatever is
-    tried is tried where it disturbs nobody, in a network namespace of its own where this process
-    may make one and otherwise on an interface of its own, and gone afterwards.
+
+def interface_lacks(both: bool) -> str:
+    """What stands in the way of shaping an interface of this host, as a clause; "" for nothing.
+
+    `both`: whether what it receives is to be shaped as well, which takes ifb.
     """
     try:
         with _somewhere() as index:
-            missing = _missing(index, both)
+            missing = _missing_queues(index)
+            if both and not missing:
+                missing = _missing_for_ingress()
     except LinkError as error:
         return str(error)
+    return _sentence(missing)
+
+
+def _sentence(missing: list[str]) -> str:
     if not missing:
         return ""
-    modules = " and ".join(missing)
     return (
-        f"this kernel has no {modules}: load it with `modprobe -a {' '.join(missing)}`, where the "
-        f"distribution packs it apart install its extra modules, or use --backend relay"
+        f"this kernel has no {' and '.join(missing)}: load it with `modprobe -a "
+        f"{' '.join(missing)}`, where the distribution packs it apart install its extra modules, "
+        "or use --backend relay"
     )
 
 
@@ -51,14 +72,11 @@ def _somewhere() -> Iterator[int]:
             with contextlib.suppress(LinkError):
                 interfaces.remove(_TRIED)
         return
-    try:
-        with namespace.entered():
-            yield _LOOPBACK_INDEX
-    finally:
-        namespace.close()
+    with contextlib.closing(namespace), namespace.entered():
+        yield _LOOPBACK_INDEX
 
 
-def _missing(index: int, both: bool) -> list[str]:
+def _missing_queues(index: int) -> list[str]:
     tries = {
         "sch_tbf": ("tbf", qdisc_options.bucket(1_000_000, 3000)),
         "sch_netem": ("netem", qdisc_options.netem(Direction(delay_ns=1), 10, 0)),
@@ -73,8 +91,6 @@ def _missing(index: int, both: bool) -> list[str]:
                 if error.errno != errno.ENOENT:
                     raise interfaces.refusal(f"try {kind}", error.errno or 0) from error
                 missing.append(module)
-    if both and not missing:
-        missing += _missing_for_ingress()
     return missing
 
 
@@ -82,9 +98,7 @@ def _missing_for_ingress() -> list[str]:
     name = f"{_TRIED}2"
     try:
         made = interfaces.make_ifb(name)
-    except LinkError as error:
-        if "root" in str(error):
-            raise
+    except LinkError:  # the queues could be made, so it is no privilege that is missing
         return ["ifb"]
     try:
         interfaces.redirect(made, made)

@@ -39,8 +39,6 @@ class Interface(msgspec.Struct, frozen=True):
     mtu_bytes: int
     header_bytes: int
     """Size of the link header that the kernel counts with each packet."""
-    largest_segments: int
-    """Packets that one segment of a local sender may hold."""
 
 
 class Queueing(msgspec.Struct, frozen=True):
@@ -102,7 +100,6 @@ def find(name: str) -> Interface:
         kind=(info.get_attr("IFLA_INFO_KIND") or "") if info else "",
         mtu_bytes=link.get_attr("IFLA_MTU") or 0,
         header_bytes=ETHERNET_BYTES if has_header else 0,
-        largest_segments=link.get_attr("IFLA_GSO_MAX_SEGS") or 0,
     )
 
 
@@ -211,27 +208,19 @@ def stop_redirecting(source: Interface) -> None:
 
 def offloads(interface: Interface) -> dict[str, bool]:
     """Which segmentation offloads are on; {} where the driver does not say."""
-    from pyroute2.ethtool.ioctl import IoctlEthtool
+    from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool
 
     try:
         with contextlib.closing(IoctlEthtool(interface.name)) as ethtool:
             features = ethtool.get_features()
             return {name: bool(features[name]) for name in _OFFLOADS if name in features}
-    except Exception as error:  # pyroute2 has a class of its own for each refusal
-        if isinstance(error, (OSError, LookupError)) or type(error).__module__.startswith(
-            "pyroute2"
-        ):
-            return {}
-        raise
+    except (EthtoolError, OSError, LookupError):
+        return {}
 
 
-def switch_offloads(interface: Interface, wanted: dict[str, bool], largest_segments: int) -> bool:
-    """Switch segmentation offloads, and how many packets a local sender's segment may hold.
-
-    The second is needed as well: Linux hands segments to the queues even where the interface
-    cannot send them. Returns False where the kernel does not allow it.
-    """
-    from pyroute2.ethtool.ioctl import IoctlEthtool
+def switch_offloads(interface: Interface, wanted: dict[str, bool]) -> bool:
+    """Switch segmentation offloads; False where the kernel does not allow it."""
+    from pyroute2.ethtool.ioctl import EthtoolError, IoctlEthtool
 
     try:
         with contextlib.closing(IoctlEthtool(interface.name)) as ethtool:
@@ -239,14 +228,6 @@ def switch_offloads(interface: Interface, wanted: dict[str, bool], largest_segme
             for name, on in wanted.items():
                 features[name] = on
             ethtool.set_features(features)
-        with routing(f"set the segments of {interface.name}") as route:
-            route.link("set", index=interface.index, gso_max_segs=largest_segments)
-    except LinkError:
+    except (EthtoolError, OSError, LookupError):
         return False
-    except Exception as error:  # as above
-        if isinstance(error, (OSError, LookupError)) or type(error).__module__.startswith(
-            "pyroute2"
-        ):
-            return False
-        raise
     return offloads(interface) == wanted

@@ -1,20 +1,19 @@
 """One direction of a link as queueing disciplines of the kernel.
 
-    tbf 5b1d:     the rate, applied as packets leave, so that a change acts on what is queued
-      netem 5b1e: delay, jitter, loss and the rest, and the queue itself
+    tbf 5b1c:       no rate to speak of; cuts segments into packets
+      tbf 5b1d:     the rate, applied as packets leave, so that a change acts on what is queued
+        netem 5b1e: delay, jitter, loss and the rest, and the queue itself
 
-Where large segments cannot be kept from an interface (its offloads are not ours to switch, or they
-come from the sender's), one more token bucket stands in front:
-
-    tbf 5b1c:     no rate to speak of; cuts segments into packets
+Linux hands segments of up to 64 kB to the queues, whatever an interface's offloads are, and a
+sender's segments arrive whole over a virtual wire. Loss and queue would take each for one packet.
+Holding local senders to single packets (`gso_max_segs`) does it, too, and costs TCP a fifth of the
+200 Mbit/s that one processor manages; it does nothing for what comes in.
 
 netem has a rate of its own, which spaces packets by their departure at the time they come: a change
 would not act before the queue of the old rate is empty. At 100 ms of queue, a trace that falls from
 50 to 1 Mbit/s carried 7.7 Mbit in the second after; a token bucket carries 1.
 
-A rate counts IP bytes. Where packets come one by one, a size table takes the link header off each;
-behind the cutting bucket, which counts a cut segment with its header, the rate is raised by 1514 to
-1500 instead. Both are exact for full packets.
+A rate counts IP bytes: a size table takes the link header off each packet.
 
 Formats: linux/pkt_sched.h.
 """
@@ -59,8 +58,6 @@ class Port(msgspec.Struct, frozen=True):
     mtu_bytes: int = PACKET_BYTES
     header_bytes: int = ETHERNET_BYTES
     """What the kernel counts of a packet before its IP header."""
-    cuts: bool = False
-    """Whether segments larger than a packet may come and have to be cut."""
 
 
 def queue_packets(direction: Direction, rtt_ns: int) -> int:
@@ -124,9 +121,8 @@ class Queue:
         `limit` is the length of its queue, as `queue_packets` has it.
         """
         port = self._port
-        if port.cuts:
-            cutting = qdisc_options.bucket(_UNLIMITED_BPS, port.mtu_bytes + ETHERNET_BYTES)
-            self._control.replace(port.index, ROOT, CUTTER, "tbf", cutting)
+        cutting = qdisc_options.bucket(_UNLIMITED_BPS, port.mtu_bytes + ETHERNET_BYTES)
+        self._control.replace(port.index, ROOT, CUTTER, "tbf", cutting)
         self.put_rate(direction.rate_bps)
         options = qdisc_options.netem(direction, limit, self._seed)
         self._control.replace(port.index, BUCKET | 1, NETEM, "netem", options)
@@ -135,15 +131,11 @@ class Queue:
         """Change the rate alone. None is no limit, zero as one byte a second."""
         port = self._port
         rate = _UNLIMITED_BPS if rate_bps is None else max(rate_bps, _LEAST_BPS)
-        if port.cuts:
-            rate = rate * (PACKET_BYTES + port.header_bytes) // PACKET_BYTES
         if rate == self._rate_bps and self._is_there:
             return  # a change would fill the bucket
-        parent, sizes = ROOT, qdisc_options.size_table(-port.header_bytes)
-        if port.cuts:
-            parent, sizes = CUTTER | 1, b""
+        sizes = qdisc_options.size_table(-port.header_bytes)
         options = qdisc_options.bucket(rate, burst_bytes(rate, port.mtu_bytes))
-        self._control.replace(port.index, parent, BUCKET, "tbf", options, sizes)
+        self._control.replace(port.index, CUTTER | 1, BUCKET, "tbf", options, sizes)
         if rate > self._rate_bps:
             self._wake()
         self._rate_bps, self._is_there = rate, True

@@ -32,12 +32,9 @@ class Record(msgspec.Struct, frozen=True):
     begun_utc: str
     offloads: dict[str, bool]
     """As they were."""
-    largest_segments: int
 
     @staticmethod
-    def of_this_process(
-        interface: str, profile: str, offloads: dict[str, bool], largest_segments: int
-    ) -> Record:
+    def of_this_process(interface: str, profile: str, offloads: dict[str, bool]) -> Record:
         """A record that this process owns, from now on."""
         return Record(
             interface=interface,
@@ -46,7 +43,6 @@ class Record(msgspec.Struct, frozen=True):
             started=_start_of(os.getpid()),
             begun_utc=datetime.now(UTC).isoformat(timespec="seconds"),
             offloads=offloads,
-            largest_segments=largest_segments,
         )
 
     @property

@@ -17,7 +17,7 @@ import msgspec
 from netem import interface as interfaces
 from netem import records
 from netem.interface import Interface, Queueing
-from netem.qdisc import CUTTER, PACKET_BYTES, Port, Queue, queue_packets
+from netem.qdisc import PACKET_BYTES, Port, Queue, queue_packets
 from netem.records import Record
 from netem.tc import ROOT, TrafficControl
 from splitbed.errors import LinkError
@@ -46,7 +46,7 @@ class Shaped(msgspec.Struct, frozen=True):
     record: Record | None
     """None where nobody wrote down who put it there."""
     sends: tuple[Queueing, ...]
-    """By rising handle: the token bucket, then netem."""
+    """By rising handle: the bucket that cuts, the one with the rate, netem."""
     receives: tuple[Queueing, ...]
 
     @property
@@ -69,17 +69,15 @@ class Shaping:
         """A clause about what an earlier process had left; "" for nothing."""
         own = self._interface = interfaces.find(name)  # as it is once that is restored
         _refuse_strangers(own, asked.receives is not None)
-        self._before = interfaces.offloads(own)
+        self._before, self._recorded = interfaces.offloads(own), recorded
         self.settings: dict[str, str] = {}
         """What was set besides, for the record."""
         if recorded:
-            records.write(
-                Record.of_this_process(own.name, asked.name, self._before, own.largest_segments)
-            )
+            records.write(Record.of_this_process(own.name, asked.name, self._before))
         self._control = TrafficControl()
         try:
-            exact = self._keep_packets_single()
-            self._queues = _Queues(self._control, own, exact, seed, is_new=True)
+            self._switch_offloads()
+            self._queues = _Queues(self._control, own, seed, is_new=True)
             if asked.receives is not None:
                 interfaces.make_ifb(ifb_name(own))
             self.change(asked)
@@ -89,16 +87,15 @@ class Shaping:
             self.close()
             raise
 
-    def _keep_packets_single(self) -> bool:
-        """Switch segmentation off where the interface is a virtual one; whether that was done."""
+    def _switch_offloads(self) -> None:
+        """Off where the interface is a virtual one; hardware's are left as they are."""
         own, was_on = self._interface, self._before
         off = dict.fromkeys(was_on, False)
-        single = bool(own.kind) and interfaces.switch_offloads(own, off, 1)
+        is_off = bool(own.kind) and interfaces.switch_offloads(own, off)
         on = ", ".join(name for name, is_on in was_on.items() if is_on) or "none"
         self.settings[f"offloads of {own.name}"] = (
-            f"switched off; were on: {on}" if single else f"left as they are, on: {on}"
+            f"switched off; were on: {on}" if is_off else f"left as they are, on: {on}"
         )
-        return single
 
     def change(self, asked: Asked) -> None:
         """Other figures for each direction, while it runs; what is queued stays queued."""
@@ -114,18 +111,17 @@ class Shaping:
         own = self._interface
         if own.name in interfaces.names():
             clear(own.name, whoever=True)
-            interfaces.switch_offloads(own, self._before, own.largest_segments)
+            if not self._recorded:  # else that has restored them
+                interfaces.switch_offloads(own, self._before)
 
 
 class _Queues:
     """Both directions at one interface: its own queues, and those of its ifb if there is one."""
 
-    def __init__(
-        self, control: TrafficControl, own: Interface, single: bool, seed: int, is_new: bool
-    ) -> None:
+    def __init__(self, control: TrafficControl, own: Interface, seed: int, is_new: bool) -> None:
         self._own, self._control, self._seed, self._is_new = own, control, seed, is_new
         mtu_bytes = own.mtu_bytes or PACKET_BYTES
-        self._port = Port(own.name, own.index, mtu_bytes, own.header_bytes, not single)
+        self._port = Port(own.name, own.index, mtu_bytes, own.header_bytes)
         self._sends = Queue(control, self._port, seed, is_new)
         self._receives: Queue | None = None
 
@@ -151,9 +147,8 @@ class _Queues:
 
     def _ingress(self) -> Queue:
         if self._receives is None:
-            # What comes in may be segments of a sender whose offloads are not ours to switch.
             ifb = interfaces.find(ifb_name(self._own))
-            port = msgspec.structs.replace(self._port, name=ifb.name, index=ifb.index, cuts=True)
+            port = msgspec.structs.replace(self._port, name=ifb.name, index=ifb.index)
             self._receives = Queue(self._control, port, self._seed + 1, self._is_new)
         return self._receives
 
@@ -187,9 +182,8 @@ def change(name: str, asked: Asked) -> None:
             f"{name} is shaped in one direction only: end that `splitbed link apply`, and give it "
             "--both"
         )
-    single = all(queue.handle != CUTTER for queue in found.sends)
     with TrafficControl() as control:
-        _Queues(control, own, single, 0, is_new=False).put(asked)
+        _Queues(control, own, 0, is_new=False).put(asked)
     if found.record is not None:
         records.write(msgspec.structs.replace(found.record, profile=asked.name))
 
@@ -219,7 +213,7 @@ def clear(name: str, whoever: bool = False) -> str:
             control.delete(own.index, ROOT)
     if record is not None:
         if record.offloads:
-            interfaces.switch_offloads(own, record.offloads, record.largest_segments)
+            interfaces.switch_offloads(own, record.offloads)
         records.forget(name)
         return f"'{record.profile}' on {name} of process {record.pid}, begun {record.begun_utc}"
     return f"queues of splitbed on {name}, of which nobody left a record"

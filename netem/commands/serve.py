@@ -58,7 +58,7 @@ def serve(argv: Sequence[str]) -> int:
     trace = find_trace(options.trace, profile) if options.trace else None
     if options.begin and trace is None:
         raise UsageError("--begin needs a trace: say --trace TRACE")
-    choice = choose(options.backend, profile, trace, both=True)
+    choice = choose(options.backend, profile, trace, alone=True)
     process.end_with_parent()
     stop = process.stop_event()
     if choice.kind == "relay":

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from netem import interface as interfaces
 from netem import shaping
-from netem.detection import kernel_lacks
+from netem.detection import hosts_lack, interface_lacks
 from netem.interface import Queueing
 from netem.kernel_link import End, KernelLink
 from netem.profiles import WRITTEN_FORM, describe, find_profile
@@ -148,14 +148,18 @@ def clear(argv: Sequence[str]) -> int:
 def check(argv: Sequence[str]) -> int:
     """Try it."""
     config.from_command_line(CheckOptions, argv, command="splitbed link check", table="check")
-    own, both = kernel_lacks(both=False), kernel_lacks(both=True)
-    sys.stdout.write(f"two hosts on this machine, or each side its own: {own or 'yes'}\n")
-    sys.stdout.write(f"both directions at one interface: {both or 'yes'}\n")
-    return 4 if own or both else 0
+    found = {
+        "two hosts on this machine (splitbed run)": hosts_lack(),
+        "both directions at an interface (link serve, apply --both)": interface_lacks(both=True),
+        "what an interface sends (link apply)": interface_lacks(both=False),
+    }
+    for what, lacks in found.items():
+        sys.stdout.write(f"{what}: {lacks or 'yes'}\n")
+    return 4 if any(found.values()) else 0
 
 
 def _must_be_able(both: bool) -> None:
-    lacks = kernel_lacks(both)
+    lacks = interface_lacks(both)
     if lacks:
         raise LinkError(lacks)
 

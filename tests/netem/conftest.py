@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from netem import interface as interfaces
-from netem.detection import kernel_lacks
+from netem.detection import hosts_lack, interface_lacks
 from netem.namespace import Namespace
 
-LACKS = kernel_lacks(both=True).partition(":")[0]
+LACKS = (hosts_lack() or interface_lacks(both=True)).partition(":")[0]
 WIRE = "wire"
 DEVICE, EDGE = "10.9.8.1", "10.9.8.2"
 

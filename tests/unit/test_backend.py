@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import pytest
 
 from netem import backend
 from netem import interface as interfaces
 from netem.backend import Choice, choose
-from netem.detection import kernel_lacks
+from netem.detection import hosts_lack, interface_lacks
 from splitbed.errors import LinkError
 from splitbed.link import Change, Direction, LinkProfile, Step, Trace
 
@@ -22,12 +23,14 @@ LACK = "this kernel has no sch_netem: load it, or use --backend relay"
 
 @pytest.fixture
 def lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "kernel_lacks", lambda both: LACK)
+    for name in ("hosts_lack", "interface_lacks"):
+        monkeypatch.setattr(backend, name, lambda both=True: LACK)
 
 
 @pytest.fixture
 def able(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backend, "kernel_lacks", lambda both: "")
+    for name in ("hosts_lack", "interface_lacks"):
+        monkeypatch.setattr(backend, name, lambda both=True: "")
 
 
 @pytest.mark.usefixtures("lacking")
@@ -36,7 +39,7 @@ def test_without_a_kernel_it_is_the_relay_and_says_why() -> None:
     assert choose("relay", PLAIN).kind == "relay"
     with pytest.raises(LinkError, match=r"no sch_netem: load it, or use --backend relay"):
         choose("kernel", PLAIN)
-    with pytest.raises(LinkError, match=r"'lossy' asks for loss and corruption, which only the"):
+    with pytest.raises(LinkError, match=r"'lossy' asks for corruption and loss, which only the"):
         choose("auto", LOSSY)
 
 
@@ -57,9 +60,11 @@ def test_where_nothing_is_asked_nothing_is_made() -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks a Linux kernel")
-@pytest.mark.parametrize("both", [True, False])
-def test_this_kernel_answers_in_one_clause(both: bool) -> None:
-    found = kernel_lacks(both)
+@pytest.mark.parametrize(
+    "asked", [hosts_lack, lambda: interface_lacks(True), lambda: interface_lacks(False)]
+)
+def test_this_kernel_answers_in_one_clause(asked: Callable[[], str]) -> None:
+    found = asked()
     assert "\n" not in found
     assert found == "" or "--backend relay" in found
     assert not [name for name in interfaces.names() if name.startswith("splitbed")]

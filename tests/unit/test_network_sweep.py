@@ -162,7 +162,7 @@ LOSSES = '"0%" => "0%", "1%", "3%"'
 def test_loss_without_a_kernel_that_loses_is_refused_once(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "kernel_lacks", lambda both: "this kernel has no sch_netem")
+    monkeypatch.setattr(backend, "hosts_lack", lambda: "this kernel has no sch_netem")
     with pytest.raises(LinkError, match=r"only the kernel can make: this kernel has no sch_netem; "
                        r"or take 1%, 3% out of the sweep \(8 of its 14 links\)"):  # fmt: skip
         plan(write(LOSSES), tmp_path / "out")
@@ -177,7 +177,7 @@ def test_loss_without_a_kernel_that_loses_is_refused_once(
 def test_loss_with_a_kernel_that_loses(
     write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backend, "kernel_lacks", lambda both: "")
+    monkeypatch.setattr(backend, "hosts_lack", lambda: "")
     assert plan(write(LOSSES), tmp_path / "out") == 0
 
 
