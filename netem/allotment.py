@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from netem.datagrams import LONGEST_NS, DatagramPlan
+from netem.datagrams import LONGEST_NS, MOST_TOGETHER, DatagramPlan
 from splitbed.link import PAYLOAD_SHARE, Direction, LinkKind, LinkProfile, Way
 
 _FASTEST_LOSS_BPS: Final = 100e6
@@ -94,6 +94,7 @@ def rate_plan(way: Way, direction: Direction, size: DatagramSize, seconds: float
         burst_ns=_LARGE_NS,
         late_ns=_CATCH_UP_NS,
         lead_ns=int(max(_LEAD_NS, duration_ns / 4)),
+        together=MOST_TOGETHER,
     )
 
 
@@ -106,6 +107,7 @@ def _plan(
     burst_ns: int,
     late_ns: int,
     lead_ns: int,
+    together: int = 1,
 ) -> DatagramPlan:
     gap_ns = min(max(gap_ns, 500), LONGEST_NS / _FEWEST_PACKETS)
     return DatagramPlan(
@@ -117,4 +119,5 @@ def _plan(
         late_ns=late_ns,
         lead_ns=min(lead_ns, LONGEST_NS),
         quiet_ns=size.quiet_ns,
+        together=together,
     )

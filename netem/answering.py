@@ -3,7 +3,8 @@
 Over one TCP connection the client sends MAGIC, then requests of one letter and a 64-bit big-endian
 number.
 
-    P n   ping: the nine bytes come back at once
+    P n   ping: nine bytes come back at once, P and for how many nanoseconds this host had the
+          ping before (0: not known)
     U n   upload: n bytes of JSON follow (netem.transfer.TransferPlan), then the bytes to be timed,
           up to the end of the client's stream; answer as for F (netem.transfer.Transfer), and the
           connection is over
@@ -38,6 +39,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 
 from netem.datagrams import DatagramPlan
+from netem.stamps import receive_stamped, since, stamp
 from netem.transfer import TransferPlan, drain, largest_buffers, pour
 from splitbed.link import LinkCounters, LinkFacts, Replay
 
@@ -89,12 +91,17 @@ def respond(
         hurry(sock)
         if receive(sock, len(MAGIC)) != MAGIC:
             return
+        is_stamped = False
         while True:
-            kind, number = REQUEST.unpack(receive(sock, REQUEST.size))
+            request, stamp_ns = receive_stamped(sock, REQUEST.size)
+            kind, number = REQUEST.unpack(request)
             if number > LARGEST_NUMBER:
                 return
+            if is_stamped != (kind == b"P"):  # a cost on every packet, so for pings alone
+                is_stamped = not is_stamped
+                stamp(sock, is_stamped)
             if kind == b"P":
-                sock.sendall(REQUEST.pack(kind, number))
+                sock.sendall(REQUEST.pack(kind, since(stamp_ns)))
             elif kind == b"U":
                 _give(sock, msgspec.json.encode(drain(sock, _plan(sock, number, TransferPlan))))
                 return

@@ -23,6 +23,7 @@ from netem.datagrams import (
     packet_bytes,
     send_end,
     send_paced,
+    together,
 )
 
 _GREETING_EVERY_S: Final = 0.05
@@ -59,7 +60,7 @@ def exchange(
         if not answer():
             return f"no datagram reaches port {offer.port} there by UDP"
         if plan.way == "up":
-            sent = send_paced(sock.send, token, plan)
+            sent = send_paced(sock.send, token, plan, together(sock, plan))
             control.sendall(REQUEST.pack(ENDED, 0))
             send_end(sock.send, token, lambda wait_s: _is_readable(control, wait_s))
             return Exchange(sent, msgspec.json.decode(answer(), type=Arrived))

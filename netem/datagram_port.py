@@ -27,6 +27,7 @@ from netem.datagrams import (
     open_socket,
     send_end,
     send_paced,
+    together,
 )
 
 _TURN_S: Final = 30.0
@@ -68,7 +69,7 @@ class DatagramPort:
             if heard and plan.way == "up":
                 _tell(control, collect(sock, token, plan, lambda wait_s: _ended(control, wait_s)))
             elif heard:
-                _tell(control, send_paced(sock.send, token, plan))
+                _tell(control, send_paced(sock.send, token, plan, together(sock, plan)))
                 send_end(sock.send, token, lambda wait_s: _is_readable(control, wait_s))
             control.settimeout(None)
 

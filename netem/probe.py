@@ -16,6 +16,7 @@ from netem.allotment import DatagramSize, allotted_s, loss_plan, quiet_ns, rate_
 from netem.answering import MAGIC, NUMBER, REQUEST, hurry, receive
 from netem.datagram_client import Exchange, exchange, largest_payload
 from netem.datagrams import DatagramPlan
+from netem.stamps import receive_stamped, since, stamp
 from netem.transfer import Transfer, TransferPlan, planned
 from splitbed.address import written
 from splitbed.certificate import DatagramMeasurement, LinkMeasurement
@@ -54,17 +55,30 @@ class ProbeClient:
     def __exit__(self, *_: object) -> None:
         self._sock.close()
 
-    def round_trips(self, count: int, within_s: float) -> list[int]:
-        """Round-trip times in nanoseconds of up to `count` pings, one after the other."""
-        found: list[int] = []
+    def round_trips(self, count: int, within_s: float) -> list[tuple[int, int]]:
+        """Up to `count` pings, one after the other: nanoseconds on the link, and in the hosts.
+
+        A host's share is from the packet's coming to its process' having it, where the kernel
+        stamps packets; elsewhere it counts as the link's.
+        """
+        found: list[tuple[int, int]] = []
         deadline = time.perf_counter() + within_s
+        stamp(self._sock, True)
         while len(found) < count and (len(found) < 3 or time.perf_counter() < deadline):
-            request = REQUEST.pack(b"P", len(found))
             start_ns = time.perf_counter_ns()
-            self._give(request)
-            if self._take(REQUEST.size) != request:
+            self._give(REQUEST.pack(b"P", len(found)))
+            with self._named():
+                answer, stamp_ns = receive_stamped(self._sock, REQUEST.size)
+            here_ns = since(stamp_ns)
+            took_ns = time.perf_counter_ns() - start_ns
+            kind, there_ns = REQUEST.unpack(answer)
+            if kind != b"P":
                 raise LinkError(f"what answers at {self._where} is no probe of splitbed")
-            found.append(time.perf_counter_ns() - start_ns)
+            host_ns = here_ns + there_ns
+            if host_ns >= took_ns:  # a clock was set meanwhile
+                host_ns = 0
+            found.append((took_ns - host_ns, host_ns))
+        stamp(self._sock, False)
         return found
 
     def upload(self, plan: TransferPlan) -> Transfer:
@@ -180,7 +194,7 @@ def measure(
         facts = client.facts()
         time_s = allotted_s(profile, facts.kind, seconds)
         say("round trips")
-        trips = client.round_trips(200, time_s["trips"])
+        trips, in_hosts = zip(*client.round_trips(200, time_s["trips"]), strict=True)
         trip_ns = sorted(trips)[len(trips) // 2]
         moved = []
         for way, direction, move in (
@@ -197,7 +211,8 @@ def measure(
         if not isinstance(up, str):
             down = _counted(client, "down", profile.down, moved[1].bps, size, time_s, say)
     return LinkMeasurement(
-        rtt_ns=tuple(trips),
+        rtt_ns=trips,
+        hosts_ns=in_hosts,
         up_goodput_bps=moved[0].bps,
         down_goodput_bps=moved[1].bps,
         up_probe_bytes=moved[0].received_bytes,

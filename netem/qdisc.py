@@ -6,14 +6,16 @@
 
 Linux hands segments of up to 64 kB to the queues, whatever an interface's offloads are, and a
 sender's segments arrive whole over a virtual wire. Loss and queue would take each for one packet.
-Holding local senders to single packets (`gso_max_segs`) does it, too, and costs TCP a fifth of the
-200 Mbit/s that one processor manages; it does nothing for what comes in.
+Holding senders to single packets (`gso_max_segs`) does it too, but only for senders on this host.
 
 netem has a rate of its own, which spaces packets by their departure at the time they come: a change
 would not act before the queue of the old rate is empty. At 100 ms of queue, a trace that falls from
 50 to 1 Mbit/s carried 7.7 Mbit in the second after; a token bucket carries 1.
 
-A rate counts IP bytes: a size table takes the link header off each packet.
+A rate counts IP bytes. The kernel counts link headers as well, and takes them off by a size table
+at the root only, which packets out of a segment have not seen. So the rate is given for full
+packets with their header, and the table makes every whole packet as much larger as a header makes a
+full one. The last packet of a segment, usually not full, counts up to 14 bytes too much.
 
 Formats: linux/pkt_sched.h.
 """
@@ -58,6 +60,11 @@ class Port(msgspec.Struct, frozen=True):
     mtu_bytes: int = PACKET_BYTES
     header_bytes: int = ETHERNET_BYTES
     """What the kernel counts of a packet before its IP header."""
+
+    @property
+    def framed_bytes(self) -> int:
+        """A full packet with its header."""
+        return self.mtu_bytes + self.header_bytes
 
 
 def queue_packets(direction: Direction, rtt_ns: int) -> int:
@@ -121,8 +128,9 @@ class Queue:
         `limit` is the length of its queue, as `queue_packets` has it.
         """
         port = self._port
-        cutting = qdisc_options.bucket(_UNLIMITED_BPS, port.mtu_bytes + ETHERNET_BYTES)
-        self._control.replace(port.index, ROOT, CUTTER, "tbf", cutting)
+        cutting = qdisc_options.bucket(_UNLIMITED_BPS, port.framed_bytes)
+        sizes = qdisc_options.size_table(port.header_bytes, port.mtu_bytes)
+        self._control.replace(port.index, ROOT, CUTTER, "tbf", cutting, sizes)
         self.put_rate(direction.rate_bps)
         options = qdisc_options.netem(direction, limit, self._seed)
         self._control.replace(port.index, BUCKET | 1, NETEM, "netem", options)
@@ -133,9 +141,9 @@ class Queue:
         rate = _UNLIMITED_BPS if rate_bps is None else max(rate_bps, _LEAST_BPS)
         if rate == self._rate_bps and self._is_there:
             return  # a change would fill the bucket
-        sizes = qdisc_options.size_table(-port.header_bytes)
-        options = qdisc_options.bucket(rate, burst_bytes(rate, port.mtu_bytes))
-        self._control.replace(port.index, CUTTER | 1, BUCKET, "tbf", options, sizes)
+        framed = rate * port.framed_bytes // port.mtu_bytes
+        options = qdisc_options.bucket(framed, burst_bytes(rate, port.mtu_bytes))
+        self._control.replace(port.index, CUTTER | 1, BUCKET, "tbf", options)
         if rate > self._rate_bps:
             self._wake()
         self._rate_bps, self._is_there = rate, True

@@ -11,19 +11,31 @@ from splitbed.link import Direction
 
 _TICK_NS: Final = 64
 _LARGEST_U32: Final = 0xFFFFFFFF
+_LARGEST_U16: Final = 0xFFFF
 _ETHERNET: Final = 1
 _CHILD_BYTES: Final = 1 << 20
 """Size of the queue that a token bucket is born with, and that netem takes the place of."""
 _ORDERING_BYTES_S: Final = 50_000_000_000
 """A rate of netem's own, far above any link: with one, jitter and shrinking delays keep the order
 of packets. It adds less than a nanosecond to a packet."""
+_TABLE_BITS: Final = 12
+"""A size table has no more than two to the power of this many cells."""
 _TABLE_SCALE: Final = 8192
 """One standard deviation in a distribution table."""
 
 
-def size_table(overhead_bytes: int) -> bytes:
-    """TCA_STAB that adds `overhead_bytes` (usually less than 0) to the size of every packet."""
-    return attribute(1, struct.pack("=BBhiIIII", 0, 0, 0, overhead_bytes, _ETHERNET, 0, 0, 0))
+def size_table(header_bytes: int, mtu_bytes: int) -> bytes:
+    """TCA_STAB that counts packets without their header, as shares of a full one with its header.
+
+    A packet of `mtu_bytes` and its header counts as that, one of half of it as half of that.
+    """
+    cell_log = max(0, mtu_bytes.bit_length() - _TABLE_BITS)
+    sizes = [
+        min(round((cell << cell_log) * (mtu_bytes + header_bytes) / mtu_bytes), _LARGEST_U16)
+        for cell in range((mtu_bytes >> cell_log) + 1)
+    ]
+    spec = struct.pack("=BBhiIIII", cell_log, 0, 0, -header_bytes, _ETHERNET, 0, 0, len(sizes))
+    return attribute(1, spec) + attribute(2, struct.pack(f"={len(sizes)}H", *sizes))
 
 
 def bucket(rate_bps: int, burst_bytes: int) -> bytes:

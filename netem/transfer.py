@@ -63,9 +63,10 @@ class Transfer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def bps(self) -> float:
         """Payload bits per second, once up to speed.
 
-        The speed is the median of the windows in the second half. What comes before the first
-        window that reaches 98 % of it is left out; so is the very first, which may have been saved
-        up in a bucket, and the last, which ends anywhere. Of fewer than four windows all count.
+        The speed is the median of the windows in the second half. What comes before the first two
+        windows in a row that reach 98 % of it is left out (slow start fills one, and the next is
+        half empty); so is the very first, which may have been saved up in a bucket, and the last,
+        which ends anywhere. Of fewer than four windows all count.
         """
         marks = [(0, 0), *self.marks]
         spans = [(t1 - t0, b1 - b0) for (t0, b0), (t1, b1) in pairwise(marks)]
@@ -73,7 +74,9 @@ class Transfer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return _bps(marks[0], marks[-1])
         rates = [size / max(1, took) for took, size in spans[1:-1]]
         speed = median(rates[len(rates) // 2 :])
-        begin = next(i for i, rate in enumerate(rates) if rate >= _UP_TO_SPEED * speed)
+        is_fast = [rate >= _UP_TO_SPEED * speed for rate in rates]
+        pairs = (i for i, both in enumerate(pairwise(is_fast)) if all(both))
+        begin = next(pairs, is_fast.index(True))
         return _bps(marks[1 + begin], marks[-2])
 
 

@@ -88,7 +88,7 @@ class LinkMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One measurement of a link by the probe, raw samples kept."""
 
     rtt_ns: tuple[int, ...]
-    """Every round trip of a nine-byte message, in order."""
+    """Every round trip of a nine-byte message on the link, in order."""
     up_goodput_bps: float
     """TCP payload bits per second towards the edge, timed at the receiver, once up to speed."""
     down_goodput_bps: float
@@ -109,6 +109,9 @@ class LinkMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     up_window_bytes: int = 0
     """Payload that TCP can have under way, for the socket buffers of both hosts; 0: not known."""
     down_window_bytes: int = 0
+    hosts_ns: tuple[Annotated[int, Meta(ge=0)], ...] = ()
+    """What each round trip took besides, in the two hosts: from a packet's coming to its process'
+    having it. Zeros where a host cannot tell; there it is in `rtt_ns`."""
 
     @property
     def frames_at(self) -> str:
@@ -120,6 +123,11 @@ class LinkMeasurement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def rtt_median_ns(self) -> int:
         """Median round-trip time."""
         return sorted(self.rtt_ns)[len(self.rtt_ns) // 2]
+
+    @property
+    def hosts_median_ns(self) -> int:
+        """What the hosts add to a round trip, at the median; 0: not known."""
+        return sorted(self.hosts_ns)[len(self.hosts_ns) // 2] if self.hosts_ns else 0
 
     @property
     def rtt_p95_ns(self) -> int:

@@ -53,10 +53,12 @@ def _rows(profile: LinkProfile, found: LinkMeasurement) -> Iterator[tuple[str, s
         yield "loss", f"not measured: {found.without_datagrams}"
     low, high = (f"{bound / 1e6:.4g}" for bound in found.wanted_rtt_ns(profile))
     asked = f"asked {low} ms" if low == high else f"asked {low} to {high} ms"
+    hosts = found.hosts_median_ns / 1e6
     yield (
         "round trip",
         f"median {found.rtt_median_ns / 1e6:.3f} ms, p95 {found.rtt_p95_ns / 1e6:.3f} ms "
-        f"({asked}, {len(found.rtt_ns)} samples)",
+        f"({asked}, {len(found.rtt_ns)} samples)"
+        + (f"; waking the hosts' processes takes {hosts:.3f} ms more" if hosts else ""),
     )
     yield (
         "jitter",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +18,7 @@ from netem import interface as interfaces
 from netem import records, shaping
 from netem.namespace import Namespace
 from netem.probe import ProbeClient
+from netem.qdisc import BUCKET
 from netem.responder import Responder
 from netem.shaping import Asked, Shaping
 from netem.transfer import TransferPlan
@@ -26,6 +29,8 @@ from tests.netem.conftest import EDGE, WIRE
 MS = 1_000_000
 CLI = (sys.executable, "-m", "splitbed.cli", "link")
 Hosts = tuple[Namespace, Namespace]
+_FEW = 40
+"""Packets that fit into any queue."""
 
 
 def rtt_ms(device: Namespace, edge: Namespace) -> float:
@@ -33,7 +38,7 @@ def rtt_ms(device: Namespace, edge: Namespace) -> float:
         responder = Responder(f"{EDGE}:0")
     try:
         with device.entered(), ProbeClient(host_and_port(responder.address)) as client:
-            return sorted(client.round_trips(15, 10))[7] / 1e6
+            return sorted(client.round_trips(15, 10))[7][0] / 1e6
     finally:
         responder.close()
 
@@ -112,6 +117,52 @@ def test_both_directions_at_one_end(hosts: Hosts) -> None:
     assert is_bare(edge)
 
 
+def counted_bytes() -> int:
+    """What the bucket of this network namespace's wire counted."""
+    with interfaces.routing("count") as route:
+        for queue in route.get_qdiscs(interfaces.find(WIRE).index):
+            if queue["handle"] == BUCKET:
+                found: int = queue.get_attr("TCA_STATS2").get_attr("TCA_STATS_BASIC")["bytes"]
+                return found
+    raise AssertionError("no bucket")
+
+
+@pytest.mark.parametrize("payload_bytes", [22, 222, 722, 1472])
+def test_a_rate_counts_ip_bytes_of_small_packets_too(hosts: Hosts, payload_bytes: int) -> None:
+    device, _ = hosts
+    with device.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.sendto(b"find the way", (EDGE, 9))
+        with contextlib.closing(Shaping(WIRE, Asked(Direction(rate_bps=100_000_000)))):
+            time.sleep(0.2)
+            before = counted_bytes()
+            for _ in range(_FEW):
+                sock.sendto(bytes(payload_bytes), (EDGE, 9))
+            time.sleep(0.2)
+            counted = (counted_bytes() - before) / _FEW
+    # The rate in the kernel is that of full packets with their header.
+    assert counted * 1500 / 1514 == pytest.approx(payload_bytes + 28, rel=0.01, abs=1)
+
+
+def test_a_segment_passes_as_packets(hosts: Hosts) -> None:
+    device, edge = hosts
+    with edge.entered(), socket.create_server((EDGE, 0)) as listener:
+        where = listener.getsockname()
+        with (
+            device.entered(),
+            contextlib.closing(
+                Shaping(WIRE, Asked(Direction(rate_bps=100_000_000), Direction(delay_ns=5 * MS)))
+            ),
+        ):
+            with socket.create_connection(where) as sock, listener.accept()[0] as other:
+                before = counted_bytes()
+                sock.sendall(bytes(144_800))
+                assert len(other.recv(144_800, socket.MSG_WAITALL)) == 144_800
+                counted = counted_bytes() - before
+            found = shaping.show(WIRE)
+            assert found.receives
+    assert 100 * 1514 <= counted < 1.02 * 100 * 1514
+
+
 def test_everything_that_can_be_asked_for_is_accepted_and_there(hosts: Hosts) -> None:
     device, _ = hosts
     asked = Direction(
@@ -131,7 +182,7 @@ def test_everything_that_can_be_asked_for_is_accepted_and_there(hosts: Hosts) ->
         told = subprocess.run(["tc", "qdisc", "show", "dev", WIRE], capture_output=True, text=True)
         held.close()
     for words in (
-        *("rate 10Mbit", "delay 20ms", " 3ms 25%", "loss gemodel p 1% r 25% 1-h 90% 1-k 0.5%"),
+        *("rate 10093Kbit", "delay 20ms", " 3ms 25%", "loss gemodel p 1% r 25% 1-h 90% 1-k 0.5%"),
         *("duplicate 0.5%", "reorder 2%", "corrupt 0.25%", "limit 108 "),
     ):
         assert words in told.stdout

@@ -88,7 +88,7 @@ def test_a_relay_takes_a_profile_as_json() -> None:
     with Node(*RELAY, "--profile-json", text) as node:
         assert node.ready["profile"] == "mine"
         with ProbeClient(host_and_port(node.address)) as client:
-            assert min(client.round_trips(3, 1)) >= 5_000_000
+            assert min(client.round_trips(3, 1))[0] >= 5_000_000
             assert client.counters() == LinkCounters(0, 0, 0)
 
 
@@ -98,16 +98,16 @@ def test_a_relay_replays_a_trace_when_it_is_asked_to(tmp_path: Path) -> None:
     flags = ("--profile", "rate=20mbit", "--trace", str(file))
     with Node(*RELAY, *flags) as node, ProbeClient(host_and_port(node.address)) as client:
         assert client.facts().trace == "steps.csv"
-        assert min(client.round_trips(3, 1)) < 60_000_000
+        assert min(client.round_trips(3, 1))[0] < 60_000_000
         assert client.replay(True) is None
-        assert min(client.round_trips(3, 1)) >= 60_000_000
+        assert min(client.round_trips(3, 1))[0] >= 60_000_000
         assert client.replay(False) is not None
-        assert min(client.round_trips(3, 1)) < 60_000_000
+        assert min(client.round_trips(3, 1))[0] < 60_000_000
     with (
         Node(*RELAY, *flags, "--begin") as node,
         ProbeClient(host_and_port(node.address)) as client,
     ):
-        assert min(client.round_trips(3, 1)) >= 60_000_000
+        assert min(client.round_trips(3, 1))[0] >= 60_000_000
 
 
 def test_a_relay_refuses_loss_in_a_trace(tmp_path: Path) -> None:

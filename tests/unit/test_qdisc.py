@@ -75,6 +75,19 @@ def test_a_bucket_in_the_kernels_bytes(rate_bps: int, short: int, has_long: bool
     assert struct.unpack("=I", found[6]) == (3028,)
 
 
+@pytest.mark.parametrize("mtu_bytes", [576, 1500, 9000, 65_536])
+@pytest.mark.parametrize("header_bytes", [0, 14])
+def test_a_size_table_takes_the_header_off_in_proportion(header_bytes: int, mtu_bytes: int) -> None:
+    found = attributes(qdisc_options.size_table(header_bytes, mtu_bytes))
+    cell_log, size_log, align, overhead, _, _, _, cells = struct.unpack("=BBhiIIII", found[1])
+    table = struct.unpack(f"={cells}H", found[2])
+    assert (size_log, align, len(found[2]) < 65_000) == (0, 0, True)
+    for ip_bytes in (28, 52, 128, 500, mtu_bytes):
+        counted = table[(ip_bytes + header_bytes + overhead) >> cell_log]  # as the kernel does
+        exact = ip_bytes * (mtu_bytes + header_bytes) / mtu_bytes
+        assert abs(counted - exact) <= (0.5 if cell_log == 0 else 1 << cell_log)
+
+
 @pytest.mark.parametrize("name", ["normal", "uniform", "pareto", "paretonormal"])
 def test_distributions_have_mean_0_and_deviation_1(name: str) -> None:
     asked = msgspec.convert({"jitter_ns": MS, "jitter_distribution": name}, Direction)

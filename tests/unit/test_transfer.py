@@ -29,6 +29,8 @@ def moved(*megabits: float, window_ms: int = 100) -> Transfer:
     [
         ((10,) * 12, 10),
         ((0.1, 0.5, 1, 2, 4, 8, 10, 10, 10, 10, 10, 10), 10),  # slow start
+        ((1, 2, 5, 10, 5, 10, 10, 10, 10, 10), 10),  # its last step leaves a window half empty
+        ((5, 5, 10, 5, 10, 5, 10, 5, 10, 5), 55 / 7),  # never twice in a row
         ((40, 10, 10, 10, 10, 10, 10), 10),  # saved up in a bucket
         ((10, 10, 10, 10, 10, 10, 90), 10),  # the last window ends anywhere
         ((1, 5, 9, 9.9, 10, 10, 10, 10, 10), 9.98),
