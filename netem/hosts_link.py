@@ -42,7 +42,8 @@ class HostsLink:
         """TCP settings of both hosts, offloads, queues."""
         self.edge_host: str = ready["edge_address"]
         """The address of the edge's host."""
-        self._probe = host_and_port(ready["address"])
+        self.probe_at = host_and_port(ready["address"])
+        """Where the link answers the probe: on the edge's host."""
         self.address = ""
         """Where the device connects; "" until `reach`."""
         try:
@@ -80,14 +81,14 @@ class HostsLink:
     @contextlib.contextmanager
     def _asked(self) -> Iterator[ProbeClient]:
         """From the edge's own host: questions about the link do not go over it."""
-        with self.on_edge(), ProbeClient(self._probe) as client:
+        with self.on_edge(), ProbeClient(self.probe_at) as client:
             yield client
 
     def measure(self, seconds: float) -> LinkMeasurement:
         """Probe it from the device's host to the edge's, over the wire of the frames."""
         self._child.must_run()
         with self.on_device():
-            return measure(self._probe, self.profile, seconds)
+            return measure(self.probe_at, self.profile, seconds)
 
     def close(self) -> None:
         """End the process; the kernel takes the rest away with the last process in it."""

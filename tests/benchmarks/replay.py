@@ -111,7 +111,10 @@ class Made(Protocol):
         """Wait until the sender is there."""
 
     def receive(self) -> int:
-        """Payload bytes of TCP that came, or would have in as many packets; 0 after 0.5 s."""
+        """Payload bytes of TCP that came, or would have in as many packets, since the last call.
+
+        Where bytes have to be read, it waits for some, 0.5 s at most; else it says so at once.
+        """
 
     def begin(self) -> int:
         """Begin the replay; the instant of its beginning, by `time.perf_counter_ns`."""
@@ -194,6 +197,7 @@ class KernelHosts:
             for step in trace.steps
         ]
         with self._link.on_edge():
+            self._probe = ProbeClient(self._link.probe_at)
             # Nobody reads it. What arrived is counted by the edge's interface, so that a receiver
             # takes no time of the processor that sender, queues and replay share.
             self._sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -222,22 +226,22 @@ class KernelHosts:
         self._seen = self._arrived()
 
     def receive(self) -> int:
-        time.sleep(0.004)
         arrived = self._arrived()
         got, self._seen = arrived - self._seen, arrived
         return got * PACKET_BYTES
 
     def begin(self) -> int:
-        begin_ns = time.perf_counter_ns()
-        self._link.replay(True)
-        return begin_ns
+        asked_ns = time.perf_counter_ns()
+        self._probe.replay(True)
+        return (asked_ns + time.perf_counter_ns()) // 2
 
     def end(self) -> Replay | None:
-        return self._link.replay(False)
+        return self._probe.replay(False)
 
     def close(self) -> None:
         self._sock.close()
         self._interfaces.close()
+        self._probe.__exit__()
         self._link.close()
 
 
@@ -258,16 +262,21 @@ def carried(made: Made, profile: LinkProfile, trace: Trace) -> tuple[list[int], 
         planned_ns = time.perf_counter_ns() + LEAD_NS
         sender.stdin.write(json.dumps(made.orders(planned_ns)).encode() + b"\n")
         sender.stdin.flush()
-        if not made.delays_what_left:  # what waits when the trace begins has its delay behind it
-            while time.perf_counter_ns() < planned_ns:
-                made.receive()
+        if not made.delays_what_left:
+            # What waits when the trace begins has its delay behind it, and nothing has to be read:
+            # a look at the end of each second tells best what came in it.
+            sleep_until(planned_ns)
+            made.receive()
             begin_ns = made.begin()
+            for second in range(len(counts)):
+                sleep_until(begin_ns + min((second + 1) * S, trace.duration_ns))
+                counts[second] = made.receive()
+            return counts, made.end()
         while True:
             got = made.receive()
             left_ns = time.perf_counter_ns() - begin_ns
-            if made.delays_what_left:
-                # The delay that held when it left; it changes seldom, so a look back finds it.
-                left_ns -= schedule.delay_ns(max(0, left_ns - profile.up.delay_ns))
+            # The delay that held when it left; it changes seldom, so a look back finds it.
+            left_ns -= schedule.delay_ns(max(0, left_ns - profile.up.delay_ns))
             if left_ns >= trace.duration_ns:
                 sender.kill()  # the request to end goes the same way
                 return counts, made.end()
@@ -295,6 +304,8 @@ def table(trace: Trace, profile: LinkProfile, backend: Backend) -> dict[str, Any
         near = max(
             between(schedule, at_ns - EDGE_NS, at_ns + EDGE_NS) for at_ns in (begins_ns, ends_ns)
         )
+        if second == 0 and profile.up.payload_bps:  # before the trace the profile's rate held
+            near += profile.up.payload_bps / 8 * EDGE_NS / 1e9
         verdict = "edge" if off <= near else "MISSED"
         rows.append(
             {

@@ -68,7 +68,7 @@ def datagrams(found: LinkMeasurement, way: Way) -> DatagramMeasurement:
 
 def certify(link: HostsLink, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The command, from the device's host."""
-    host, port = link._probe
+    host, port = link.probe_at
     command = [sys.executable, "-m", "netem", "certify", f"{host}:{port}", *arguments]
     with link.on_device():
         return subprocess.run(command, capture_output=True, text=True)
