@@ -10,6 +10,7 @@ import msgspec
 
 from netem.interface import Queueing
 from netem.namespace import Namespace
+from netem.qdisc import ASSUMED_BPS, must_wake
 from netem.replayer import Replayer
 from netem.shaping import Asked, Shaping, show
 from splitbed.link import (
@@ -21,6 +22,7 @@ from splitbed.link import (
     Replay,
     Trace,
     Way,
+    changed,
 )
 
 Place = Callable[[], AbstractContextManager[None]]
@@ -60,7 +62,10 @@ class KernelLink:
         self._held: list[tuple[End, Shaping]] = []
         self.stale: list[str] = []
         """What earlier processes had left on the interfaces, as clauses."""
-        self._replayer = None if trace is None else Replayer(trace, profile, self)
+        self._replayer = None
+        if trace is not None:
+            must_wake()
+            self._replayer = Replayer(trace, profile, self)
         try:
             for number, end in enumerate(ends if profile.is_shaped or trace is not None else ()):
                 asked = self._asked(end, profile.up, profile.down)
@@ -80,9 +85,18 @@ class KernelLink:
             sends=ways[end.sends],
             receives=ways[other] if end.both else None,
             rtt_ns=self.profile.rtt_ns,
-            peaks_bps=(_peak(self._trace, end.sends), _peak(self._trace, other)),
+            peaks_bps=(self._peak_bps(end.sends), self._peak_bps(other)),
             name=self.profile.name,
         )
+
+    def _peak_bps(self, way: Way) -> int | None:
+        """The highest rate that a direction may have; None where it has the same all the time."""
+        if self._trace is None:
+            return None
+        usual = self.profile.direction(way)
+        steps = [changed(usual, getattr(step, way)) for step in self._trace.steps]
+        rates = [direction.rate_bps for direction in (usual, *steps)]
+        return max(ASSUMED_BPS if rate is None else rate for rate in rates)
 
     def change(self, up: Direction, down: Direction) -> None:
         """Other figures from now on; what is queued stays queued."""
@@ -98,7 +112,10 @@ class KernelLink:
                 shaping.change_rates(*rates)
 
     def counters(self) -> LinkCounters:
-        """Bytes of IP packets that left each direction's queue. Connections are not counted."""
+        """Bytes of packets, with their link headers, that left each direction's queue.
+
+        Connections are not counted.
+        """
         passed: dict[Way, int] = {"up": 0, "down": 0}
         for end, _ in self._held:
             with end.place():
@@ -149,8 +166,3 @@ def two_hosts(device: Namespace, edge: Namespace, interface: str) -> tuple[End, 
 
 def _other(way: Way) -> Way:
     return "down" if way == "up" else "up"
-
-
-def _peak(trace: Trace | None, way: Way) -> int | None:
-    rates = [] if trace is None else [getattr(step, way).rate_bps for step in trace.steps]
-    return max((rate for rate in rates if rate is not None), default=None)

@@ -31,6 +31,7 @@ import msgspec
 
 from netem import qdisc_options
 from netem.tc import ROOT, TrafficControl
+from splitbed.errors import LinkError
 from splitbed.link import Direction
 
 CUTTER: Final = 0x5B1C0000
@@ -42,7 +43,7 @@ HANDLES: Final = frozenset({CUTTER, BUCKET, NETEM})
 PACKET_BYTES: Final = 1500
 ETHERNET_BYTES: Final = 14
 _UNLIMITED_BPS: Final = 400_000_000_000
-_ASSUMED_BPS: Final = 10_000_000_000
+ASSUMED_BPS: Final = 10_000_000_000
 """Rate for which a queue is sized where none is asked for."""
 _LEAST_BPS: Final = 8
 _LEAST_WAITING: Final = 50
@@ -81,7 +82,7 @@ def queue_packets(direction: Direction, rtt_ns: int) -> int:
     at 1 Gbit/s and 10 ms already, and is 12 s of queue at 1 Mbit/s.
     """
     packet_bits = 8 * PACKET_BYTES
-    rate_bps = direction.rate_bps or _ASSUMED_BPS
+    rate_bps = direction.rate_bps or ASSUMED_BPS
     travelling = rate_bps * (direction.delay_ns + 3 * direction.jitter_ns) / 1e9 / packet_bits
     waiting = waiting_packets(rate_bps, direction.queue_ns, rtt_ns)
     return min(math.ceil(travelling + waiting), _LARGEST_LIMIT)
@@ -154,9 +155,21 @@ class Queue:
         Any packet does it. This one is of an Ethernet type for local experiments (IEEE 802), which
         nobody answers.
         """
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw,
-        ):
+        with contextlib.suppress(OSError), _raw_socket() as raw:
             raw.bind((self._port.name, 0))
             raw.send(_WAKING_FRAME)
+
+
+def must_wake() -> None:
+    """Raise LinkError where this process may not wake a queue whose rate rises again."""
+    try:
+        _raw_socket().close()
+    except OSError as error:
+        raise LinkError(
+            f"a trace cannot be replayed by this process ({error.strerror}): a queue that stood "
+            "still is woken by a packet of its own, which takes CAP_NET_RAW; or use --backend relay"
+        ) from error
+
+
+def _raw_socket() -> socket.socket:
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW)

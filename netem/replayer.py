@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final, Protocol
 
@@ -12,6 +14,7 @@ import msgspec
 from netem.drift import Drift
 from netem.priority import raise_priority
 from netem.qdisc import granted_bits
+from splitbed.errors import LinkError
 from splitbed.link import Direction, LinkProfile, Replay, Trace, changed
 
 _LOOK_UP_S: Final = 0.1
@@ -29,12 +32,17 @@ class Changeable(Protocol):
 
 
 class Replayer:
-    """One replay at a time of one trace over a profile."""
+    """One replay at a time of one trace over a profile.
+
+    Raises LinkError where a step of the trace and the profile together are no link.
+    """
 
     def __init__(self, trace: Trace, profile: LinkProfile, link: Changeable) -> None:
         self.trace, self._profile, self._link = trace, profile, link
+        self._changes_due = list(_applied(trace, profile))
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._failed = False
         self._drift, self._changes = Drift(), 0
         self._start_ns = 0
 
@@ -42,14 +50,17 @@ class Replayer:
         """Begin the trace; what came of the replay that was going on, if there was one."""
         before = self.end()
         self._stop.clear()
-        self._drift, self._changes = Drift(), 0
+        self._drift, self._changes, self._failed = Drift(), 0, False
         self._start_ns = time.perf_counter_ns()
         self._thread = threading.Thread(target=self._run, name="replay", daemon=True)
         self._thread.start()
         return before
 
     def end(self) -> Replay | None:
-        """Back to the profile; what came of the replay, None where none was going on."""
+        """Back to the profile; what came of the replay.
+
+        None where none was going on, or where the link could not be changed at some point.
+        """
         if self._thread is None:
             return None
         self._stop.set()
@@ -57,6 +68,8 @@ class Replayer:
         self._thread = None
         elapsed_ns = time.perf_counter_ns() - self._start_ns
         self._link.change(self._profile.up, self._profile.down)
+        if self._failed:
+            return None
         return Replay(
             trace=self.trace.name,
             digest=self.trace.digest,
@@ -66,32 +79,24 @@ class Replayer:
             drift_max_ns=self._drift.max_ns,
         )
 
-    def _rates(self) -> list[tuple[int | None, int | None]]:
-        """Rates of each step, up and down, less what the change itself lets through.
-
-        Without that, ten changes a second carry 20 kB a second too many, which is a quarter of a
-        bad moment's capacity. What a short and slow step cannot give back, the next ones do.
-        """
-        steps, end_ns = self.trace.steps, self.trace.duration_ns
-        lasting = [b.at_ns - a.at_ns for a, b in pairwise(steps)] + [end_ns - steps[-1].at_ns]
-        up = [changed(self._profile.up, step.up).rate_bps for step in steps]
-        down = [changed(self._profile.down, step.down).rate_bps for step in steps]
-        return list(zip(_less_grants(up, lasting), _less_grants(down, lasting), strict=True))
-
     def _run(self) -> None:
         # Of this thread alone: what answers the probe must not keep its sender from a processor.
         raise_priority()
+        try:
+            self._follow()
+        except (LinkError, OSError) as error:  # the interface is gone, say
+            self._failed = True
+            sys.stderr.write(f"the replay of {self.trace.name} has ended early: {error}\n")
+
+    def _follow(self) -> None:
         round_ns, last = self._start_ns, (self._profile.up, self._profile.down)
-        rates = self._rates()
         while True:
-            for step, (up_bps, down_bps) in zip(self.trace.steps, rates, strict=True):
-                due_ns = round_ns + step.at_ns
+            for at_ns, up, down in self._changes_due:
+                due_ns = round_ns + at_ns
                 if self._stopped_before(due_ns):
                     return
-                up = _at(changed(self._profile.up, step.up), up_bps)
-                down = _at(changed(self._profile.down, step.down), down_bps)
                 if _same_but_rate(up, last[0]) and _same_but_rate(down, last[1]):
-                    self._link.change_rates(up_bps, down_bps)
+                    self._link.change_rates(up.rate_bps, down.rate_bps)
                 else:
                     self._link.change(up, down)
                 self._drift.add(time.perf_counter_ns() - due_ns)
@@ -106,6 +111,33 @@ class Replayer:
         if left_s > 0:
             time.sleep(left_s)
         return self._stop.is_set()
+
+
+def _applied(trace: Trace, profile: LinkProfile) -> Iterator[tuple[int, Direction, Direction]]:
+    """When each step is due, and the two directions from then on.
+
+    Rates are less by what a change itself lets through. Without that, ten changes a second carry
+    20 kB a second too many, which is a quarter of a bad moment's capacity. What a short and slow
+    step cannot give back, the next ones do.
+    """
+    steps = trace.steps
+    lasting = [b.at_ns - a.at_ns for a, b in pairwise(steps)]
+    lasting.append(trace.duration_ns - steps[-1].at_ns)
+    ways = []
+    for usual, changes in (
+        (profile.up, [step.up for step in steps]),
+        (profile.down, [step.down for step in steps]),
+    ):
+        try:
+            found = [changed(usual, change) for change in changes]
+        except ValueError as error:
+            raise LinkError(
+                f"the trace {trace.name} over the profile '{profile.name}' is no link: {error}"
+            ) from error
+        rates = _less_grants([direction.rate_bps for direction in found], lasting)
+        ways.append([_at(d, rate) for d, rate in zip(found, rates, strict=True)])
+    for step, up, down in zip(steps, *ways, strict=True):
+        yield step.at_ns, up, down
 
 
 def _less_grants(rates: list[int | None], lasting_ns: list[int]) -> list[int | None]:

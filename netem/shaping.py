@@ -35,7 +35,7 @@ class Asked(msgspec.Struct, frozen=True):
     rtt_ns: int = 0
     """Round trip of the whole link, for the queues' lengths."""
     peaks_bps: tuple[int | None, int | None] = (None, None)
-    """Highest rates of a trace (sent, received): queues are sized for them."""
+    """Highest rates that a replay comes to (sent, received): queues are sized for them."""
     name: str = ""
     """The profile's name, for people."""
 

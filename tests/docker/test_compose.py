@@ -122,7 +122,7 @@ def test_models_and_pictures_of_this_machine(project: Project, tmp_path: Path) -
 @pytest.mark.parametrize("service", ["edge", "device", "link"])
 def test_privileges(project: Project, service: str) -> None:
     """Nobody is root or may do anything beyond a user, but the link in the edge's network."""
-    wanted = ["NET_ADMIN", "SYS_NICE"] if service == "link" else []
+    wanted = ["NET_ADMIN", "NET_RAW", "SYS_NICE"] if service == "link" else []
     built = project.compose("build", "--quiet")
     assert built.returncode == 0, built.stderr
     project.compose("create")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from netem.qdisc import granted_bits
 from netem.replayer import Replayer, _less_grants
+from splitbed.errors import LinkError
 from splitbed.link import Change, Direction, LinkProfile, Step, Trace
 
 MS = 1_000_000
@@ -85,6 +88,28 @@ def test_begun_anew_it_tells_of_the_one_before() -> None:
     assert before.changes == 1
     assert replayer.end() is not None
     assert replayer.end() is None
+
+
+def test_a_step_that_makes_no_link_is_refused_before_anything_is_shaped() -> None:
+    reorders = LinkProfile("r", Direction(10_000_000, 20 * MS, reorder_pct=1.0), Direction())
+    trace = Trace("t", (Step(0), Step(10 * MS, up=Change(delay_ns=0))), 20 * MS)
+    with pytest.raises(LinkError, match=r"trace t over the profile 'r' is no link: .*delay"):
+        Replayer(trace, reorders, Notes())
+
+
+@pytest.mark.parametrize("error", [LinkError("eth0 is gone"), OSError(19, "No such device")])
+def test_a_replay_that_fails_half_way_says_so_and_is_none(
+    error: Exception, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Gone(Notes):
+        def change_rates(self, up_bps: int | None, down_bps: int | None) -> None:
+            raise error
+
+    replayer = Replayer(TRACE, PROFILE, Gone())
+    replayer.begin()
+    time.sleep(0.05)
+    assert replayer.end() is None
+    assert "the replay of t has ended early: " in capsys.readouterr().err
 
 
 def test_a_long_step_hears_the_end_at_once() -> None:
