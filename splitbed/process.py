@@ -117,8 +117,14 @@ class StopEvent(threading.Event):
 
 
 def stop_event() -> threading.Event:
-    """An event that SIGTERM and SIGINT set: the process drains and ends."""
+    """An event that the signals to end set: the process drains and ends.
+
+    A terminal that closes is one of them (SIGHUP), unless it was ignored before (nohup).
+    """
     event = StopEvent()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for name in ("SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has two of them
+        if number is None or (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+            continue
         signal.signal(number, lambda *_: event.set())
     return event

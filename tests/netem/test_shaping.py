@@ -212,8 +212,12 @@ def test_what_a_killed_process_left_is_found_named_and_replaced(hosts: Hosts) ->
     assert "nothing to clear" in run(edge, "clear")[2]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_takes_it_away(hosts: Hosts, number: signal.Signals) -> None:
+    if signal.getsignal(number) is signal.SIG_IGN:
+        pytest.skip(
+            "the tests run where this signal is ignored (nohup), and so does what they start"
+        )
     _, edge = hosts
     with applied(edge, "--profile", "rate=5mbit", "--both") as process:
         words_until(process, "Ctrl-C")

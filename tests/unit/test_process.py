@@ -101,15 +101,31 @@ def test_the_ready_line_is_one_line_of_json(capsys: pytest.CaptureFixture[str]) 
     assert err == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+TO_END = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+@pytest.mark.parametrize("number", TO_END)
 def test_signals_set_the_stop_event(number: signal.Signals) -> None:
-    kept = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+    kept = {each: signal.getsignal(each) for each in TO_END}
     try:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
         stop = process.stop_event()
         assert isinstance(stop, threading.Event)
         assert not stop.is_set()
         os.kill(os.getpid(), number)
         assert stop.wait(2)
+    finally:
+        for each, handler in kept.items():
+            signal.signal(each, handler)
+
+
+def test_a_closed_terminal_is_ignored_where_it_was() -> None:
+    kept = {each: signal.getsignal(each) for each in TO_END}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        stop = process.stop_event()
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert not stop.wait(0.2)
     finally:
         for each, handler in kept.items():
             signal.signal(each, handler)
