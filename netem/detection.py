@@ -13,12 +13,15 @@ from typing import Final
 
 from netem import interface as interfaces
 from netem import qdisc_options
+from netem.interface import Interface
 from netem.namespace import Namespace
 from netem.tc import ROOT, TrafficControl
-from splitbed.errors import LinkError
+from splitbed.errors import LinkError, UsageError
 from splitbed.link import Direction
 
-_TRIED: Final = "splitbed-try"
+TRIED: Final = "splitbed-try"
+"""How the names of interfaces begin that are made for trying alone."""
+_TRIED_IFB: Final = f"{TRIED}2"
 _LOOPBACK_INDEX: Final = 1
 
 
@@ -27,12 +30,12 @@ def hosts_lack() -> str:
     with contextlib.ExitStack() as stack:
         try:
             pair = [stack.enter_context(contextlib.closing(Namespace())) for _ in range(2)]
-            interfaces.join(pair[0], pair[1], _TRIED, ("10.83.98.1", "10.83.98.2"), 30)
+            interfaces.join(pair[0], pair[1], TRIED, ("10.83.98.1", "10.83.98.2"), 30)
             with pair[0].entered():
-                missing = _missing_queues(interfaces.find(_TRIED).index)
-        except LinkError as error:
+                missing = _missing_queues(interfaces.find(TRIED).index)
+        except (LinkError, UsageError) as error:
             return str(error)
-    return _sentence(missing)
+    return interfaces.lack_of(missing)
 
 
 def interface_lacks(both: bool) -> str:
@@ -41,39 +44,41 @@ def interface_lacks(both: bool) -> str:
     `both`: whether what it receives is to be shaped as well, which takes ifb.
     """
     try:
+        interfaces.need_package()
         with _somewhere() as index:
-            missing = _missing_queues(index)
+            missing = [] if index is None else _missing_queues(index)
             if both and not missing:
                 missing = _missing_for_ingress()
-    except LinkError as error:
+    except (LinkError, UsageError) as error:
         return str(error)
-    return _sentence(missing)
-
-
-def _sentence(missing: list[str]) -> str:
-    if not missing:
-        return ""
-    return (
-        f"this kernel has no {' and '.join(missing)}: load it with `modprobe -a "
-        f"{' '.join(missing)}`, where the distribution packs it apart install its extra modules, "
-        "or use --backend relay"
-    )
+    return interfaces.lack_of(missing)
 
 
 @contextlib.contextmanager
-def _somewhere() -> Iterator[int]:
-    """The index of an interface that nobody uses."""
+def _somewhere() -> Iterator[int | None]:
+    """The index of an interface that nobody uses; None where this kernel can make none.
+
+    Then the interface that is to be shaped will show whether it can be.
+    """
     try:
         namespace = Namespace()
     except LinkError:  # a container may have CAP_NET_ADMIN and yet make no namespace
-        try:
-            yield interfaces.make_ifb(_TRIED).index
-        finally:
-            with contextlib.suppress(LinkError):
-                interfaces.remove(_TRIED)
+        with _scratch("dummy", "ifb") as made:
+            yield None if made is None else made.index
         return
     with contextlib.closing(namespace), namespace.entered():
         yield _LOOPBACK_INDEX
+
+
+@contextlib.contextmanager
+def _scratch(*kinds: str, name: str = TRIED) -> Iterator[Interface | None]:
+    """An interface of the first of these kinds that the kernel has; None where it has none."""
+    interfaces.remove(name)  # left by one that was killed
+    try:
+        yield next(filter(None, (interfaces.make(kind, name) for kind in kinds)), None)
+    finally:
+        with contextlib.suppress(LinkError):
+            interfaces.remove(name)
 
 
 def _missing_queues(index: int) -> list[str]:
@@ -89,21 +94,18 @@ def _missing_queues(index: int) -> list[str]:
                 control.delete(index, ROOT)
             except OSError as error:
                 if error.errno != errno.ENOENT:
-                    raise interfaces.refusal(f"try {kind}", error.errno or 0) from error
+                    code, doing = error.errno or 0, f"try {kind}"
+                    raise interfaces.refusal(doing, code, or_relay=True) from error
                 missing.append(module)
     return missing
 
 
 def _missing_for_ingress() -> list[str]:
-    name = f"{_TRIED}2"
-    try:
-        made = interfaces.make_ifb(name)
-    except LinkError:  # the queues could be made, so it is no privilege that is missing
-        return ["ifb"]
-    try:
-        interfaces.redirect(made, made)
-    except LinkError:
-        return ["sch_ingress", "cls_matchall", "act_mirred"]
-    finally:
-        interfaces.remove(name)
+    with _scratch("ifb", name=_TRIED_IFB) as made:
+        if made is None:
+            return ["ifb"]
+        try:
+            interfaces.redirect(made, made)
+        except LinkError:  # the queues could be made, so it is no privilege that is missing
+            return ["sch_ingress", "cls_matchall", "act_mirred"]
     return []

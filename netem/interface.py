@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -26,6 +26,7 @@ _INGRESS_MAJOR: Final = 0xFFFF0000
 _ALL_PROTOCOLS: Final = 0x0003
 _FILTER_PREFERENCE: Final = 0x5B1D
 """By which our own redirection is known."""
+_OR_RELAY: Final = ", or use --backend relay"
 _OFFLOADS: Final = ("tx-tcp-segmentation", "tx-generic-segmentation", "rx-gro")
 
 
@@ -59,30 +60,51 @@ class Queueing(msgspec.Struct, frozen=True):
         return self.handle in HANDLES
 
 
-@contextlib.contextmanager
-def routing(doing: str) -> Iterator[IPRoute]:
-    """A pyroute2 socket; what goes wrong is told as "cannot DOING: ..."."""
+def need_package(or_relay: bool = True) -> None:
+    """Raise UsageError where pyroute2 is not installed."""
     try:
-        from pyroute2 import IPRoute, NetlinkError
+        import pyroute2  # noqa: F401
     except ModuleNotFoundError as error:
         raise UsageError(
-            "the kernel backend needs the package pyroute2: pip install 'splitbed[link]', or use "
-            "--backend relay"
+            "the kernel's links need the package pyroute2: pip install 'splitbed[link]'"
+            + _OR_RELAY * or_relay
         ) from error
+
+
+@contextlib.contextmanager
+def routing(doing: str, or_relay: bool = False) -> Iterator[IPRoute]:
+    """A pyroute2 socket; what goes wrong is told as "cannot DOING: ...".
+
+    `or_relay`: a link is being made, for which the other backend would do.
+    """
+    need_package(or_relay)
+    from pyroute2 import IPRoute, NetlinkError
+
     try:
         with IPRoute() as route:
             yield route
     except NetlinkError as error:
-        raise refusal(doing, error.code) from error
+        raise refusal(doing, error.code, or_relay=or_relay) from error
     except OSError as error:
-        raise refusal(doing, error.errno or 0, error.strerror or "") from error
+        raise refusal(doing, error.errno or 0, error.strerror or "", or_relay) from error
 
 
-def refusal(doing: str, code: int, words: str = "") -> LinkError:
+def refusal(doing: str, code: int, words: str = "", or_relay: bool = False) -> LinkError:
     """The kernel's refusal as one sentence."""
     if code in (errno.EPERM, errno.EACCES):
-        return LinkError(f"cannot {doing}: that takes root (CAP_NET_ADMIN), or use --backend relay")
+        return LinkError(f"cannot {doing}: that takes root (CAP_NET_ADMIN)" + _OR_RELAY * or_relay)
     return LinkError(f"cannot {doing}: {words or os.strerror(code)}")
+
+
+def lack_of(modules: Sequence[str]) -> str:
+    """What to do where this kernel has not these modules, as a clause; "" for none."""
+    if not modules:
+        return ""
+    return (
+        f"this kernel has no {' and '.join(modules)}: load it with `modprobe -a "
+        f"{' '.join(modules)}`, where the distribution packs it apart install its extra modules"
+        + _OR_RELAY
+    )
 
 
 def find(name: str) -> Interface:
@@ -101,6 +123,12 @@ def find(name: str) -> Interface:
         mtu_bytes=link.get_attr("IFLA_MTU") or 0,
         header_bytes=ETHERNET_BYTES if has_header else 0,
     )
+
+
+def is_there(interface: Interface) -> bool:
+    """Whether it is still the one of that name."""
+    with routing(f"look at interface {interface.name}") as route:
+        return interface.index in route.link_lookup(ifname=interface.name)
 
 
 def names() -> list[str]:
@@ -140,12 +168,34 @@ def _queueing(found: Any) -> Queueing:
     )
 
 
-def make_ifb(name: str) -> Interface:
-    """A new intermediate functional block, up: what is redirected to it passes its queues."""
-    with routing(f"make the interface {name} (module ifb)") as route:
-        route.link("add", ifname=name, kind="ifb")
+def make(kind: str, name: str) -> Interface | None:
+    """A new virtual interface, up; None where this kernel has none of that kind."""
+    with routing(f"make the interface {name} (module {kind})", or_relay=True) as route:
+        if not _added(route, ifname=name, kind=kind):
+            return None
         route.link("set", index=route.link_lookup(ifname=name)[0], state="up")
     return find(name)
+
+
+def make_ifb(name: str) -> Interface:
+    """A new intermediate functional block, up: what is redirected to it passes its queues."""
+    made = make("ifb", name)
+    if made is None:
+        raise LinkError(lack_of(["ifb"]))
+    return made
+
+
+def _added(route: IPRoute, **link: Any) -> bool:
+    """Add an interface; False where this kernel has none of that kind."""
+    from pyroute2 import NetlinkError
+
+    try:
+        route.link("add", **link)
+    except NetlinkError as error:
+        if error.code != errno.EOPNOTSUPP:
+            raise
+        return False
+    return True
 
 
 def join(
@@ -153,11 +203,12 @@ def join(
 ) -> None:
     """Two namespaces on one wire: a veth pair, an end of the same name in each, all up."""
     doing = "make a veth pair (module veth)"
-    with device.entered(), routing(doing) as route, open(edge.path, "rb") as other:
+    with device.entered(), routing(doing, or_relay=True) as route, open(edge.path, "rb") as other:
         peer = {"ifname": name, "net_ns_fd": other.fileno()}
-        route.link("add", ifname=name, kind="veth", peer=peer)
+        if not _added(route, ifname=name, kind="veth", peer=peer):
+            raise LinkError(lack_of(["veth"]))
     for namespace, address in zip((device, edge), addresses, strict=True):
-        with namespace.entered(), routing(doing) as route:
+        with namespace.entered(), routing(doing, or_relay=True) as route:
             index = route.link_lookup(ifname=name)[0]
             route.addr("add", index=index, address=address, prefixlen=prefix_bits)
             for one in (index, *route.link_lookup(ifname="lo")):
@@ -173,7 +224,8 @@ def remove(name: str) -> None:
 
 def redirect(source: Interface, sink: Interface) -> None:
     """Send whatever comes in at `source` through the queues of `sink` first."""
-    with routing(f"redirect what comes in at {source.name} (modules sch_ingress, act_mirred)") as r:
+    doing = f"redirect what comes in at {source.name} (modules sch_ingress, act_mirred)"
+    with routing(doing, or_relay=True) as r:
         r.tc("add", "ingress", index=source.index, handle=_INGRESS_MAJOR)
         r.tc(
             "add-filter",
@@ -191,13 +243,20 @@ def redirect(source: Interface, sink: Interface) -> None:
         )
 
 
-def is_redirected(source: Interface) -> bool:
-    """Whether our own redirection is in place."""
+def is_redirected(source: Interface, begun: bool) -> bool:
+    """Whether our own redirection is in place.
+
+    `begun`: an ifb of ours waits for it. Then an ingress that leads nowhere is ours, too: whoever
+    made it was killed before it could lead anywhere.
+    """
     with routing(f"look at what comes in at {source.name}") as route:
-        if not any(q["handle"] == _INGRESS_MAJOR for q in route.get_qdiscs(index=source.index)):
+        found = [q for q in route.get_qdiscs(source.index) if q["handle"] == _INGRESS_MAJOR]
+        if not found:
             return False
-        filters = route.get_filters(index=source.index, parent=_INGRESS_MAJOR)
-        return any(found["info"] >> 16 == _FILTER_PREFERENCE for found in filters)
+        filters = list(route.get_filters(index=source.index, parent=_INGRESS_MAJOR))
+        if not filters:  # those of a clsact are not listed here
+            return begun and found[0].get_attr("TCA_KIND") == "ingress"
+        return any(each["info"] >> 16 == _FILTER_PREFERENCE for each in filters)
 
 
 def stop_redirecting(source: Interface) -> None:

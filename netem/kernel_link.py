@@ -148,11 +148,12 @@ class KernelLink:
 
     def close(self) -> None:
         """Take it all away. Calling it twice is fine."""
-        if self._replayer is not None and self._held:
-            self._replayer.end()
-        for end, shaping in self._held:
-            with end.place():
-                shaping.close()
+        with contextlib.ExitStack() as stack:  # each end, whatever becomes of the others
+            for end, shaping in self._held:
+                stack.callback(_close, end, shaping)
+            if self._replayer is not None:
+                # No last change: it would fail, or put queues where none are any more.
+                self._replayer.end(restore=False)
         self._held = []
 
 
@@ -162,6 +163,11 @@ def two_hosts(device: Namespace, edge: Namespace, interface: str) -> tuple[End, 
         End(interface, "up", place=device.entered, label="device, "),
         End(interface, "down", place=edge.entered, label="edge, "),
     )
+
+
+def _close(end: End, shaping: Shaping) -> None:
+    with end.place():
+        shaping.close()
 
 
 def _other(way: Way) -> Way:

@@ -46,6 +46,11 @@ class Record(msgspec.Struct, frozen=True):
         )
 
     @property
+    def is_of_this_process(self) -> bool:
+        """Whether its owner is this process."""
+        return self.pid == os.getpid() and self.started == _start_of(self.pid)
+
+    @property
     def is_held(self) -> bool:
         """Whether its owner lives."""
         return self.started != "" and _start_of(self.pid) == self.started

@@ -56,8 +56,8 @@ class Replayer:
         self._thread.start()
         return before
 
-    def end(self) -> Replay | None:
-        """Back to the profile; what came of the replay.
+    def end(self, restore: bool = True) -> Replay | None:
+        """Back to the profile, unless the link is being closed; what came of the replay.
 
         None where none was going on, or where the link could not be changed at some point.
         """
@@ -67,7 +67,8 @@ class Replayer:
         self._thread.join()
         self._thread = None
         elapsed_ns = time.perf_counter_ns() - self._start_ns
-        self._link.change(self._profile.up, self._profile.down)
+        if restore:
+            self._link.change(self._profile.up, self._profile.down)
         if self._failed:
             return None
         return Replay(

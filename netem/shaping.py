@@ -16,6 +16,7 @@ import msgspec
 
 from netem import interface as interfaces
 from netem import records
+from netem.detection import TRIED
 from netem.interface import Interface, Queueing
 from netem.qdisc import PACKET_BYTES, Port, Queue, queue_packets
 from netem.records import Record
@@ -109,10 +110,18 @@ class Shaping:
         """Take everything away and restore what was there. Calling it twice is fine."""
         self._control.close()
         own = self._interface
-        if own.name in interfaces.names():
-            clear(own.name, whoever=True)
-            if not self._recorded:  # else that has restored them
-                interfaces.switch_offloads(own, self._before)
+        record = records.read(own.name) if self._recorded else None
+        if record is not None and not record.is_of_this_process:
+            return  # ours was cleared by force, and what is there now is somebody else's
+        try:
+            if interfaces.is_there(own):
+                clear(own.name)
+                if not self._recorded:  # else that has restored them
+                    interfaces.switch_offloads(own, self._before)
+        finally:  # an interface that goes, at this moment even, takes neither of these with it
+            interfaces.remove(ifb_name(own))
+            if self._recorded and not interfaces.is_there(own):
+                records.forget(own.name)
 
 
 class _Queues:
@@ -136,8 +145,12 @@ class _Queues:
                 self._ingress().put(asked.receives, received)
                 lengths += f", {received} in"
         except OSError as error:
-            doing = f"shape {self._own.name}"
-            raise interfaces.refusal(doing, error.errno or 0, error.strerror or "") from error
+            raise interfaces.refusal(
+                f"shape {self._own.name}",
+                error.errno or 0,
+                error.strerror or "",
+                or_relay=self._is_new,
+            ) from error
         return lengths
 
     def put_rates(self, sends_bps: int | None, receives_bps: int | None) -> None:
@@ -196,9 +209,10 @@ def clear(name: str, whoever: bool = False) -> str:
     own = interfaces.find(name)
     record = records.read(name)
     ours = [queue for queue in interfaces.queueing(own) if queue.is_ours]
-    redirected = interfaces.is_redirected(own)
     ifb = ifb_name(own)
-    if record is None and not ours and not redirected and ifb not in interfaces.names():
+    has_ifb = ifb in interfaces.names()
+    redirected = interfaces.is_redirected(own, begun=has_ifb)
+    if record is None and not ours and not redirected and not has_ifb:
         return ""
     if record is not None and record.is_held and record.pid != os.getpid() and not whoever:
         raise LinkError(
@@ -209,8 +223,7 @@ def clear(name: str, whoever: bool = False) -> str:
         interfaces.stop_redirecting(own)
     interfaces.remove(ifb)
     if ours:
-        with TrafficControl() as control:
-            control.delete(own.index, ROOT)
+        _remove_queues(own)
     if record is not None:
         if record.offloads:
             interfaces.switch_offloads(own, record.offloads)
@@ -219,17 +232,36 @@ def clear(name: str, whoever: bool = False) -> str:
     return f"queues of splitbed on {name}, of which nobody left a record"
 
 
+def _remove_queues(own: Interface) -> None:
+    try:
+        with TrafficControl() as control:
+            control.delete(own.index, ROOT)
+    except OSError as error:
+        doing = f"take the queues of {own.name} away"
+        raise interfaces.refusal(doing, error.errno or 0, error.strerror or "") from error
+
+
 def clear_all(names: tuple[str, ...] = (), whoever: bool = False) -> list[str]:
     """Clear the interfaces named, or all in this namespace; a clause for each that was shaped."""
-    there = interfaces.names()
-    done = [clear(name, whoever) for name in names or there if not is_ifb(name)]
-    if not names:
-        indices = {interfaces.find(name).index for name in interfaces.names()}
-        for name in there:
-            if is_ifb(name) and int(name.removeprefix(_IFB)) not in indices:
-                interfaces.remove(name)
-                done.append(f"{name}, whose interface is gone")
+    done = [] if names else _clear_leftovers()
+    there = names or interfaces.names()
+    done += [clear(name, whoever) for name in there if not is_ifb(name)]
     return [clause for clause in done if clause]
+
+
+def _clear_leftovers() -> list[str]:
+    """What belongs to no interface: where something was tried, and ifbs of what is gone."""
+    there, done = interfaces.names(), []
+    indices = {interfaces.find(name).index for name in there}
+    for name in there:
+        if name.startswith(TRIED):
+            done.append(f"{name}, left by an attempt to shape")
+        elif is_ifb(name) and int(name.removeprefix(_IFB)) not in indices:
+            done.append(f"{name}, whose interface is gone")
+        else:
+            continue
+        interfaces.remove(name)
+    return done
 
 
 def show(name: str) -> Shaped:

@@ -14,8 +14,10 @@ from contextlib import contextmanager
 
 import pytest
 
+from netem import detection, records, shaping
 from netem import interface as interfaces
-from netem import records, shaping
+from netem.detection import interface_lacks
+from netem.kernel_link import End, KernelLink, two_hosts
 from netem.namespace import Namespace
 from netem.probe import ProbeClient
 from netem.qdisc import BUCKET
@@ -23,7 +25,8 @@ from netem.responder import Responder
 from netem.shaping import Asked, Shaping
 from netem.transfer import TransferPlan
 from splitbed.address import host_and_port
-from splitbed.link import BurstLoss, Direction
+from splitbed.errors import LinkError
+from splitbed.link import BurstLoss, Change, Direction, LinkProfile, Step, Trace
 from tests.netem.conftest import EDGE, WIRE
 
 MS = 1_000_000
@@ -301,6 +304,21 @@ def test_without_the_privilege_it_says_so(hosts: Hosts) -> None:
     assert "--backend relay" in done.stderr
 
 
+@pytest.mark.parametrize("both", [(), ("--both",)])
+def test_without_the_privilege_what_is_there_stays(hosts: Hosts, both: tuple[str, ...]) -> None:
+    _, edge = hosts
+    bare = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+    assert run(edge, "apply", WIRE, "--profile", "rate=5mbit", "--keep", *both)[0] == 0
+    for arguments in (("clear",), ("change", WIRE, "--profile", "rate=6mbit")):
+        with edge.entered():
+            done = subprocess.run([*bare, *CLI, *arguments], capture_output=True, text=True)
+        assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
+        assert "takes root" in done.stderr
+        assert "relay" not in done.stderr
+    assert run(edge, "clear")[0] == 0
+    assert is_bare(edge)
+
+
 def test_an_interface_that_goes_while_it_is_shaped(hosts: Hosts) -> None:
     _, edge = hosts
     with applied(edge, "--profile", "rate=5mbit", "--both") as process:
@@ -309,9 +327,116 @@ def test_an_interface_that_goes_while_it_is_shaped(hosts: Hosts) -> None:
             interfaces.remove(WIRE)
         process.send_signal(signal.SIGTERM)
         assert process.wait(10) == 0
-    run(edge, "clear")
     with edge.entered():
         assert not any(shaping.is_ifb(name) for name in interfaces.names())
+        assert records.read(WIRE) is None
+
+
+def replayed(edge: Namespace) -> KernelLink:
+    """A link at the edge alone, with a replay that goes on."""
+    profile = LinkProfile("p", Direction(5_000_000), Direction(6_000_000))
+    trace = Trace("t", (Step(0, up=Change(delay_ns=MS)),), 10**12)
+    link = KernelLink((End(WIRE, "down", both=True, place=edge.entered),), profile, trace)
+    link.replay(True)
+    time.sleep(0.1)
+    return link
+
+
+def test_a_link_whose_ifb_is_gone_is_closed_in_the_middle_of_a_replay(hosts: Hosts) -> None:
+    _, edge = hosts
+    link = replayed(edge)
+    with edge.entered():
+        interfaces.remove(shaping.ifb_name(interfaces.find(WIRE)))
+    link.close()
+    link.close()
+    assert is_bare(edge)
+
+
+def test_what_was_cleared_by_force_stays_away(hosts: Hosts) -> None:
+    _, edge = hosts
+    link = replayed(edge)
+    assert run(edge, "clear", "--force")[0] == 0
+    link.close()
+    assert is_bare(edge)
+
+
+def test_who_was_cleared_by_force_leaves_the_next_one_alone(hosts: Hosts) -> None:
+    _, edge = hosts
+    link = replayed(edge)
+    assert run(edge, "clear", "--force")[0] == 0
+    with applied(edge, "--profile", "rate=7mbit", "--both") as process:
+        words_until(process, "Ctrl-C")
+        link.close()
+        with edge.entered():
+            found = shaping.show(WIRE)
+            assert interfaces.is_redirected(interfaces.find(WIRE), begun=False)
+        assert (len(found.sends), len(found.receives)) == (3, 3)
+        assert found.record is not None
+        assert found.record.pid == process.pid
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 0
+    assert is_bare(edge)
+
+
+def test_one_end_that_cannot_be_closed_keeps_nobody_else(
+    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, edge = hosts
+    profile = LinkProfile("p", Direction(5_000_000), Direction(6_000_000))
+    link = KernelLink(two_hosts(device, edge, WIRE), profile, recorded=False)
+    close, seen = Shaping.close, []
+
+    def failing(self: Shaping) -> None:
+        close(self)
+        seen.append(self)
+        raise LinkError("no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shaping, "close", failing)
+        with pytest.raises(LinkError):
+            link.close()
+    assert len(seen) == 2
+    assert is_bare(device)
+    assert is_bare(edge)
+
+
+@pytest.mark.parametrize("again", [("clear",), ("apply", WIRE, "--profile", "lte", "--both")])
+def test_a_redirection_that_was_only_begun_is_ours(hosts: Hosts, again: tuple[str, ...]) -> None:
+    """As a process leaves it that is killed between the two requests of `redirect`."""
+    _, edge = hosts
+    with edge.entered():
+        interfaces.make_ifb(shaping.ifb_name(interfaces.find(WIRE)))
+        subprocess.run(["tc", "qdisc", "add", "dev", WIRE, "ingress"], check=True)
+    if again[0] == "apply":
+        with applied(edge, *again[2:]) as process:
+            words_until(process, "Ctrl-C")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(10) == 0
+    else:
+        assert run(edge, *again)[0] == 0
+    assert is_bare(edge)
+    with edge.entered():
+        assert not any(q.kind == "ingress" for q in interfaces.queueing(interfaces.find(WIRE)))
+
+
+def test_what_a_killed_attempt_left_goes(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, edge = hosts
+
+    def none() -> None:
+        raise LinkError("cannot make a network namespace")
+
+    monkeypatch.setattr(detection, "Namespace", none)
+    with edge.entered():
+        before = interfaces.names()
+        for both in (False, True):
+            for name in ("splitbed-try", *["splitbed-try2"] * both):
+                interfaces.make_ifb(name)
+            assert interface_lacks(both) == ""
+            assert interfaces.names() == before
+        interfaces.make_ifb("splitbed-try2")
+    assert "taken away: splitbed-try2, left by an attempt" in run(edge, "clear")[2]
+    with edge.entered():
+        assert interfaces.names() == before
 
 
 def test_a_rate_raised_from_nothing_wakes_the_queue(hosts: Hosts) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import pyroute2
 import pytest
 
-from netem import backend
+from netem import backend, detection
 from netem import interface as interfaces
 from netem.backend import Choice, choose
 from netem.detection import hosts_lack, interface_lacks
-from splitbed.errors import LinkError
+from splitbed.errors import LinkError, UsageError
 from splitbed.link import Change, Direction, LinkProfile, Step, Trace
 
 PLAIN = LinkProfile("plain", Direction(1_000_000), Direction())
@@ -68,3 +71,79 @@ def test_this_kernel_answers_in_one_clause(asked: Callable[[], str]) -> None:
     assert "\n" not in found
     assert found == "" or "--backend relay" in found
     assert not [name for name in interfaces.names() if name.startswith("splitbed")]
+
+
+class NoNamespace:
+    """A process that may not make a namespace."""
+
+    def __init__(self) -> None:
+        raise LinkError("cannot make a network namespace")
+
+
+@pytest.fixture
+def without_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "Namespace", NoNamespace)
+
+
+@pytest.mark.usefixtures("without_namespaces")
+def test_where_no_interface_can_be_made_the_shaped_one_will_tell(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def make(kind: str, name: str) -> None:
+        asked.append(kind)
+
+    monkeypatch.setattr(interfaces, "make", make)
+    monkeypatch.setattr(interfaces, "remove", lambda name: None)
+    assert interface_lacks(both=False) == ""
+    assert asked == ["dummy", "ifb"]
+    found = interface_lacks(both=True)
+    assert found.startswith("this kernel has no ifb: load it with `modprobe -a ifb`")
+    assert found.endswith(", or use --backend relay")
+
+
+class Here:
+    """Stands for a namespace, without the privilege that a real one takes."""
+
+    path = "/dev/null"
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        yield
+
+    def close(self) -> None:
+        pass
+
+
+def test_without_the_package_it_says_so_and_takes_the_relay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyroute2", None)
+    monkeypatch.setattr(detection, "Namespace", Here)
+    for found in (hosts_lack(), interface_lacks(both=False), interface_lacks(both=True)):
+        assert found.endswith("pip install 'splitbed[link]', or use --backend relay")
+    assert choose("auto", PLAIN).kind == "relay"
+    assert choose("auto", PLAIN, alone=True).kind == "relay"
+    with pytest.raises(UsageError, match=r"splitbed\[link\]'$"):
+        interfaces.names()
+
+
+def test_a_kernel_without_veth_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+
+    class Refusing:
+        def __enter__(self) -> Refusing:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def link(self, *_: object, **__: object) -> None:
+            raise pyroute2.NetlinkError(errno.EOPNOTSUPP, "Unknown device type")
+
+    monkeypatch.setattr(pyroute2, "IPRoute", Refusing)
+    monkeypatch.setattr(detection, "Namespace", Here)
+    assert hosts_lack().startswith("this kernel has no veth: load it with `modprobe -a veth`")
+    assert hosts_lack().endswith(", or use --backend relay")
+    with pytest.raises(LinkError, match=r"no ifb: load it"):
+        interfaces.make_ifb("x")

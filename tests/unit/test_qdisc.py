@@ -155,5 +155,6 @@ def test_what_the_kernel_refuses_comes_in_its_own_words() -> None:
 
 
 def test_refusals_say_what_to_do() -> None:
-    assert "takes root" in str(refusal("shape x", errno.EPERM))
+    assert str(refusal("shape x", errno.EPERM)).endswith("that takes root (CAP_NET_ADMIN)")
+    assert str(refusal("x", errno.EPERM, or_relay=True)).endswith(", or use --backend relay")
     assert str(refusal("shape x", errno.ENOENT)) == "cannot shape x: No such file or directory"

@@ -112,6 +112,17 @@ def test_a_replay_that_fails_half_way_says_so_and_is_none(
     assert "the replay of t has ended early: " in capsys.readouterr().err
 
 
+def test_a_link_that_is_closed_is_not_changed_any_more() -> None:
+    notes = Notes()
+    replayer = Replayer(Trace("t", (Step(0),), 3600 * 10**9), PROFILE, notes)
+    replayer.begin()
+    time.sleep(0.05)
+    before = len(notes.heard)
+    assert replayer.end(restore=False) is not None
+    assert len(notes.heard) == before
+    assert replayer.end() is None
+
+
 def test_a_long_step_hears_the_end_at_once() -> None:
     notes = Notes()
     trace = Trace("t", (Step(0), Step(3600 * 10**9)), 7200 * 10**9)
