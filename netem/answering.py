@@ -20,7 +20,7 @@ number.
           or down: datagrams, what was sent (Sent), the end of the datagrams
     E 0   the datagrams have ended; not answered, because they say so themselves as well, and may be
           earlier
-    C 0   counters: three numbers, payload bytes up, down, connections
+    C 0   counters: three numbers, bytes up, down, connections (splitbed.link.LinkCounters)
     F 0   facts: a number, and as many bytes of JSON (splitbed.link.LinkFacts)
     R n   replay the link's trace from its beginning (n = 1), or stop it (n = 0); answer as for F
           (splitbed.link.Replay), of no bytes where there is no trace, or none was going on

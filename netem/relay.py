@@ -3,7 +3,8 @@
 It needs no privileges. Each connection has a reader and a writer thread for each direction; the
 direction's `Shaper` says when bytes leave and arrive. It is an ideal pipe: nothing is lost, nothing
 is reordered, and TCP on either side of it sees a fast local network. Packet loss cannot be made
-this way and is refused.
+this way and is refused. The length of a queue is left out, and the relay says so: senders wait
+here, and nothing is dropped.
 
 Given a trace, it replays it when the probe asks, or `replay` is called; before and after, the link
 is as its profile says.
@@ -73,7 +74,7 @@ class Relay:
     def facts(self) -> LinkFacts:
         """A relay of its profile; frames go to the port that the probe asked."""
         trace = self._player.trace.name if self._player else ""
-        return LinkFacts("relay", self.profile, trace=trace)
+        return LinkFacts("relay", self.profile, trace=trace, settings=left_out(self.profile))
 
     def replay(self, begin: bool) -> Replay | None:
         """Begin the trace (anew), or end it; what came of the replay until now, if one was on."""
@@ -138,6 +139,14 @@ class Relay:
         ]
         for writer in writers:
             writer.join()
+
+
+def left_out(profile: LinkProfile) -> dict[str, str]:
+    """What a relay makes nothing of though the profile asks for it, and why, for the record."""
+    queues = (profile.up.queue_ns, profile.down.queue_ns)
+    if queues == (None, None):
+        return {}
+    return {"queue": "left out: a relay drops nothing"}
 
 
 def _listen(where: tuple[str, int], payload_bps: float | None) -> socket.socket:
