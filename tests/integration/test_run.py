@@ -84,7 +84,7 @@ def test_three_processes_over_a_shaped_link(pictures: Path, tmp_path: Path) -> N
     assert manifest.verification["max_rel"] <= 1e-4
     assert manifest.head is not None
     assert manifest.head["fetched_bytes"] == manifest.head["file_bytes"] > 0
-    assert manifest.config["link"] == "rate=20mbit,delay=5ms"
+    assert manifest.config["link"] == "rate=20mbit,delay=5ms,queue=50ms"
     assert manifest.edge is not None
     assert manifest.edge["versions"]["onnxruntime"]
     assert manifest.edge["host"]["processor"]
