@@ -24,6 +24,9 @@ STYLE: Final[dict[Any, Any]] = {
     "text.parse_math": False,
     "axes.spines.top": False,
 }
+ONE_SCALE: Final[dict[Any, Any]] = {**STYLE, "axes.spines.right": False, "savefig.bbox": "tight"}
+"""The style where nothing is read off at the right, and labels may stand outside the axes."""
+
 BLUE, ORANGE, GREEN, GREY = "#6baed6", "#e6550d", "#31a354", "#c7c7c7"
 DARK: Final = "#08519c"
 
@@ -36,10 +39,14 @@ def check_picture(path: Path) -> None:
 
 def save_picture(figure: Any, path: Path) -> None:
     """Write a figure into a file, whose ending says the format, and close it."""
+    written(path, drawn(figure, path.suffix.lower().removeprefix(".")))
+
+
+def drawn(figure: Any, kind: str = "svg") -> bytes:
+    """A figure as a file of this format; closes it."""
     content = io.BytesIO()
     # A date in the file would make every picture another file.
-    plain = {"Date": None} if path.suffix.lower() == ".svg" else None
-    kind = path.suffix.lower().removeprefix(".")
+    plain = {"Date": None} if kind == "svg" else None
     figure.savefig(content, format=kind, dpi=150, metadata=plain)
     plt.close(figure)
-    written(path, content.getvalue())
+    return content.getvalue()

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from experiments.embedded import Apart, is_embedded
 from experiments.planning import RunOptions
 from experiments.summary import Summary, summarise
 from netem.profiles import find_profile
@@ -18,7 +19,6 @@ from splitbed.errors import RecordError, UsageError
 from splitbed.record import config_id
 from splitbed.run_folder import MANIFEST, read_manifest
 
-_EMBEDDED: Final = "gesture"
 _SWEPT: Final = ("cut", "codec", "link", "out")
 _NO_FIGURE_CHANGES: Final = ("command", "out", "json", "accept_uncertified")
 
@@ -66,6 +66,8 @@ class Sweep(msgspec.Struct, frozen=True):
     points: tuple[tuple[str, str], ...]
     """Cut and codec."""
     links: tuple[SweptLink, ...]
+    rendered: Apart | None = None
+    """Where its pictures are rendered; None where they were given."""
 
     @property
     def configurations(self) -> list[Configuration]:
@@ -124,11 +126,12 @@ def read_sweep(file: Path, out: Path) -> Sweep:
         raise UsageError(f"{where} asks for nothing: it needs points, and rates or links")
     points = tuple(dict.fromkeys(_point(text, where) for text in asked.points))
     arguments = ["--out", str(out.absolute())]
-    if "images" not in given and Path(str(given.get("model", ""))).stem == _EMBEDDED:
-        # Others for the calibration, so that all points are measured on the same pictures.
+    rendered: Apart | None = None
+    if "images" not in given and is_embedded(Path(str(given.get("model", "")))):
         pictures = out.absolute() / "pictures"
-        arguments += ["--images", str(pictures / "measured")]
-        arguments += ["--calibration-images", str(pictures / "calibration")]
+        rendered = Apart(pictures / "measured", pictures / "calibration")
+        arguments += ["--images", str(rendered.measured)]
+        arguments += ["--calibration-images", str(rendered.calibration)]
     arguments += ["--config", str(file)]
     first = ["--cut", points[0][0], "--codec", points[0][1], "--link", links[0].text]
     options = config.from_command_line(
@@ -138,7 +141,7 @@ def read_sweep(file: Path, out: Path) -> Sweep:
         raise UsageError(
             f"{options.model.name} needs pictures: say `images = FOLDER` in [run] of {file}"
         )
-    return Sweep(options, tuple(arguments), points, links)
+    return Sweep(options, tuple(arguments), points, links, rendered)
 
 
 def _links(asked: SweepOptions, where: str) -> tuple[SweptLink, ...]:

@@ -42,8 +42,8 @@ _REFERENCE_BYTES = 1 << 30
 class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Cut a model, run it across two processes over a shaped and certified link, show the numbers.
 
-    Starts an edge, a relay and a device as three processes and leaves a run folder with every raw
-    sample.
+    Starts an edge, a link (two hosts joined by the kernel, or a relay) and a device as processes,
+    or with --edge the device alone, and leaves a run folder with every raw sample.
     """
 
     model: Annotated[
@@ -114,11 +114,27 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     message_mib: Annotated[int, Meta(description="largest message", ge=1, le=2000)] = 128
     tls_ca: Annotated[Path | None, Meta(description="CA of a remote edge in PEM")] = None
     token_file: Annotated[Path | None, Meta(description="file with a remote edge's token")] = None
-    seed: Annotated[int, Meta(description="for the calibration's choice and the jitter")] = 0
+    seed: Annotated[int, Meta(description="of the calibration's choice and the link's chance")] = 0
     accept_uncertified: Annotated[
         bool, Meta(description="exit with 0 although the link was outside its tolerance")
     ] = False
     json: Annotated[bool, Meta(description="print the figures as JSON")] = False
+
+
+def check_whose_link(options: RunOptions) -> None:
+    """Refuse what is for a link that is made here on that of --edge, and the other way round."""
+    if options.edge and options.trace:
+        raise UsageError(
+            "--trace is for a link that is made here: give the trace to the link before that edge "
+            "(`splitbed link serve --trace`), and the run begins it"
+        )
+    if options.edge and options.backend != "auto":
+        raise UsageError(
+            f"--backend {options.backend} is for a link that is made here: say it to the link "
+            "before that edge (`splitbed link serve --backend`)"
+        )
+    if options.together and not options.edge:
+        raise UsageError("--together waits for others on the link of --edge: give that, too")
 
 
 def plan_run(

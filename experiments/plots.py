@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import Any, Final
 
-import matplotlib
-
-matplotlib.use("svg")
-
 import matplotlib.pyplot as plt
 
+from experiments.drawing import ONE_SCALE, drawn
 from experiments.statistics import Share
 from experiments.summary import Summary
 
@@ -29,14 +25,7 @@ _COLOURS: Final = {
     "reply encode": "#006d2c",
     "finish": "#6baed6",
 }
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "splitbed",
-    "font.family": "sans-serif",
-    "font.size": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
+_STYLE: Final[dict[Any, Any]] = {**ONE_SCALE, "font.size": 11}
 
 
 def latency_bars(summaries: Sequence[Summary]) -> str:
@@ -134,8 +123,5 @@ def _wrapped(summary: Summary) -> str:
 
 
 def _svg(figure: Any) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
-    plt.close(figure)
-    text = buffer.getvalue()
+    text = drawn(figure).decode()
     return text[text.index("<svg") :]

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping
 from itertools import product
 from typing import Any, Final
 
 import matplotlib
-
-matplotlib.use("svg")
-
 import matplotlib.pyplot as plt
 
+from experiments.drawing import ONE_SCALE, drawn
 from experiments.network_sweep import Configuration, Sweep, SweptLink
 from experiments.summary import Summary
 from experiments.verdict import Verdict
@@ -26,15 +23,6 @@ _LONGEST: Final = 40
 """Characters of a name."""
 _LABEL_HEIGHT: Final = 0.075
 """Of a panel."""
-_STYLE: Final[dict[Any, Any]] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "splitbed",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "text.parse_math": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-}
 
 
 def sweep_plot(
@@ -49,7 +37,7 @@ def sweep_plot(
     )
     rows = len(losses) * bool(combined) + bool(whole)
     last, labelled = None, []
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(ONE_SCALE):
         figure = plt.figure(figsize=(1 + 3.6 * len(delays), 0.6 + 3.4 * rows))
         grid = figure.add_gridspec(rows, len(delays), wspace=0.1, hspace=0.45)
         for at, (loss, delay) in enumerate(product(losses, delays) if combined else ()):
@@ -83,10 +71,7 @@ def sweep_plot(
             va="bottom",
             size=11,
         )
-        content = io.BytesIO()
-        figure.savefig(content, format="svg", bbox_inches="tight", metadata={"Date": None})
-        plt.close(figure)
-    return content.getvalue()
+        return drawn(figure)
 
 
 def _mbps(link: SweptLink) -> float:

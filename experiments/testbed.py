@@ -112,7 +112,9 @@ class Testbed:
         """What else was set on the link, for the record."""
         if self.options.remote is not None:
             return self.options.remote.settings
-        return {} if self._hosts is None else self._hosts.settings
+        if self._hosts is not None:
+            return self._hosts.settings
+        return {} if self._last.facts is None else self._last.facts.settings
 
     def begin_replay(self) -> None:
         """Begin the link's trace; nothing without one."""

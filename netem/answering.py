@@ -20,7 +20,7 @@ number.
           or down: datagrams, what was sent (Sent), the end of the datagrams
     E 0   the datagrams have ended; not answered, because they say so themselves as well, and may be
           earlier
-    C 0   counters: three numbers, payload bytes up, down, connections
+    C 0   counters: three numbers, bytes up, down, connections (splitbed.link.LinkCounters)
     F 0   facts: a number, and as many bytes of JSON (splitbed.link.LinkFacts)
     R n   replay the link's trace from its beginning (n = 1), or stop it (n = 0); answer as for F
           (splitbed.link.Replay), of no bytes where there is no trace, or none was going on
@@ -32,6 +32,7 @@ Durations are taken by one clock each; no two machines' clocks are subtracted.
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 from typing import Final, Protocol, TypeVar
@@ -51,6 +52,8 @@ NUMBER: Final = struct.Struct("!Q")
 LARGEST_NUMBER: Final = 1 << 30
 LARGEST_PLAN_BYTES: Final = 4096
 ENDED: Final = b"E"
+FIRST_BYTES_TIMEOUT_S: Final = 10.0
+"""Longest wait for what a new connection has to say."""
 
 _TCP_THIN_LINEAR_TIMEOUTS: Final = 16
 _T = TypeVar("_T")
@@ -84,13 +87,19 @@ class Register(Protocol):
 
 
 def respond(
-    sock: socket.socket, link: Served, users: Register, datagrams: Datagrams | None = None
+    sock: socket.socket,
+    link: Served,
+    users: Register,
+    datagrams: Datagrams | None = None,
+    patience_s: float | None = None,
 ) -> None:
-    """Answer one client until it goes away."""
+    """Answer one client until it goes away, or says nothing of a probe within `patience_s`."""
     with sock, contextlib.suppress(OSError, EOFError, msgspec.MsgspecError):
         hurry(sock)
+        sock.settimeout(patience_s)
         if receive(sock, len(MAGIC)) != MAGIC:
             return
+        sock.settimeout(None)
         is_stamped = False
         while True:
             request, stamp_ns = receive_stamped(sock, REQUEST.size)
@@ -103,7 +112,7 @@ def respond(
             if kind == b"P":
                 sock.sendall(REQUEST.pack(kind, since(stamp_ns)))
             elif kind == b"U":
-                _give(sock, msgspec.json.encode(drain(sock, _plan(sock, number, TransferPlan))))
+                give(sock, drain(sock, _plan(sock, number, TransferPlan)))
                 return
             elif kind == b"D":
                 pour(sock, _plan(sock, number, TransferPlan))
@@ -114,7 +123,7 @@ def respond(
             elif kind == b"S":
                 plan = _plan(sock, number, DatagramPlan)
                 if datagrams is None:
-                    _give(sock, b"")
+                    give(sock, None)
                 else:
                     datagrams.exchange(sock, plan)
             elif kind == ENDED:
@@ -124,10 +133,9 @@ def respond(
                 for value in (found.up_bytes, found.down_bytes, found.connections):
                     sock.sendall(NUMBER.pack(value))
             elif kind == b"F":
-                _give(sock, msgspec.json.encode(link.facts()))
+                give(sock, link.facts())
             elif kind == b"R" and number in (0, 1):
-                replay = link.replay(bool(number))
-                _give(sock, b"" if replay is None else msgspec.json.encode(replay))
+                give(sock, link.replay(bool(number)))
             elif kind == b"J" and number == 0:
                 users.attend(sock)
                 return
@@ -135,8 +143,15 @@ def respond(
                 return
 
 
-def _give(sock: socket.socket, answer: bytes) -> None:
-    sock.sendall(NUMBER.pack(len(answer)) + answer)
+def give(sock: socket.socket, answer: object) -> None:
+    """Answer with a number and as many bytes of JSON; of no bytes where there is nothing to say."""
+    data = b"" if answer is None else msgspec.json.encode(answer)
+    sock.sendall(NUMBER.pack(len(data)) + data)
+
+
+def is_readable(sock: socket.socket, wait_s: float) -> bool:
+    """Whether the other end says something, or leaves, within so long."""
+    return bool(select.select([sock], [], [], wait_s)[0])
 
 
 def _plan(sock: socket.socket, size: int, kind: type[_T]) -> _T:

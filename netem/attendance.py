@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import threading
 import time
 from collections.abc import Callable
@@ -10,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from netem.answering import REQUEST
+from netem.answering import REQUEST, is_readable
 from netem.probe import ProbeClient
 from netem.users import LONGEST_MEASUREMENT_MS, Word, is_sensible
 from splitbed.certificate import LinkMeasurement
@@ -91,7 +90,7 @@ class Attendance(ProbeClient):
 
     def _answers(self) -> bool:
         with self._named():
-            return bool(select.select([self._sock], [], [], _LOOK_UP_S)[0])
+            return is_readable(self._sock, _LOOK_UP_S)
 
     def _check(self, start: float, stop: threading.Event | None) -> None:
         waited_s = time.monotonic() - start

@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from netem.detection import hosts_lack, interface_lacks
+from netem.relay import left_out
 from splitbed.errors import LinkError
 from splitbed.link import LinkKind, LinkProfile, Trace
 
@@ -33,7 +34,7 @@ def choose(
     if not profile.is_shaped and trace is None and wanted != "kernel":
         return Choice("direct", "nothing is asked of the link")
     if wanted == "relay":
-        return Choice("relay", "as asked for")
+        return _relay("as asked for", profile)
     lacks = interface_lacks(both=True) if alone else hosts_lack()
     if not lacks:
         return Choice("kernel", "as asked for" if wanted == "kernel" else "netem is there")
@@ -49,4 +50,9 @@ def choose(
             f"{whose} asks for {' and '.join(sorted(effects))}, which only the kernel can make: "
             f"{lacks}"
         )
-    return Choice("relay", lacks)
+    return _relay(lacks, profile)
+
+
+def _relay(why: str, profile: LinkProfile) -> Choice:
+    notes = (f"{name} {what}" for name, what in left_out(profile).items())
+    return Choice("relay", "; ".join((why, *notes)))

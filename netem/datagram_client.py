@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import select
 import socket
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from netem.answering import ENDED, REQUEST
+from netem.answering import ENDED, REQUEST, is_readable
 from netem.datagram_port import DatagramOffer
 from netem.datagrams import (
     LARGEST_PAYLOAD,
@@ -62,9 +61,9 @@ def exchange(
         if plan.way == "up":
             sent = send_paced(sock.send, token, plan, together(sock, plan))
             control.sendall(REQUEST.pack(ENDED, 0))
-            send_end(sock.send, token, lambda wait_s: _is_readable(control, wait_s))
+            send_end(sock.send, token, lambda wait_s: is_readable(control, wait_s))
             return Exchange(sent, msgspec.json.decode(answer(), type=Arrived))
-        arrived = collect(sock, token, plan, lambda wait_s: _is_readable(control, wait_s))
+        arrived = collect(sock, token, plan, lambda wait_s: is_readable(control, wait_s))
         return Exchange(msgspec.json.decode(answer(), type=Sent), arrived)
 
 
@@ -88,9 +87,5 @@ def _greet(sock: socket.socket, control: socket.socket, token: bytes) -> None:
     while time.monotonic() < end:
         with contextlib.suppress(BlockingIOError, ConnectionError):
             sock.send(token)
-        if _is_readable(control, _GREETING_EVERY_S):
+        if is_readable(control, _GREETING_EVERY_S):
             return
-
-
-def _is_readable(control: socket.socket, wait_s: float) -> bool:
-    return bool(select.select([control], [], [], wait_s)[0])

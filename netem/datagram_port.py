@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import select
 import socket
 import threading
 import time
@@ -19,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from netem.answering import ENDED, NUMBER, REQUEST, receive
+from netem.answering import ENDED, REQUEST, give, is_readable, receive
 from netem.datagrams import (
     TOKEN_BYTES,
     DatagramPlan,
@@ -60,17 +59,17 @@ class DatagramPort:
         with self._turn_taken() as ours, self._opened(control) as sock:
             token = secrets.token_bytes(TOKEN_BYTES)
             port = sock.getsockname()[1] if ours else 0
-            _tell(control, DatagramOffer(port, token.hex()))
+            give(control, DatagramOffer(port, token.hex()))
             if not ours:
                 return
             control.settimeout(_WORD_S)
             heard = _greeted(sock, control, token)
-            _tell(control, {} if heard else None)
+            give(control, {} if heard else None)
             if heard and plan.way == "up":
-                _tell(control, collect(sock, token, plan, lambda wait_s: _ended(control, wait_s)))
+                give(control, collect(sock, token, plan, lambda wait_s: _ended(control, wait_s)))
             elif heard:
-                _tell(control, send_paced(sock.send, token, plan, together(sock, plan)))
-                send_end(sock.send, token, lambda wait_s: _is_readable(control, wait_s))
+                give(control, send_paced(sock.send, token, plan, together(sock, plan)))
+                send_end(sock.send, token, lambda wait_s: is_readable(control, wait_s))
             control.settimeout(None)
 
     @contextlib.contextmanager
@@ -104,7 +103,7 @@ def _greeted(sock: socket.socket, control: socket.socket, token: bytes) -> bool:
         try:
             data, where = sock.recvfrom(TOKEN_BYTES + 1)
         except BlockingIOError:
-            if _is_readable(control, _LOOK_UP_S):
+            if is_readable(control, _LOOK_UP_S):
                 raise EOFError("the client broke off") from None
             continue
         if data == token and where[0] == host:
@@ -115,17 +114,8 @@ def _greeted(sock: socket.socket, control: socket.socket, token: bytes) -> bool:
 
 def _ended(control: socket.socket, wait_s: float) -> bool:
     """Whether the client says, within so long, that it has sent all its datagrams."""
-    if not _is_readable(control, wait_s):
+    if not is_readable(control, wait_s):
         return False
     if REQUEST.unpack(receive(control, REQUEST.size))[0] != ENDED:
         raise EOFError("the client broke off")
     return True
-
-
-def _is_readable(control: socket.socket, wait_s: float) -> bool:
-    return bool(select.select([control], [], [], wait_s)[0])
-
-
-def _tell(control: socket.socket, what: object) -> None:
-    data = b"" if what is None else msgspec.json.encode(what)
-    control.sendall(NUMBER.pack(len(data)) + data)

@@ -6,12 +6,12 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any, Final, Literal, NamedTuple, get_args, get_type_hints
+from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
 from msgspec.structs import asdict
 
 from splitbed.errors import UsageError
-from splitbed.link import BurstLoss, Direction, LinkProfile
+from splitbed.link import BurstLoss, Direction, LinkProfile, Way
 
 GRAMMAR: Final = """\
 A link is a name, or written out as items between commas:
@@ -27,7 +27,8 @@ A link is a name, or written out as items between commas:
   duplicate=1%     packets that arrive twice
   reorder=1%       packets that skip the delay
   corrupt=0.1%     packets with one bit flipped
-  queue=50ms       longest wait for the rate; else one round trip
+  queue=50ms       longest wait for the rate; else one round trip (the kernel's
+                   only: a relay drops nothing, and leaves it out)
 
 An item holds for both ways, or for one as up.loss=1% or down.delay=5ms. What
 is said of one way counts more than what is said of both. Rates (kbit, mbit,
@@ -42,7 +43,6 @@ place of a name, FILE.toml:NAME is a profile of your own. Such a file holds:
   down = { rate_bps = 8_000_000, delay_ns = 30_000_000 }
 """
 
-Way = Literal["up", "down"]
 WAYS: Final[tuple[Way, ...]] = get_args(Way)
 
 _RATES: Final = {"kbit": Decimal(10**3), "mbit": Decimal(10**6), "gbit": Decimal(10**9)}

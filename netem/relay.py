@@ -3,7 +3,8 @@
 It needs no privileges. Each connection has a reader and a writer thread for each direction; the
 direction's `Shaper` says when bytes leave and arrive. It is an ideal pipe: nothing is lost, nothing
 is reordered, and TCP on either side of it sees a fast local network. Packet loss cannot be made
-this way and is refused.
+this way and is refused. The length of a queue is left out, and the relay says so: senders wait
+here, and nothing is dropped.
 
 Given a trace, it replays it when the probe asks, or `replay` is called; before and after, the link
 is as its profile says.
@@ -20,17 +21,17 @@ import sys
 import threading
 from typing import Final
 
-from netem.answering import MAGIC, respond
+from netem.acceptor import Acceptor
+from netem.answering import FIRST_BYTES_TIMEOUT_S, MAGIC, respond
 from netem.player import Player
 from netem.pump import pump
 from netem.shaper import Shaper
-from netem.users import Users, keep_alive
+from netem.users import Users
 from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
 from splitbed.link import LinkCounters, LinkFacts, LinkProfile, Replay, Trace
 
 _CONNECT_TIMEOUT_S: Final = 10.0
-_FIRST_BYTES_TIMEOUT_S: Final = 10.0
 
 
 class Relay:
@@ -61,11 +62,10 @@ class Relay:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         most_bps = self._player.peak_up_bps if self._player else profile.up.payload_bps
-        self._listener = _listen(host_and_port(listen), most_bps)
-        self.address = written(*self._listener.getsockname()[:2])
+        listener = _listen(host_and_port(listen), most_bps)
+        self.address = written(*listener.getsockname()[:2])
         """Where it listens, with the real port."""
-        self._thread = threading.Thread(target=self._accept, name="accept", daemon=True)
-        self._thread.start()
+        self._acceptor = Acceptor(listener, self._serve)
 
     def counters(self) -> LinkCounters:
         """Payload forwarded so far; what the probe sent is not counted."""
@@ -74,7 +74,7 @@ class Relay:
     def facts(self) -> LinkFacts:
         """A relay of its profile; frames go to the port that the probe asked."""
         trace = self._player.trace.name if self._player else ""
-        return LinkFacts("relay", self.profile, trace=trace)
+        return LinkFacts("relay", self.profile, trace=trace, settings=left_out(self.profile))
 
     def replay(self, begin: bool) -> Replay | None:
         """Begin the trace (anew), or end it; what came of the replay until now, if one was on."""
@@ -83,9 +83,7 @@ class Relay:
     def close(self) -> None:
         """Stop listening and end every connection."""
         self._closed.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._acceptor.close()
         with self._lock:
             for sock in self._open:
                 with contextlib.suppress(OSError):
@@ -93,21 +91,10 @@ class Relay:
         self._up.close()
         self._down.close()
 
-    def _accept(self) -> None:
-        while not self._closed.is_set():
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                if self._closed.is_set():
-                    return
-                continue
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
     def _serve(self, client: socket.socket) -> None:
         ends = {client}
         try:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            keep_alive(client)
             if self._begin(client):
                 self._forward(client, ends)
         finally:
@@ -154,6 +141,14 @@ class Relay:
             writer.join()
 
 
+def left_out(profile: LinkProfile) -> dict[str, str]:
+    """What a relay makes nothing of though the profile asks for it, and why, for the record."""
+    queues = (profile.up.queue_ns, profile.down.queue_ns)
+    if queues == (None, None):
+        return {}
+    return {"queue": "left out: a relay drops nothing"}
+
+
 def _listen(where: tuple[str, int], payload_bps: float | None) -> socket.socket:
     family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -176,7 +171,7 @@ def _listen(where: tuple[str, int], payload_bps: float | None) -> socket.socket:
 
 def _opens_with_magic(client: socket.socket) -> bool:
     """Look at a connection's first bytes without taking them."""
-    client.settimeout(_FIRST_BYTES_TIMEOUT_S)
+    client.settimeout(FIRST_BYTES_TIMEOUT_S)
     try:
         # One byte tells: neither HTTP/2's preface nor a TLS record begins like the magic.
         first = client.recv(1, socket.MSG_PEEK)

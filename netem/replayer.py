@@ -149,7 +149,7 @@ def _less_grants(rates: list[int | None], lasting_ns: list[int]) -> list[int | N
         if rate is None:
             found.append(None)
         else:
-            owed_bits += granted_bits(rate) if rate and rate != before else 0.0
+            owed_bits += granted_bits(rate) if rate != before else 0.0
             wanted_bits = rate * ns / 1e9
             back_bits = min(owed_bits, wanted_bits)
             owed_bits -= back_bits

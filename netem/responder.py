@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import socket
-import threading
 
-from netem.answering import Served, respond
+from netem.acceptor import Acceptor
+from netem.answering import FIRST_BYTES_TIMEOUT_S, Served, respond
 from netem.datagram_port import DatagramPort
-from netem.users import Users, keep_alive
+from netem.users import Users
 from splitbed.address import host_and_port, written
 from splitbed.errors import LinkError
 from splitbed.link import Direction, LinkCounters, LinkFacts, LinkProfile, Replay
@@ -39,30 +38,17 @@ class Responder:
         where = host_and_port(listen)
         try:
             family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
-            self._listener = socket.create_server(where, family=family)
+            listener = socket.create_server(where, family=family)
         except OSError as error:
             raise LinkError(f"the responder cannot listen on {listen}: {error.strerror}") from error
-        self.address = written(*self._listener.getsockname()[:2])
+        self.address = written(*listener.getsockname()[:2])
         """Where it listens, with the real port."""
-        self._datagrams = DatagramPort(self._listener.getsockname()[1])
-        threading.Thread(target=self._accept, name="accept", daemon=True).start()
+        self._datagrams = DatagramPort(listener.getsockname()[1])
+        self._acceptor = Acceptor(listener, self._serve)
 
     def close(self) -> None:
         """Stop listening."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._acceptor.close()
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            with contextlib.suppress(OSError):  # it is gone again
-                keep_alive(client)
-            threading.Thread(
-                target=respond,
-                args=(client, self._link, self._users, self._datagrams),
-                daemon=True,
-            ).start()
+    def _serve(self, client: socket.socket) -> None:
+        respond(client, self._link, self._users, self._datagrams, FIRST_BYTES_TIMEOUT_S)

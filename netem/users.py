@@ -31,7 +31,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from netem.answering import NUMBER, REQUEST, receive
+from netem.answering import REQUEST, give, receive
 from splitbed.certificate import LinkMeasurement
 from splitbed.errors import LinkError
 from splitbed.link import Replay
@@ -91,11 +91,11 @@ class Users:
         """Serve a connection that has asked to join, until it leaves."""
         user = self._join()
         if user is None:
-            _tell(sock, Word("refused", others=MOST_USERS))
+            give(sock, Word("refused", others=MOST_USERS))
             return
         try:
             with contextlib.suppress(msgspec.MsgspecError):
-                _tell(sock, Word("joined", others=len(self._joined) - 1))
+                give(sock, Word("joined", others=len(self._joined) - 1))
                 while self._served(user, sock):
                     pass
         finally:
@@ -138,7 +138,7 @@ class Users:
                     self._change.wait(_LOOK_UP_S)
                     word = answer(user)
             if word != told:
-                _tell(sock, word)
+                give(sock, word)
                 told = word
             if word.say != "wait":
                 return word
@@ -228,20 +228,6 @@ def is_sensible(found: LinkMeasurement) -> bool:
     rates_bps = (found.payload_bps("up"), found.payload_bps("down"))
     figures = (*goodputs_bps, *rates_bps, *found.rtt_ns)
     return bool(found.rtt_ns) and all(0 < figure < 1e15 for figure in figures)
-
-
-def keep_alive(sock: socket.socket) -> None:
-    """Notice within a minute that the other machine is gone without a word."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    # Linux's names; elsewhere its own, longer times hold.
-    for name, value in (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 4)):
-        if hasattr(socket, name):
-            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
-def _tell(sock: socket.socket, word: Word) -> None:
-    data = msgspec.json.encode(word)
-    sock.sendall(NUMBER.pack(len(data)) + data)
 
 
 def _still_there(sock: socket.socket) -> None:

@@ -72,7 +72,7 @@ class Direction(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     """Packets with one bit flipped; TCP and UDP drop what their checksums find."""
     queue_ns: Annotated[int, Meta(gt=0, le=60_000_000_000)] | None = None
     """Longest wait for the rate, beyond which packets are dropped; None: one round trip, as
-    `netem.qdisc.queue_packets` has it."""
+    `netem.qdisc.queue_packets` has it. A relay drops nothing and leaves it out."""
 
     def __post_init__(self) -> None:
         if self.burst_loss is not None and self.loss_pct:
@@ -221,8 +221,12 @@ class LinkFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LinkCounters(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Payload bytes that passed since the link was made."""
+    """What passed since the link was made."""
 
     up_bytes: int
+    """Over a relay, payload, without the probe's; over the kernel, whole packets with their link
+    headers, the probe's too."""
     down_bytes: int
+    """Likewise."""
     connections: int
+    """That a relay forwarded; 0 over the kernel, which does not count them."""

@@ -25,6 +25,7 @@ from experiments.table import print_comparison
 from experiments.testbed import Testbed, TestbedOptions
 from netem.backend import choose
 from netem.profiles import WRITTEN_FORM, describe, find_profile
+from netem.relay import left_out
 from splitbed import config
 from splitbed.codec import Calibration, read_calibration
 from splitbed.errors import RecordError, RunIncomplete
@@ -92,6 +93,8 @@ def main(argv: Sequence[str]) -> int:
     profile = find_profile(options.link)
     start = time.monotonic()
     console.print(f"link {profile.name}: {describe(profile)}")
+    for name, what in left_out(profile).items():
+        console.print(f"{name} {what}")
     held_out = _rendered(options, console)
     model = prepare_model(models_folder() / "gesture" / "gesture.onnx")
     # A folder for each time, so that an earlier demo's runs never mix with this one's.

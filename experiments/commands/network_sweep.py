@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from experiments import gestures
-from experiments.files import refused
+from experiments.embedded import model_file
 from experiments.network_sweep import Sweep, read_sweep
 from experiments.pictures import read_pictures
+from experiments.planning import check_whose_link
 from experiments.preparation import prepare_cut, prepare_model
 from netem.backend import choose
 from netem.profiles import find_profile, needs_kernel
@@ -20,7 +20,6 @@ from splitbed import codec, process
 from splitbed.errors import LinkError, RunIncomplete, UsageError
 
 _USAGE: Final = "python -m experiments.commands.network_sweep plan|figures SWEEP.toml FOLDER"
-_PICTURES: Final = 100
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,6 +48,7 @@ def _plan(sweep: Sweep) -> int:
 def _check_link(sweep: Sweep) -> None:
     """Refuse once, for all runs, what this machine cannot make."""
     options = sweep.options
+    check_whose_link(options)
     if options.edge:  # behind a link that somebody else made
         return
     lossy = [link for link in sweep.links if needs_kernel(find_profile(link.text))]
@@ -72,7 +72,7 @@ def _check_link(sweep: Sweep) -> None:
 
 def _check_points(sweep: Sweep) -> None:
     """Refuse a cut that the model has not, and a codec that does not fit what crosses it."""
-    model = prepare_model(sweep.options.model)
+    model = prepare_model(model_file(sweep.options.model))
     for cut, coding in sweep.points:
         boundary = prepare_cut(model, cut).cut.boundary
         # What needs calibration gets it in its run; it fits wherever there is a float.
@@ -83,16 +83,10 @@ def _check_points(sweep: Sweep) -> None:
 def _find_pictures(sweep: Sweep) -> None:
     """Render those that nobody gave, and see that there are some."""
     options = sweep.options
-    measured, calibration = options.images, options.calibration_images
-    if measured == options.out / "pictures" / "measured" and calibration is not None:
-        count = options.frames or _PICTURES
-        try:
-            gestures.write_folder(measured, gestures.HELD_OUT_SEED, count)
-            gestures.write_folder(calibration, gestures.CALIBRATION_SEED, options.calibration_count)
-        except OSError as error:
-            raise refused(measured, error) from error
-    assert measured is not None  # read_sweep saw to it
-    read_pictures(measured, options.labels)
+    if sweep.rendered is not None:
+        sweep.rendered.render(options.frames, options.calibration_count)
+    assert options.images is not None  # read_sweep saw to it
+    read_pictures(options.images, options.labels)
 
 
 def _figures(sweep: Sweep) -> int:

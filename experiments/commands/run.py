@@ -17,7 +17,7 @@ from rich.console import Console
 from experiments.embedded import model_file, rendered_pictures
 from experiments.measurement import measure
 from experiments.pictures import read_pictures
-from experiments.planning import RunOptions, plan_run
+from experiments.planning import RunOptions, check_whose_link, plan_run
 from experiments.preparation import prepare_model
 from experiments.remote_link import RemoteLink
 from experiments.summary import summarise
@@ -33,7 +33,6 @@ from splitbed.errors import (
     RecordError,
     RunIncomplete,
     SplitbedError,
-    UsageError,
 )
 from splitbed.link import LinkProfile
 from splitbed.progress import Progress
@@ -45,15 +44,9 @@ def main(argv: Sequence[str]) -> int:
     options = config.from_command_line(RunOptions, argv, command="splitbed run", table="run")
     quiet = Console(stderr=True, quiet=options.json, highlight=False)
     profile = find_profile(options.link)
-    if options.edge and options.trace:
-        raise UsageError(
-            "--trace is for a link that is made here: give the trace to the link before that edge "
-            "(`splitbed link serve --trace`), and the run begins it"
-        )
+    check_whose_link(options)
     codec.parse(options.codec)
     if not options.edge:
-        if options.together:
-            raise UsageError("--together waits for others on the link of --edge: give that, too")
         return _run(options, profile, None, quiet)
     with contextlib.closing(
         RemoteLink(profile, options.edge, partial(quiet.print, markup=False))

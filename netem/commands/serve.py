@@ -39,7 +39,9 @@ class ServeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     trace: Annotated[
         str, Meta(description=f"what it does while a run goes on: {WRITTEN_TRACE}")
     ] = ""
-    begin: Annotated[bool, Meta(description="begin the trace at once, run or not")] = False
+    begin: Annotated[
+        bool, Meta(description="begin the trace at once; the first run begins it anew")
+    ] = False
     backend: Annotated[
         Backend, Meta(description="auto: the kernel's netem where this process may use it")
     ] = "auto"

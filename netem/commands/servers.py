@@ -33,7 +33,9 @@ class RelayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     trace_json: Annotated[
         Path | None, Meta(description="the trace as a file of JSON (for splitbed itself)")
     ] = None
-    begin: Annotated[bool, Meta(description="begin the trace at once, not when asked to")] = False
+    begin: Annotated[
+        bool, Meta(description="begin the trace at once; the first run begins it anew")
+    ] = False
     listen: Annotated[str, Meta(description="where devices connect")] = "127.0.0.1:50052"
     seed: Annotated[int, Meta(description="seed of the jitter")] = 0
 

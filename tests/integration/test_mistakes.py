@@ -41,6 +41,8 @@ RUN = ("run", GESTURE, "--cut", "layer3")
         ((*RUN, "--frames", "many"), 2, "whole number"),
         ((*RUN, "--provider", "cuda"), 3, "CUDAExecutionProvider"),
         ((*RUN, "--edge", "127.0.0.1:9"), 4, "127.0.0.1:9"),
+        ((*RUN, "--edge", "127.0.0.1:9", "--backend", "kernel"), 2, "link serve --backend"),
+        ((*RUN, "--edge", "127.0.0.1:9", "--backend", "relay"), 2, "link serve --backend"),
         ((*RUN, "--calibration", "{tmp}/text.onnx", "--codec", "quantize:4"), 2, "calibration"),
         ((*RUN, "--images", "{tmp}/empty"), 2, "holds no pictures"),
         ((*RUN, "--images", "{tmp}/nowhere"), 2, "not there"),

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.nodes import GESTURE, ROOT
+from tests.integration.nodes import ROOT
 
 SCRIPT = ROOT / "experiments" / "network_sweep.sh"
-SWEEP = f"""
+SWEEP = """
 [run]
-model = "{GESTURE}"
+model = "gesture"
 backend = "relay"
 frames = 4
 warmup = 1

@@ -26,11 +26,13 @@ from tests.integration.nodes import (
     wait_for_rows,
 )
 
-QUICK = ("--certify-s", "0.6", "--warmup", "2", "--backend", "relay")
+QUICK = ("--certify-s", "0.6", "--warmup", "2")
+RELAY = ("--backend", "relay")
 
 
 def run_json(*arguments: object) -> dict[str, Any]:
-    done = splitbed("run", GESTURE, *QUICK, "--json", *arguments)
+    made_here = () if "--edge" in arguments else RELAY
+    done = splitbed("run", GESTURE, *QUICK, *made_here, "--json", *arguments)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -40,7 +42,7 @@ def run_json(*arguments: object) -> dict[str, Any]:
 def test_three_processes_over_a_shaped_link(pictures: Path, tmp_path: Path) -> None:
     found = run_json(
         *("--cut", "layer3", "--images", pictures, "--frames", 12, "--out", tmp_path),
-        *("--link", "rate=20mbit,delay=5ms"),
+        *("--link", "rate=20mbit,delay=5ms,queue=50ms"),
     )
     folder = Path(found["folder"])
     assert found["complete"]
@@ -71,6 +73,7 @@ def test_three_processes_over_a_shaped_link(pictures: Path, tmp_path: Path) -> N
 
     manifest = read_manifest(folder)
     assert manifest.outcome == "complete"
+    assert manifest.link_settings == {"queue": "left out: a relay drops nothing"}
     assert manifest.certificate is not None
     assert manifest.certificate.after is not None
     assert len(manifest.models[0].md5) == 32
@@ -81,7 +84,7 @@ def test_three_processes_over_a_shaped_link(pictures: Path, tmp_path: Path) -> N
     assert manifest.verification["max_rel"] <= 1e-4
     assert manifest.head is not None
     assert manifest.head["fetched_bytes"] == manifest.head["file_bytes"] > 0
-    assert manifest.config["link"] == "rate=20mbit,delay=5ms"
+    assert manifest.config["link"] == "rate=20mbit,delay=5ms,queue=50ms"
     assert manifest.edge is not None
     assert manifest.edge["versions"]["onnxruntime"]
     assert manifest.edge["host"]["processor"]
@@ -143,7 +146,7 @@ def test_kill_in_the_middle(pictures: Path, tmp_path: Path, victim: str) -> None
     process = start(
         "splitbed.cli",
         *("run", GESTURE, "--cut", "layer3", "--images", pictures, "--frames", 2000),
-        *("--out", tmp_path, "--link", "rate=50mbit,delay=5ms", *QUICK),
+        *("--out", tmp_path, "--link", "rate=50mbit,delay=5ms", *QUICK, *RELAY),
     )
     folder = wait_for_rows(tmp_path, 30)
     nodes = psutil.Process(process.pid).children(recursive=True)
@@ -228,7 +231,7 @@ def test_a_model_behind_a_link(pictures: Path, tmp_path: Path) -> None:
     link.symlink_to(GESTURE)
     done = splitbed(
         *("run", link, "--cut", "layer3", "--images", pictures, "--frames", 3, "--json"),
-        *("--out", tmp_path / "runs", *QUICK),
+        *("--out", tmp_path / "runs", *QUICK, *RELAY),
     )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["frames_ok"] == 3
@@ -238,7 +241,7 @@ def test_nothing_survives_a_killed_orchestrator(pictures: Path, tmp_path: Path) 
     process = start(
         "splitbed.cli",
         *("run", GESTURE, "--cut", "layer3", "--images", pictures, "--frames", 5000),
-        *("--out", tmp_path, "--link", "rate=50mbit,delay=5ms", *QUICK),
+        *("--out", tmp_path, "--link", "rate=50mbit,delay=5ms", *QUICK, *RELAY),
     )
     folder = wait_for_rows(tmp_path, 10)
     nodes = psutil.Process(process.pid).children(recursive=True)
@@ -259,7 +262,7 @@ def test_control_c_drains(pictures: Path, tmp_path: Path) -> None:
     process = start(
         "splitbed.cli",
         *("run", GESTURE, "--cut", "layer3", "--images", pictures, "--frames", 5000),
-        *("--out", tmp_path, *QUICK),
+        *("--out", tmp_path, *QUICK, *RELAY),
     )
     folder = wait_for_rows(tmp_path, 10)
     process.send_signal(signal.SIGINT)
@@ -280,6 +283,7 @@ def test_an_unreadable_picture_costs_one_frame(pictures: Path, tmp_path: Path) -
     done = splitbed(
         *("run", GESTURE, "--cut", "layer3", "--images", folder, "--out", tmp_path / "runs"),
         *QUICK,
+        *RELAY,
     )
     assert done.returncode == 7
     sentence = one_sentence(done.stderr)

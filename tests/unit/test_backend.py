@@ -14,6 +14,10 @@ from netem import backend, detection
 from netem import interface as interfaces
 from netem.backend import Choice, choose
 from netem.detection import hosts_lack, interface_lacks
+from netem.probe import ProbeClient
+from netem.profiles import find_profile
+from netem.relay import Relay
+from splitbed.address import host_and_port
 from splitbed.errors import LinkError, UsageError
 from splitbed.link import Change, Direction, LinkProfile, Step, Trace
 
@@ -46,10 +50,23 @@ def test_without_a_kernel_it_is_the_relay_and_says_why() -> None:
         choose("auto", LOSSY)
 
 
+@pytest.mark.parametrize("way", ["up", "down"])
+@pytest.mark.usefixtures("lacking")
+def test_a_relay_s_queue_is_not_left_out_in_silence(way: str) -> None:
+    asked = find_profile(f"rate=1mbit,{way}.queue=50ms")
+    note = "queue left out: a relay drops nothing"
+    assert choose("auto", asked).why == f"this kernel has no sch_netem: load it; {note}"
+    assert choose("relay", asked).why == f"as asked for; {note}"
+    relay = Relay(asked, "127.0.0.1:0", "127.0.0.1:1")
+    with contextlib.closing(relay), ProbeClient(host_and_port(relay.address)) as client:
+        assert client.facts().settings == {"queue": "left out: a relay drops nothing"}
+
+
 @pytest.mark.usefixtures("able")
 def test_with_a_kernel_it_is_the_kernel() -> None:
     assert choose("auto", PLAIN) == Choice("kernel", "netem is there")
     assert choose("auto", LOSSY).kind == "kernel"
+    assert choose("auto", find_profile("queue=50ms,rate=1mbit")).why == "netem is there"
     assert choose("relay", PLAIN).kind == "relay"
     assert choose("kernel", NONE).kind == "kernel"
 

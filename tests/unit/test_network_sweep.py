@@ -110,10 +110,11 @@ def test_each_line_of_the_plan_is_a_run(
 
 
 def test_the_sweep_that_comes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path)  # where no model lies: it is known by its name
     sweep = read_sweep(ROOT / "experiments" / "network_sweep.toml", tmp_path)
     command._check_link(sweep)
     command._check_points(sweep)
+    assert sweep.options.model == Path("gesture")
     assert 20 <= len(sweep.configurations) <= 40
 
 
@@ -142,6 +143,8 @@ def test_the_sweep_that_comes_with_it(tmp_path: Path, monkeypatch: pytest.Monkey
         ("frames => link = 'none'\nframes", r"^'link' in \[run\] of .* is what a sweep gives"),
         ("frames => images = 'nowhere'\nframes", "the folder of pictures nowhere is not there"),
         ("frames => trace = 'nowhere.csv'\nframes", "nowhere.csv"),
+        ("frames => edge = 'a:1'\nbackend = 'kernel'\nframes", "^--backend kernel is for a link"),
+        ("frames => together = true\nframes", "^--together waits for others"),
         ("gesture.onnx => other.onnx", "other.onnx needs pictures: say `images = FOLDER`"),
         ('["@picture jpeg:90", "layer3 quantize:4+zstd:3"] => []', "asks for nothing: it needs po"),
     ],
