@@ -9,13 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from netem.qdisc import PACKET_BYTES, waiting_packets
+import msgspec
+
+from netem.qdisc import PACKET_BYTES, queue_packets, waiting_packets
 from splitbed.errors import LinkError
 from splitbed.link import LinkProfile, Trace
 
 _TCP: Final = Path("/proc/sys/net/ipv4")
 _LEAST_BYTES: Final = 65_536
 _SHARE_OF_QUEUE: Final = 0.8
+_SHARE_AT_ONCE: Final = 0.9
 _LARGEST_BYTES: Final = 256 << 20
 _UNBOUND_BYTES: Final = 32 << 20
 """Buffers where no rate is asked for."""
@@ -26,7 +29,8 @@ def for_link(profile: LinkProfile, trace: Trace | None) -> dict[str, str]:
 
     A receiver's buffer is twice the window that it offers. The window is the bandwidth-delay
     product and most of the queue: one connection fills the link, and never overflows the queue,
-    whose losses would cost it a third of its window in the middle of a frame.
+    whose losses would cost it a third of its window in the middle of a frame. Nor is it more than
+    the queue takes at once, what travels included: after a pause, all of it comes in one burst.
     """
     rates = [profile.up.rate_bps, profile.down.rate_bps]
     for step in trace.steps if trace is not None else ():
@@ -35,11 +39,15 @@ def for_link(profile: LinkProfile, trace: Trace | None) -> dict[str, str]:
     size = _UNBOUND_BYTES
     if known and None not in rates[:2]:
         rate_bps = max(known)
-        queue_bytes = PACKET_BYTES * min(
-            waiting_packets(rate_bps, direction.queue_ns, profile.rtt_ns)
-            for direction in (profile.up, profile.down)
+        ways = [
+            msgspec.structs.replace(way, rate_bps=rate_bps) for way in (profile.up, profile.down)
+        ]
+        waiting = PACKET_BYTES * min(
+            waiting_packets(rate_bps, way.queue_ns, profile.rtt_ns) for way in ways
         )
-        window = rate_bps / 8 * profile.rtt_ns / 1e9 + _SHARE_OF_QUEUE * queue_bytes
+        whole = PACKET_BYTES * min(queue_packets(way, profile.rtt_ns) for way in ways)
+        under_way = rate_bps / 8 * profile.rtt_ns / 1e9
+        window = max(under_way, min(under_way + _SHARE_OF_QUEUE * waiting, _SHARE_AT_ONCE * whole))
         size = min(max(int(2 * window), _LEAST_BYTES), _LARGEST_BYTES)
     return {
         # A frame after a pause must find the window that the frame before it had opened.
