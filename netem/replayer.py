@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Final, Protocol
 
@@ -68,7 +68,7 @@ class Replayer:
         self._thread = None
         elapsed_ns = time.perf_counter_ns() - self._start_ns
         if restore:
-            self._link.change(self._profile.up, self._profile.down)
+            self._attempt(lambda: self._link.change(self._profile.up, self._profile.down))
         if self._failed:
             return None
         return Replay(
@@ -83,8 +83,11 @@ class Replayer:
     def _run(self) -> None:
         # Of this thread alone: what answers the probe must not keep its sender from a processor.
         raise_priority()
+        self._attempt(self._follow)
+
+    def _attempt(self, doing: Callable[[], object]) -> None:
         try:
-            self._follow()
+            doing()
         except (LinkError, OSError) as error:  # the interface is gone, say
             self._failed = True
             sys.stderr.write(f"the replay of {self.trace.name} has ended early: {error}\n")

@@ -124,6 +124,20 @@ def test_a_link_that_is_closed_is_not_changed_any_more() -> None:
     assert replayer.end() is None
 
 
+def test_a_link_that_is_gone_at_the_end_is_no_traceback(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Gone(Notes):
+        def change(self, up: Direction, down: Direction) -> None:
+            raise LinkError("eth0 is gone")
+
+    replayer = Replayer(TRACE, PROFILE, Gone())
+    replayer.begin()
+    time.sleep(0.02)
+    assert replayer.end() is None
+    assert capsys.readouterr().err == "the replay of t has ended early: eth0 is gone\n"
+
+
 def test_a_long_step_hears_the_end_at_once() -> None:
     notes = Notes()
     trace = Trace("t", (Step(0), Step(3600 * 10**9)), 7200 * 10**9)
