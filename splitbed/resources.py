@@ -77,7 +77,13 @@ class ResourceSampler:
 
 
 def _busy_pct(before: Any, after: Any) -> float:
-    """Share of all cores' time between two readings that was not idle, in percent."""
-    spent = sum(after) - sum(before)
-    idle = after.idle - before.idle + getattr(after, "iowait", 0) - getattr(before, "iowait", 0)
-    return 100 * (1 - idle / spent) if spent > 0 else 0.0
+    """Share of all cores' time between two readings that was not idle, in percent.
+
+    Kept within 0 and 100: a kernel may take back time that it had booked as waiting for a disk, and
+    what is left of differences of large sums may lie a rounding below zero.
+    """
+    passed = {name: getattr(after, name) - getattr(before, name) for name in after._fields}
+    # A guest's time is part of `user` and `nice` already (proc(5)).
+    spent = sum(passed.values()) - passed.get("guest", 0) - passed.get("guest_nice", 0)
+    idle = passed["idle"] + passed.get("iowait", 0)
+    return min(100.0, max(0.0, 100 * (1 - idle / spent))) if spent > 0 else 0.0

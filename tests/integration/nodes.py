@@ -30,6 +30,19 @@ def splitbed(*arguments: object, timeout_s: float = 120) -> subprocess.Completed
     )
 
 
+def certified(*arguments: object, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run a command that measures over a link; what a busy machine spoilt is run again.
+
+    Such a run ends with exit code 4 and asks for that itself. Three in a row are a fault.
+    """
+    for _ in range(2):
+        done = splitbed(*arguments, timeout_s=timeout_s)
+        if done.returncode != 4 or "quieter machine" not in done.stderr:
+            return done
+        sys.stderr.write(done.stderr)  # pytest shows it where the test fails after all
+    return splitbed(*arguments, timeout_s=timeout_s)
+
+
 def start(module: str, *arguments: object, **environment: str) -> subprocess.Popen[str]:
     """Start one process."""
     return subprocess.Popen(

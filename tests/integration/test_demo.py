@@ -12,6 +12,7 @@ def test_the_demo_ends_with_a_report(tmp_path: Path) -> None:
     done = splitbed(
         *("demo", "--frames", 8, "--pictures", 40, "--out", tmp_path / "runs"),
         *("--cache", tmp_path / "cache", "--link", "rate=30mbit,delay=3ms", "--certify-s", "0.5"),
+        "--accept-uncertified",  # not the link is tested here, and this machine may be busy
         timeout_s=180,
     )
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from tests.integration.nodes import (
     ALONE,
     GESTURE,
+    certified,
     child_of,
     finish,
     one_sentence,
@@ -32,7 +33,7 @@ RELAY = ("--backend", "relay")
 
 def run_json(*arguments: object) -> dict[str, Any]:
     made_here = () if "--edge" in arguments else RELAY
-    done = splitbed("run", GESTURE, *QUICK, *made_here, "--json", *arguments)
+    done = certified("run", GESTURE, *QUICK, *made_here, "--json", *arguments)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
@@ -229,7 +230,7 @@ def test_a_model_behind_a_link(pictures: Path, tmp_path: Path) -> None:
     link = tmp_path / "links" / "gesture.onnx"
     link.parent.mkdir()
     link.symlink_to(GESTURE)
-    done = splitbed(
+    done = certified(
         *("run", link, "--cut", "layer3", "--images", pictures, "--frames", 3, "--json"),
         *("--out", tmp_path / "runs", *QUICK, *RELAY),
     )

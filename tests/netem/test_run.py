@@ -13,7 +13,7 @@ import pytest
 
 from experiments.gestures import HELD_OUT_SEED, write_folder
 from splitbed.run_folder import read_manifest
-from tests.integration.nodes import GESTURE, one_sentence, splitbed, start, wait_for_rows
+from tests.integration.nodes import GESTURE, certified, one_sentence, splitbed, start, wait_for_rows
 
 RUN = ("run", GESTURE, "--cut", "layer3", "--backend", "kernel", "--warmup", 2)
 
@@ -40,7 +40,7 @@ def namespaces() -> set[int]:
 
 def test_a_run_between_two_hosts(pictures: Path, tmp_path: Path) -> None:
     before = namespaces()
-    done = splitbed(
+    done = certified(
         *(*RUN, "--link", "rate=20mbit,delay=15ms", "--images", pictures, "--frames", 12),
         *("--certify-s", 6, "--out", tmp_path, "--json"),
     )

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.integration.nodes import splitbed
+from tests.integration.nodes import certified
 
 
 def run(data: Path, out: Path, model: str, images: str, *arguments: object) -> dict[str, Any]:
-    done = splitbed(
+    done = certified(
         *("run", data / "models" / f"{model}.onnx", "--images", data / "images" / images),
         *("--out", out, "--json", "--certify-s", "0.6", *arguments),
         timeout_s=300,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import namedtuple
 
 import psutil
 import pytest
 
 from splitbed.errors import RecordError, StorageFull
 from splitbed.record import ResourceSample
-from splitbed.resources import SOURCE, ResourceSampler
+from splitbed.resources import SOURCE, ResourceSampler, _busy_pct
 
 
 def busy(seconds: float) -> None:
@@ -51,6 +52,30 @@ def test_cpu_time_is_that_of_this_process() -> None:
         )
         assert 0 <= sample.system_cpu_pct <= 100
     assert max(sample.system_cpu_pct for sample in found) > 5
+
+
+Times = namedtuple("Times", "user nice system idle iowait guest guest_nice")  # as psutil's
+
+
+@pytest.mark.parametrize(
+    ("passed", "busy_pct"),
+    [
+        (Times(1, 0, 1, 6, 2, 0, 0), 20),
+        (Times(4, 0, 0, 4, 0, 2, 0), 50),  # half of `user` was a guest's: counted once
+        (Times(0, 0, 0, 10 + 1e-7, -1e-8, 0, 0), 0),  # rounding
+        (Times(1, 0, 0, 10, -2, 0, 0), 100 / 9),
+        (Times(0, 0, 0, 10, -2, 0, 0), 0),
+        (Times(0, 0, 0, 0, 0, 0, 0), 0),
+    ],
+)
+def test_the_systems_share_is_one_whatever_the_kernel_counts(
+    passed: Times, busy_pct: float
+) -> None:
+    before = Times(50, 1, 7, 300, 9, 3, 0)
+    after = Times(*(a + b for a, b in zip(before, passed, strict=True)))
+    found = _busy_pct(before, after)
+    assert found == pytest.approx(busy_pct, abs=1e-5)
+    assert 0 <= found <= 100
 
 
 def test_memory_and_threads_are_those_of_this_process() -> None:
