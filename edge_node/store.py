@@ -18,6 +18,8 @@ from splitbed.task import TaskSpec, description_file, shapes_to_bind, written_ta
 InputShapes = tuple[tuple[str, tuple[int, ...]], ...]
 _Stamps = dict[Path, tuple[int, int] | None]
 
+_PAIR: Final = "bottleneck.toml"
+
 _MODELS_KEPT: Final = 8
 """Canonical models in memory at once; others are read again when they are asked for."""
 
@@ -42,7 +44,8 @@ class ModelStore:
 
     `place` may also be one file; then that is the only model, named like the file without its
     ending, and a link is followed wherever it leads: the operator chose it. In a folder, links that
-    lead out of it are no models.
+    lead out of it are no models, nor is what lies beside a `bottleneck.toml`: the two halves of a
+    learned codec.
     """
 
     def __init__(self, place: Path) -> None:
@@ -102,9 +105,10 @@ class ModelStore:
         try:
             path = (self._folder / f"{name}.onnx").resolve()
             inside = self._folder in path.parents and path.is_file()
+            is_half = path.with_name(_PAIR).is_file()
         except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, links in a circle
             return None
-        return path if inside else None
+        return path if inside and not is_half else None
 
 
 def _prepare(path: Path, input_shapes: InputShapes) -> _Kept:
