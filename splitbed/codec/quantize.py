@@ -10,9 +10,9 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from splitbed.codec.calibration import TensorStatistics
 from splitbed.codec.raw import array_of
-from splitbed.codec.stage import ArrayStage, Binding
+from splitbed.codec.stage import Binding, SymbolSource
+from splitbed.codec.statistics import TensorStatistics
 from splitbed.errors import CodecError, CodecUnknown, UsageError
 from splitbed.session import Buffer
 from splitbed.tensor import Array, TensorSpec
@@ -25,7 +25,7 @@ _WHOLE_SYMBOLS: Final = (2, 4, 8)
 """Symbol widths of which a whole number fills a byte."""
 
 
-class Quantize(ArrayStage, frozen=True):
+class Quantize(SymbolSource, frozen=True):
     """`bits` per element between `low` and `high`: x -> round((x - low) / step), clipped.
 
     Loss: at most step / 2 within [low, high], where step = (high - low) / (2**bits - 1), and the
@@ -111,14 +111,24 @@ class Quantize(ArrayStage, frozen=True):
         """Distance of two neighbouring decoded values."""
         return (self.high - self.low) / ((1 << self.bits) - 1)
 
+    @property
+    def alphabet(self) -> int:
+        """Number of symbols."""
+        return 1 << self.bits
+
+    @property
+    def zero(self) -> int:
+        """The symbol nearest to the value 0."""
+        return min(max(round(-self.low / self.step), 0), self.alphabet - 1)
+
     def max_bytes(self, spec: TensorSpec) -> int:
         """All encodings have this length."""
         if self.packing == "bytes":
             return spec.elements
         return (spec.elements * self.bits + 7) // 8
 
-    def encode(self, array: Array) -> Buffer:
-        """Five passes over the tensor, then packing."""
+    def symbols(self, array: Array) -> NDArray[np.uint8]:
+        """Five passes over the tensor."""
         levels = (1 << self.bits) - 1
         with np.errstate(over="ignore", invalid="ignore"):  # far outliers are clipped below
             # `low` first: far from zero, scaling first would lose what tells symbols apart.
@@ -129,11 +139,15 @@ class Quantize(ArrayStage, frozen=True):
         np.clip(scaled, 0, levels + 0.5, out=scaled)
         if scaled.size and np.isnan(scaled.sum()):
             raise CodecError("a tensor with NaN cannot be quantised: use raw or cast")
-        symbols = scaled.astype(np.uint8)
+        return scaled.astype(np.uint8).reshape(array.shape)
+
+    def encode(self, array: Array) -> Buffer:
+        """Symbols, packed."""
+        symbols = self.symbols(array).reshape(-1)
         return symbols.data if self.packing == "bytes" else pack(symbols, self.bits)
 
     def decode(self, payload: Buffer, spec: TensorSpec) -> Array:
-        """One table look-up per element."""
+        """The values of packed symbols."""
         if self.packing == "bytes":
             flat = TensorSpec(spec.name, "uint8", (spec.elements,))
             symbols = array_of(payload, np.dtype(np.uint8), flat).astype(np.uint8, copy=False)
@@ -144,6 +158,10 @@ class Quantize(ArrayStage, frozen=True):
                 self.bits,
                 spec.elements,
             )
+        return self.values(symbols, spec)
+
+    def values(self, symbols: NDArray[np.uint8], spec: TensorSpec) -> Array:
+        """One table look-up per element."""
         # A full byte per symbol could name a symbol that does not exist: 256 entries, the last
         # value repeated, make every byte decode to something within the range.
         index = np.minimum(np.arange(256), (1 << self.bits) - 1)
