@@ -11,6 +11,8 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
+from splitbed.codec.entropy import native
+from splitbed.codec.entropy.coder import library
 from splitbed.codec.layout import from_planes, planes
 from splitbed.codec.quantize import pack, unpack
 from splitbed.codec.raw import array_of
@@ -167,8 +169,10 @@ def _written(arguments: Mapping[str, str]) -> Written:
 
 def _diffused(scaled: NDArray[Any], share: float, levels: int) -> NDArray[np.uint8]:
     """Rounded, the error handed on: places whose row and column have one sum are done together."""
-    shape = scaled.shape
-    field = planes(scaled)
+    shape, field, c = scaled.shape, planes(scaled), library()
+    if c is not None and field.dtype == np.float32:
+        return from_planes(native.diffuse(c, field, share, levels), shape)
+    half = field.dtype.type(share / 2)
     _, height, width = field.shape
     found = np.empty(field.shape, np.uint8)
     for diagonal in range(height + width - 1):
@@ -177,7 +181,7 @@ def _diffused(scaled: NDArray[Any], share: float, levels: int) -> NDArray[np.uin
         wanted = field[:, rows, columns]
         near = np.clip(np.floor(wanted + 0.5), 0, levels - 1)
         found[:, rows, columns] = near
-        error = (wanted - near) * (share / 2)
+        error = (wanted - near) * half
         right, below = columns + 1 < width, rows + 1 < height
         field[:, rows[right], columns[right] + 1] += error[:, right]
         field[:, rows[below] + 1, columns[below]] += error[:, below]

@@ -23,6 +23,7 @@ from splitbed.codec.entropy import (
 )
 from splitbed.codec.entropy import coder as chosen
 from splitbed.codec.entropy import model as m
+from splitbed.codec.uniform import Uniform
 from splitbed.errors import PayloadInvalid, UsageError
 from tests.unit.calibrations import smooth
 
@@ -256,3 +257,22 @@ def test_any_weights_become_a_table(weights: list[float]) -> None:
     found = Tables.of(np.array([weights])).frequencies
     assert found.sum() == m.TOTAL
     assert found.min() >= 1
+
+
+@built
+@settings(max_examples=150, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)),
+    seed=st.integers(0, 1 << 30),
+    share=st.sampled_from([0.1, 0.5, 0.8, 1.0]),
+    levels=st.sampled_from([2, 5, 256]),
+)
+def test_errors_are_handed_on_alike(
+    shape: tuple[int, int, int], seed: int, share: float, levels: int
+) -> None:
+    array = np.random.default_rng(seed).normal(0, levels, (1, *shape)).astype(np.float32)
+    stage = Uniform(step=1.0, zero=levels // 2, levels=levels, diffuse=share)
+    here = stage.symbols(array)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(chosen.CHOICE, "numpy")
+        np.testing.assert_array_equal(stage.symbols(array), here)

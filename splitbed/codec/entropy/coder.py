@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from functools import cache
 from typing import Final, Literal
@@ -18,13 +19,17 @@ Implementation = Literal["C", "numpy"]
 CHOICE: Final = "SPLITBED_ENTROPY"
 """Environment: `numpy` takes the coder in numpy though the other one is there."""
 
-_library = cache(native.load)
+_loaded = cache(native.load)
+
+
+def library() -> ctypes.CDLL | None:
+    """The coder in C, None where numpy does it."""
+    return None if os.environ.get(CHOICE, "") == "numpy" else _loaded()
 
 
 def implementation() -> Implementation:
     """Which of the two codes here."""
-    wanted_numpy = os.environ.get(CHOICE, "") == "numpy"
-    return "numpy" if wanted_numpy or _library() is None else "C"
+    return "numpy" if library() is None else "C"
 
 
 class ChannelCoder:
@@ -35,12 +40,8 @@ class ChannelCoder:
 
     def __init__(self, model: ChannelModel, each: int, lanes: int) -> None:
         self._model, self._each, self._lanes = model, each, lanes
-        library = _library()
-        self._native = (
-            native.NativeChannels(library, model, each, lanes)
-            if library is not None and implementation() == "C"
-            else None
-        )
+        found = library()
+        self._native = None if found is None else native.NativeChannels(found, model, each, lanes)
 
     def encode(self, symbols: NDArray[np.uint8]) -> bytes:
         """The payload."""
@@ -63,11 +64,9 @@ class ContextCoder:
 
     def __init__(self, model: ContextModel, height: int, width: int, lanes: int) -> None:
         self._model, self._height, self._width, self._lanes = model, height, width, lanes
-        library = _library()
+        found = library()
         self._native = (
-            native.NativeContexts(library, model, height, width, lanes)
-            if library is not None and implementation() == "C"
-            else None
+            None if found is None else native.NativeContexts(found, model, height, width, lanes)
         )
 
     def encode(self, symbols: NDArray[np.uint8]) -> bytes:

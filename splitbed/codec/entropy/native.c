@@ -1,10 +1,9 @@
-/* The entropy coder's two inner loops in C: see model.py for the model, vectorised.py for the same
+/* The entropy coder's inner loops in C: see model.py for the model, vectorised.py for the same
  * arithmetic in numpy. Both make the same bytes; tests hold them to it. Integers only, so that every
- * machine decodes alike. Nothing here trusts a payload: whatever it says, reads and writes stay
- * inside the arrays, and a wrong one ends in DAMAGED. */
+ * machine decodes alike; but for the rounding of an encoder at the end. Nothing here trusts a payload: whatever it says, reads and writes stay
+ * inside the arrays, and a wrong one ends in DAMAGED. All memory is the caller's (native.py). */
 
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define PRECISION 14              /* bits of a probability */
@@ -19,7 +18,7 @@
 #define PHASES 4
 #define FLOORS 3
 
-enum { DAMAGED = -1, NO_MEMORY = -2, NO_ROOM = -3 };
+enum { DAMAGED = -1, NO_ROOM = -2 };
 
 /* AVX2 where the processor has it, chosen when the library is loaded. */
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
@@ -43,6 +42,16 @@ typedef struct {
     const int16_t *parents, *parent_weights; /* channels x PARENTS; `channels` names none */
     Tables tables;
 } ContextModel;
+
+/* Everything around a tensor's values and residuals is zero, and stays so from one tensor to the
+ * next: two rows above, two columns to the left, one to the right, and one channel that is nobody's
+ * parent. A ChannelModel needs the last three only. */
+typedef struct {
+    int16_t *values, *residuals;  /* (height + 2) x (width + 3) x (channels + 1) */
+    int32_t *predicted, *spread;  /* channels */
+    uint32_t *intervals, *states; /* elements; lanes */
+    uint8_t *words, *escapes;     /* 2 x elements; elements */
+} Workspace;
 
 /* ------------------------------------------------------------------------------ the coder itself */
 
@@ -148,84 +157,56 @@ static int used_up(const Reader *reader)
 /* ------------------------------------------------------------------- one table for each channel */
 
 int64_t splitbed_channel_encode(const Tables *tables, const uint8_t *table_of, int64_t channels,
-                                int64_t each, const uint8_t *symbols, int32_t lanes, uint8_t *out,
-                                int64_t room)
+                                int64_t each, const Workspace *w, const uint8_t *symbols,
+                                int32_t lanes, uint8_t *out, int64_t room)
 {
-    int64_t count = channels * each, found = NO_MEMORY;
-    uint32_t *intervals = malloc(4 * (size_t)count + 4), *states = malloc(4 * (size_t)lanes);
-    uint8_t *words = malloc(2 * (size_t)count + 2);
-    if (intervals && states && words) {
-        uint32_t *at = intervals;
-        for (int64_t c = 0; c < channels; c++) {
-            const uint16_t *cumulative = tables->cumulative + table_of[c] * (tables->entries + 1);
-            for (int64_t i = 0; i < each; i++) {
-                uint32_t start = cumulative[*symbols];
-                *at++ = start << 16 | (cumulative[*symbols + 1] - start);
-                symbols++;
-            }
+    const int64_t count = channels * each;
+    uint32_t *at = w->intervals;
+    for (int64_t c = 0; c < channels; c++) {
+        const uint16_t *cumulative = tables->cumulative + table_of[c] * (tables->entries + 1);
+        for (int64_t i = 0; i < each; i++) {
+            uint32_t start = cumulative[*symbols];
+            *at++ = start << 16 | (cumulative[*symbols + 1] - start);
+            symbols++;
         }
-        uint8_t *end = words + 2 * count;
-        uint8_t *first = put_all(intervals, count, states, lanes, end);
-        found = assembled(NULL, 0, states, lanes, first, end - first, out, room);
     }
-    free(intervals);
-    free(states);
-    free(words);
-    return found;
+    uint8_t *end = w->words + 2 * count;
+    uint8_t *first = put_all(w->intervals, count, w->states, lanes, end);
+    return assembled(NULL, 0, w->states, lanes, first, end - first, out, room);
 }
 
 int64_t splitbed_channel_decode(const Tables *tables, const uint8_t *table_of, int64_t channels,
-                                int64_t each, const uint8_t *payload, int64_t size, int32_t lanes,
-                                uint8_t *symbols)
+                                int64_t each, const Workspace *w, const uint8_t *payload,
+                                int64_t size, int32_t lanes, uint8_t *symbols)
 {
     const uint8_t *escapes;
-    int64_t escaped, i = 0, found = DAMAGED;
-    Reader reader = {malloc(4 * (size_t)lanes), lanes, NULL, NULL};
-    if (!reader.states) return NO_MEMORY;
-    if (opened(payload, size, 0, &reader, &escapes, &escaped) == 0) {
-        for (int64_t c = 0; c < channels; c++) {
-            uint32_t table = table_of[c];
-            for (int64_t k = 0; k < each; k++, i++) {
-                int32_t symbol = take(&reader, tables, table, (uint32_t)(i & (lanes - 1)));
-                if (symbol < 0) goto done;
-                symbols[i] = (uint8_t)symbol;
-            }
+    int64_t escaped, i = 0;
+    Reader reader = {w->states, lanes, NULL, NULL};
+    if (opened(payload, size, 0, &reader, &escapes, &escaped)) return DAMAGED;
+    for (int64_t c = 0; c < channels; c++) {
+        uint32_t table = table_of[c];
+        for (int64_t k = 0; k < each; k++, i++) {
+            int32_t symbol = take(&reader, tables, table, (uint32_t)(i & (lanes - 1)));
+            if (symbol < 0) return DAMAGED;
+            symbols[i] = (uint8_t)symbol;
         }
-        found = used_up(&reader) ? 0 : DAMAGED;
     }
-done:
-    free(reader.states);
-    return found;
+    return used_up(&reader) ? 0 : DAMAGED;
 }
 
 /* ----------------------------------------------------------------------- tables chosen by context */
 
-/* Everything around the tensor is zero: two rows above, two columns to the left, one to the right,
- * and one channel that is nobody's parent. */
+/* Where things lie in the workspace. */
 typedef struct {
     int64_t stride, row; /* elements from one place to the next, from one row to the next */
     int16_t *values, *residuals;
     int32_t *predicted, *spread;
 } Field;
 
-static int field_made(const ContextModel *m, Field *f)
+INLINE Field field_of(const ContextModel *m, const Workspace *w)
 {
-    f->stride = m->channels + 1;
-    f->row = f->stride * (m->width + 3);
-    size_t all = (size_t)(f->row * (m->height + 2) + 2 * f->stride);
-    f->values = calloc(all, sizeof *f->values);
-    f->residuals = calloc(all, sizeof *f->residuals);
-    f->predicted = malloc(sizeof *f->predicted * (size_t)m->channels);
-    f->spread = malloc(sizeof *f->spread * (size_t)m->channels);
-    return f->values && f->residuals && f->predicted && f->spread;
-}
-
-static void field_freed(Field *f)
-{
-    free(f->values);
-    free(f->residuals);
-    free(f->predicted);
-    free(f->spread);
+    const int64_t stride = m->channels + 1;
+    return (Field){stride, stride * (m->width + 3), w->values, w->residuals, w->predicted, w->spread};
 }
 
 INLINE int64_t place(const Field *f, int64_t y, int64_t x)
@@ -325,25 +306,15 @@ WIDE static int64_t contexts(const ContextModel *m, const Field *f, const uint8_
     return escaped;
 }
 
-int64_t splitbed_context_encode(const ContextModel *m, const uint8_t *symbols, int32_t lanes,
-                                uint8_t *out, int64_t room)
+int64_t splitbed_context_encode(const ContextModel *m, const Workspace *w, const uint8_t *symbols,
+                                int32_t lanes, uint8_t *out, int64_t room)
 {
-    Field field;
-    int64_t count = (int64_t)m->channels * m->height * m->width, found = NO_MEMORY;
-    uint32_t *intervals = malloc(4 * (size_t)count + 4), *states = malloc(4 * (size_t)lanes);
-    uint8_t *words = malloc(2 * (size_t)count + 2), *escapes = malloc((size_t)count + 1);
-    if (field_made(m, &field) && intervals && states && words && escapes) {
-        int64_t escaped = contexts(m, &field, symbols, intervals, escapes);
-        uint8_t *end = words + 2 * count;
-        uint8_t *first = put_all(intervals, count, states, lanes, end);
-        found = assembled(escapes, escaped, states, lanes, first, end - first, out, room);
-    }
-    field_freed(&field);
-    free(intervals);
-    free(states);
-    free(words);
-    free(escapes);
-    return found;
+    const int64_t count = (int64_t)m->channels * m->height * m->width;
+    const Field field = field_of(m, w);
+    int64_t escaped = contexts(m, &field, symbols, w->intervals, w->escapes);
+    uint8_t *end = w->words + 2 * count;
+    uint8_t *first = put_all(w->intervals, count, w->states, lanes, end);
+    return assembled(w->escapes, escaped, w->states, lanes, first, end - first, out, room);
 }
 
 WIDE static int64_t decoded(const ContextModel *m, const Field *f, Reader *reader,
@@ -379,19 +350,38 @@ WIDE static int64_t decoded(const ContextModel *m, const Field *f, Reader *reade
     return escaped ? DAMAGED : 0;
 }
 
-int64_t splitbed_context_decode(const ContextModel *m, const uint8_t *payload, int64_t size,
-                                int32_t lanes, uint8_t *symbols)
+int64_t splitbed_context_decode(const ContextModel *m, const Workspace *w, const uint8_t *payload,
+                                int64_t size, int32_t lanes, uint8_t *symbols)
 {
-    Field field;
+    const int64_t count = (int64_t)m->channels * m->height * m->width;
+    const Field field = field_of(m, w);
     const uint8_t *escapes;
-    int64_t escaped, count = (int64_t)m->channels * m->height * m->width, found = NO_MEMORY;
-    Reader reader = {malloc(4 * (size_t)lanes), lanes, NULL, NULL};
-    if (field_made(m, &field) && reader.states) {
-        found = opened(payload, size, count, &reader, &escapes, &escaped);
-        if (found == 0) found = decoded(m, &field, &reader, escapes, escaped, symbols);
-        if (found == 0 && !used_up(&reader)) found = DAMAGED;
+    int64_t escaped;
+    Reader reader = {w->states, lanes, NULL, NULL};
+    if (opened(payload, size, count, &reader, &escapes, &escaped)) return DAMAGED;
+    if (decoded(m, &field, &reader, escapes, escaped, symbols)) return DAMAGED;
+    return used_up(&reader) ? 0 : DAMAGED;
+}
+
+/* ------------------------------------------------------------------------------- dithered rounding */
+
+/* Whole numbers below `levels`, each row's errors handed on to the right and below: `half` of an
+ * error to either. What uniform.py does by diagonals, with sums in the same order. `above` is one
+ * row of memory. */
+void splitbed_diffuse(const float *scaled, int64_t channels, int64_t height, int64_t width,
+                      float half, int32_t levels, float *above, uint8_t *symbols)
+{
+    const float most = (float)(levels - 1);
+    for (int64_t c = 0; c < channels; c++) {
+        memset(above, 0, sizeof *above * (size_t)width);
+        for (int64_t y = 0; y < height; y++) {
+            float left = 0;
+            for (int64_t x = 0; x < width; x++) {
+                float wanted = *scaled++ + left + above[x];
+                float near = (float)(int32_t)((wanted < 0 ? 0 : wanted > most ? most : wanted) + 0.5f);
+                left = above[x] = (wanted - near) * half;
+                *symbols++ = (uint8_t)near;
+            }
+        }
     }
-    field_freed(&field);
-    free(reader.states);
-    return found;
 }

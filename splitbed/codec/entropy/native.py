@@ -11,13 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitbed.codec.entropy.model import ChannelModel, ContextModel, Tables
-from splitbed.errors import CodecError, PayloadInvalid
+from splitbed.errors import PayloadInvalid
 from splitbed.session import Buffer
 
 FILE: Final = Path(__file__).with_name(
     "libentropy.dll" if sys.platform == "win32" else "libentropy.so"
 )
-_DAMAGED: Final = -1
 
 
 class _Tables(ctypes.Structure):
@@ -55,21 +54,60 @@ def load() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(FILE))
         for name in ("channel_encode", "channel_decode", "context_encode", "context_decode"):
             getattr(found, f"splitbed_{name}").restype = ctypes.c_int64
+        found.splitbed_diffuse.restype = None
     except (OSError, AttributeError):
         return None
     return found
 
 
-class _Coder:
-    """What both models share. The arrays that C reads are kept as long as this is."""
+def diffuse(
+    library: ctypes.CDLL, scaled: NDArray[np.float32], share: float, levels: int
+) -> NDArray[np.uint8]:
+    """`splitbed.codec.uniform` rounds so with errors handed on: [channels, height, width]."""
+    scaled = np.ascontiguousarray(scaled)
+    found = np.empty(scaled.shape, np.uint8)
+    above = np.empty(scaled.shape[2], np.float32)
+    library.splitbed_diffuse(
+        ctypes.c_void_p(scaled.ctypes.data),
+        *map(ctypes.c_int64, scaled.shape),
+        ctypes.c_float(share / 2),
+        ctypes.c_int32(levels),
+        ctypes.c_void_p(above.ctypes.data),
+        ctypes.c_void_p(found.ctypes.data),
+    )
+    return found
 
-    def __init__(self, library: ctypes.CDLL, lanes: int, count: int) -> None:
-        self._library, self._lanes, self._count = library, ctypes.c_int32(lanes), count
+
+class _Workspace(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_void_p)
+        for name in (
+            "values",
+            "residuals",
+            "predicted",
+            "spread",
+            "intervals",
+            "states",
+            "words",
+            "escapes",
+        )
+    )
+
+
+class _Coder:
+    """What both models share. The arrays that C reads and writes are kept as long as this is."""
+
+    def __init__(self, library: ctypes.CDLL, lanes: int, count: int, field: int, row: int) -> None:
+        self._library, self._lanes = library, ctypes.c_int32(lanes)
         self._kept: list[NDArray[Any]] = []
+        kinds = (np.int16, np.int16, np.int32, np.int32, np.uint32, np.uint32, np.uint8, np.uint8)
+        sizes = (field, field, row, row, count, lanes, 2 * count, count)
+        taken = [np.zeros(size, kind) for size, kind in zip(sizes, kinds, strict=True)]
+        self._workspace = _Workspace(*(self._at(array, array.dtype) for array in taken))
         # No symbol takes more than one word, and one byte if it goes as itself.
         self._room = np.empty(3 * count + 4 * lanes + 16, np.uint8)
 
-    def _at(self, array: NDArray[Any], kind: type[Any]) -> int:
+    def _at(self, array: NDArray[Any], kind: Any) -> int:
         kept = np.ascontiguousarray(array, kind)
         self._kept.append(kept)
         return int(kept.ctypes.data)
@@ -82,25 +120,44 @@ class _Coder:
             self._at(tables.coarse, np.uint8),
         )
 
-    def _payload(self, size: int) -> bytes:
-        if size < 0:
-            raise CodecError(f"there is no memory to code a tensor of {self._count} elements")
+    def _encoded(self, function: Any, model: tuple[Any, ...], symbols: NDArray[np.uint8]) -> bytes:
+        symbols = np.ascontiguousarray(symbols)
+        size = function(
+            *model,
+            ctypes.byref(self._workspace),
+            ctypes.c_void_p(symbols.ctypes.data),
+            self._lanes,
+            ctypes.c_void_p(self._room.ctypes.data),
+            ctypes.c_int64(self._room.size),
+        )
+        assert size >= 0
         return self._room[:size].tobytes()
 
-    def _check(self, code: int) -> None:
-        if code == _DAMAGED:
+    def _decoded(
+        self, function: Any, model: tuple[Any, ...], payload: Buffer, shape: tuple[int, ...]
+    ) -> NDArray[np.uint8]:
+        found = np.empty(shape, np.uint8)
+        data = np.frombuffer(payload, np.uint8)
+        damaged = function(
+            *model,
+            ctypes.byref(self._workspace),
+            ctypes.c_void_p(data.ctypes.data),
+            ctypes.c_int64(data.size),
+            self._lanes,
+            ctypes.c_void_p(found.ctypes.data),
+        )
+        if damaged:
             raise PayloadInvalid(
                 "an entropy-coded tensor ends too early, or does not end where it should"
             )
-        if code:
-            raise CodecError(f"there is no memory to decode a tensor of {self._count} elements")
+        return found
 
 
 class NativeChannels(_Coder):
     """Symbols [channels, each] by a ChannelModel."""
 
     def __init__(self, library: ctypes.CDLL, model: ChannelModel, each: int, lanes: int) -> None:
-        super().__init__(library, lanes, model.channels * each)
+        super().__init__(library, lanes, model.channels * each, 0, 0)
         self._shape = (model.channels, each)
         self._model = (
             ctypes.byref(self._tables(model.tables)),
@@ -111,31 +168,12 @@ class NativeChannels(_Coder):
 
     def encode(self, symbols: NDArray[np.uint8]) -> bytes:
         """Symbols, all below the alphabet, to bytes."""
-        symbols = np.ascontiguousarray(symbols)
-        return self._payload(
-            self._library.splitbed_channel_encode(
-                *self._model,
-                ctypes.c_void_p(symbols.ctypes.data),
-                self._lanes,
-                ctypes.c_void_p(self._room.ctypes.data),
-                ctypes.c_int64(self._room.size),
-            )
-        )
+        return self._encoded(self._library.splitbed_channel_encode, self._model, symbols)
 
     def decode(self, payload: Buffer) -> NDArray[np.uint8]:
         """The symbols again; PayloadInvalid."""
-        found = np.empty(self._shape, np.uint8)
-        data = np.frombuffer(payload, np.uint8)
-        self._check(
-            self._library.splitbed_channel_decode(
-                *self._model,
-                ctypes.c_void_p(data.ctypes.data),
-                ctypes.c_int64(data.size),
-                self._lanes,
-                ctypes.c_void_p(found.ctypes.data),
-            )
-        )
-        return found
+        function = self._library.splitbed_channel_decode
+        return self._decoded(function, self._model, payload, self._shape)
 
 
 class NativeContexts(_Coder):
@@ -144,52 +182,34 @@ class NativeContexts(_Coder):
     def __init__(
         self, library: ctypes.CDLL, model: ContextModel, height: int, width: int, lanes: int
     ) -> None:
-        super().__init__(library, lanes, model.channels * height * width)
-        self._shape = (model.channels, height, width)
-        self._model = ctypes.byref(
-            _ContextModel(
-                model.channels,
-                height,
-                width,
-                model.alphabet,
-                model.zero,
-                model.window,
-                model.classes,
-                model.first_class,
-                model.scale_weights,
-                self._at(model.bias, np.int32),
-                self._at(model.scale, np.int32),
-                self._at(model.near, np.int16),
-                self._at(model.parents, np.int16),
-                self._at(model.parent_weights, np.int16),
-                self._tables(model.tables),
-            )
+        channels = model.channels
+        field = (height + 2) * (width + 3) * (channels + 1)
+        super().__init__(library, lanes, channels * height * width, field, channels)
+        self._shape = (channels, height, width)
+        described = _ContextModel(
+            channels,
+            height,
+            width,
+            model.alphabet,
+            model.zero,
+            model.window,
+            model.classes,
+            model.first_class,
+            model.scale_weights,
+            self._at(model.bias, np.int32),
+            self._at(model.scale, np.int32),
+            self._at(model.near, np.int16),
+            self._at(model.parents, np.int16),
+            self._at(model.parent_weights, np.int16),
+            self._tables(model.tables),
         )
+        self._model = (ctypes.byref(described),)
 
     def encode(self, symbols: NDArray[np.uint8]) -> bytes:
         """Symbols, all below the alphabet, to bytes."""
-        symbols = np.ascontiguousarray(symbols)
-        return self._payload(
-            self._library.splitbed_context_encode(
-                self._model,
-                ctypes.c_void_p(symbols.ctypes.data),
-                self._lanes,
-                ctypes.c_void_p(self._room.ctypes.data),
-                ctypes.c_int64(self._room.size),
-            )
-        )
+        return self._encoded(self._library.splitbed_context_encode, self._model, symbols)
 
     def decode(self, payload: Buffer) -> NDArray[np.uint8]:
         """The symbols again; PayloadInvalid."""
-        found = np.empty(self._shape, np.uint8)
-        data = np.frombuffer(payload, np.uint8)
-        self._check(
-            self._library.splitbed_context_decode(
-                self._model,
-                ctypes.c_void_p(data.ctypes.data),
-                ctypes.c_int64(data.size),
-                self._lanes,
-                ctypes.c_void_p(found.ctypes.data),
-            )
-        )
-        return found
+        function = self._library.splitbed_context_decode
+        return self._decoded(function, self._model, payload, self._shape)
