@@ -38,7 +38,7 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "codec": {"errors", "tensor", "session"},
     "task": {"errors", "tensor", "config"},
     "engine": {"errors", "tensor", "session"},
-    "host": {"engine"},
+    "host": {"engine", "codec"},
     "wire": {"errors", "tensor", "link", "session"},
     "transport": BASE | {"wire"},
     "graph": {"errors", "tensor", "runnable"},

@@ -45,8 +45,8 @@ class Ans(SymbolStage, frozen=True):
     `ans:context`, the default: each symbol is predicted from its neighbours and from other
     channels, and so is the spread around that; tables for each spread, filled from the calibration
     frames.
-    `ans:channel`: a table for each channel, at most 64 different ones. About three times as fast,
-    and 13 to 25 % larger.
+    `ans:channel`: a table for each channel, at most 64 different ones. Faster, and larger (by how
+    much: tests/benchmarks/coding.py).
 
     Tables are whole numbers and go with the session once (2 to 30 kB), not with frames, so decoding
     is bit-identical on every machine. In C where it was built, else in numpy: the same bytes.

@@ -145,10 +145,12 @@ def _bound(
         last=not tail,
     )
     array_stage = ARRAY_STAGES[first.id].bind(first.arguments, binding)
+    assert isinstance(array_stage, ArrayStage)
     if tail and tail[0].id in SYMBOL_STAGES:
         assert isinstance(array_stage, SymbolSource)
         samples = calibration.arrays(spec) if calibration else ()
         binding = msgspec.structs.replace(binding, samples=samples, source=array_stage)
+    binding = msgspec.structs.replace(binding, unit_bytes=array_stage.unit_bytes(spec))
     return [array_stage, *(_STAGES[stage.id].bind(stage.arguments, binding) for stage in tail)]
 
 

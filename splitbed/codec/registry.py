@@ -9,6 +9,7 @@ from splitbed.codec.cast import Cast
 from splitbed.codec.picture import Jpeg, Png
 from splitbed.codec.quantize import Quantize
 from splitbed.codec.raw import Raw
+from splitbed.codec.shuffle import Shuffle
 from splitbed.codec.stage import ArrayStage, ByteStage, SymbolStage
 from splitbed.codec.uniform import Uniform
 from splitbed.codec.zstd import Zstd
@@ -27,5 +28,6 @@ SYMBOL_STAGES: Final[dict[str, type[SymbolStage]]] = {
 }
 
 BYTE_STAGES: Final[dict[str, type[ByteStage]]] = {
+    "shuffle": Shuffle,
     "zstd": Zstd,
 }

@@ -30,6 +30,8 @@ class Binding(msgspec.Struct, frozen=True):
     statistics: TensorStatistics | None
     last: bool
     """Whether no byte stage follows, so that the stage's own bytes go onto the wire."""
+    unit_bytes: int = 1
+    """For a byte stage: bytes that belong together in what the array stage makes."""
     samples: Sequence[Array] = ()
     """Tensors of calibration frames, where there are any."""
     source: SymbolSource | None = None
@@ -76,6 +78,11 @@ class ArrayStage(Stage, frozen=True):
     def max_bytes(self, spec: TensorSpec) -> int:
         """No encoding of such a tensor is longer."""
         raise NotImplementedError
+
+    def unit_bytes(self, spec: TensorSpec) -> int:
+        """Bytes that belong together in the encoding: an element's, where they have a length."""
+        del spec
+        return 1
 
     def encode(self, array: Array) -> Buffer:
         """The tensor as bytes; may be a view of the tensor's own memory."""

@@ -22,12 +22,12 @@ from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
 from splitbed.errors import CodecError, PayloadInvalid
 from splitbed.session import TensorCodec
 from splitbed.tensor import FLOAT_DTYPES, Array, DType, TensorSpec
-from tests.unit.calibrations import calibration_of
+from tests.unit.calibrations import calibration_of, smooth
 
 LOW, HIGH = -2.0, 5.0
 ARRAY_CODECS: Final[dict[str, list[str]]] = {
     "raw": ["raw"],
-    "cast": ["cast"],
+    "cast": ["cast", "cast:bfloat16"],
     "quantize": [
         *(f"quantize:bits={bits},low={LOW},high={HIGH}" for bits in range(2, 9)),
         *(f"quantize:bits={b},low=0,high={HIGH},packing=bytes" for b in (2, 5, 8)),
@@ -36,7 +36,10 @@ ARRAY_CODECS: Final[dict[str, list[str]]] = {
     "jpeg": ["jpeg", "jpeg:30", "jpeg:100"],
     "png": ["png"],
 }
-BYTE_CODECS: Final[dict[str, list[str]]] = {"zstd": ["+zstd", "+zstd:19", "+zstd:1+zstd:7"]}
+BYTE_CODECS: Final[dict[str, list[str]]] = {
+    "zstd": ["+zstd", "+zstd:19", "+zstd:1+zstd:7"],
+    "shuffle": ["+shuffle", "+shuffle:bits+zstd", "+shuffle:bits,size=3"],
+}
 SYMBOL_CODECS: Final[dict[str, list[str]]] = {"ans": ["+ans", "+ans:channel"]}
 TAILS: Final = ["", *(tail for tails in BYTE_CODECS.values() for tail in tails)]
 
@@ -95,6 +98,9 @@ def allowed_error(text: str, array: Any, codec: TensorCodec) -> Any:
     if ARRAY_STAGES[stage].lossless:
         return 0.0
     magnitude = np.abs(array.astype(np.float64))
+    if stage == "cast" and "bfloat16" in text:
+        # float64 goes through float32.
+        return np.maximum((2.0**-8 + 2.0**-23) * magnitude, 2.0**-133)
     if stage == "cast":
         return np.maximum(2.0**-11 * magnitude, 2.0**-25)
     if stage == "quantize":
@@ -145,7 +151,7 @@ def learns(text: str) -> bool:
 
 def check(text: str, array: Array) -> Any:
     """One array there and back, with all that holds for every codec; gives the decoded one."""
-    if learns(text) and not array.size:
+    if (learns(text) and not array.size) or (array.dtype == np.float16 and "bfloat16" in text):
         with pytest.raises(CodecError):
             codec_of(text, array)
         return array
@@ -263,6 +269,10 @@ SPECIAL: Final = [np.nan, np.inf, -np.inf, -0.0, 0.0, 1.5]
 @pytest.mark.parametrize("text", TENSOR_CODECS)
 def test_special_values(text: str, dtype: DType) -> None:
     array = np.array(SPECIAL, dtype)
+    if dtype == "float16" and "bfloat16" in text:
+        with pytest.raises(CodecError, match="use raw"):
+            codec_of(text, array)
+        return
     codec = codec_of(text, array)
     if text.startswith(("quantize", "uniform")):
         with pytest.raises(CodecError, match="NaN cannot be quantised: use raw or cast"):
@@ -289,6 +299,25 @@ def test_a_single_nan_anywhere_is_refused(text: str, at: int) -> None:
     array[at] = np.nan
     with pytest.raises(CodecError, match="NaN"):
         codec_of(text, array).encode(array)
+
+
+def test_bfloat16_rounds_to_even_and_refuses_what_would_become_infinite() -> None:
+    one = np.array([1.0, 1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-8 + 2.0**-20], np.float32)
+    assert check("cast:bfloat16", one).tolist() == [1.0, 1.0, 1 + 2.0**-6, 1 + 2.0**-7]
+    largest = np.array([float.fromhex("0x1.fep127")], np.float32)
+    assert check("cast:bfloat16", largest) == largest
+    for value, dtype in ((3.4e38, "float32"), (-1e300, "float64")):
+        array = np.array([value], dtype)
+        with pytest.raises(CodecError, match=r"does not fit bfloat16 \(largest 3.3895e\+38\)"):
+            codec_of("cast:bfloat16", array).encode(array)
+
+
+def test_shuffle_puts_like_bytes_together() -> None:
+    array = smooth(np.random.default_rng(0), (1, 8, 20, 20))
+    plain, shuffled = (
+        len(codec_of(text, array).encode(array)) for text in ("zstd", "shuffle+zstd")
+    )
+    assert shuffled < 0.95 * plain
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

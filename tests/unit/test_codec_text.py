@@ -72,7 +72,7 @@ def test_written_forms(text: str, stages: list[tuple[str, dict[str, str]]]) -> N
         ("RAW", "unknown codec stage 'RAW'"),
         (
             "h264",
-            "stage 'h264' (known: raw, cast, quantize, uniform, jpeg, png, ans, zstd)",
+            "stage 'h264' (known: raw, cast, quantize, uniform, jpeg, png, ans, shuffle, zstd)",
         ),
         ("raw+cast", "codec 'raw+cast': 'cast' codes a tensor, so it can only come first"),
         ("zstd+quantize:4", "'quantize' codes a tensor, so it can only come first"),

@@ -39,6 +39,8 @@ CODECS: Final[dict[str, TensorSpec]] = {
     f"quantize:bits=5,{RANGE},packing=bytes": FLOATS,
     f"quantize:bits=5,{RANGE}+zstd:1+zstd:3": FLOATS,
     f"quantize:bits=8,{RANGE}": FLOATS,
+    "cast:bfloat16+shuffle": FLOATS,
+    "raw+shuffle:bits+zstd": FLOATS,
     "uniform:0.3": FLOATS,
     "uniform:0.3+ans": FLOATS,
     "uniform:0.3,diffuse=0.5+ans": MAPS,
