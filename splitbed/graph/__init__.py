@@ -14,6 +14,7 @@ from splitbed.graph.extract import ExtractedPart, Parts, extract
 from splitbed.graph.file import Replacing
 from splitbed.graph.listing import ListedCut, Listing, list_cuts
 from splitbed.graph.naming import find_cut
+from splitbed.graph.saturation import seen_range
 from splitbed.graph.source import SourceModel, built, load
 from splitbed.graph.verify import Opener, Verification, Verifier, verify
 from splitbed.graph.weights import write_all
@@ -44,6 +45,7 @@ __all__ = [
     "load",
     "operator_costs",
     "parameter_count",
+    "seen_range",
     "uncounted",
     "verify",
     "write_all",
