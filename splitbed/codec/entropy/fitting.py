@@ -29,6 +29,11 @@ _SCREEN: Final = 16
 """Channels whose correlation is large enough to be tried as parents."""
 
 
+_spurious = np.errstate(divide="ignore", over="ignore", invalid="ignore")
+"""Matrix products on ARM raise floating-point flags for lanes that hold nothing."""
+
+
+@_spurious
 def fit_channels(symbols: NDArray[np.uint8], alphabet: int) -> ChannelModel:
     """Tables for channels from symbols [frames, channels, any].
 
@@ -54,6 +59,7 @@ def fit_channels(symbols: NDArray[np.uint8], alphabet: int) -> ChannelModel:
     return ChannelModel(Tables.of(weights[used]), table_of.astype(np.uint8))
 
 
+@_spurious
 def fit_contexts(symbols: NDArray[np.uint8], alphabet: int, zero: int) -> ContextModel:
     """A context model from symbols [frames, channels, height, width]; `zero` codes the value 0."""
     channels = symbols.shape[1]
