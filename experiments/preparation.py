@@ -120,18 +120,27 @@ def calibrate(
     """Statistics of every boundary tensor that holds floating-point numbers."""
     head = cut.parts.first.file.opened(_opener(threads)) if cut.parts.first else None
     names = [spec.name for spec in cut.cut.boundary if spec.is_float]
-    collectors = {
-        spec.name: StatisticsCollector(spec) for spec in cut.cut.boundary if spec.is_float
-    }
+    boundaries = (carry(head, model.feeds(path), names) for path in pictures)
+    return calibration_of(model, cut.cut, pictures, boundaries)
+
+
+def calibration_of(
+    model: PreparedModel,
+    cut: Cut,
+    pictures: Sequence[Path],
+    boundaries: Iterable[Mapping[str, Array]],
+) -> Calibration:
+    """The same from what crosses for each of the pictures, in their order."""
+    collectors = {spec.name: StatisticsCollector(spec) for spec in cut.boundary if spec.is_float}
     progress = Progress("calibrating", len(pictures))
-    for number, path in enumerate(pictures, 1):
-        for name, array in carry(head, model.feeds(path), names).items():
-            collectors[name].add(array)
+    for number, boundary in enumerate(boundaries, 1):
+        for name, collector in collectors.items():
+            collector.add(boundary[name])
         progress.update(number)
     progress.close()
     return Calibration(
         model_digest=model.canonical.id.digest,
-        cut=cut.cut.name,
+        cut=cut.name,
         inputs=tuple(path.name for path in pictures),
         tensors={name: collector.statistics() for name, collector in collectors.items()},
         digests=tuple(digests(pictures).values()),
