@@ -9,10 +9,11 @@ from typing import Any, Final
 
 import matplotlib.pyplot as plt
 
-from experiments.bench_report import MOST_LOSS, BenchReport, CutReport
+from experiments.bench_report import MOST_LOSS, BenchReport, CutReport, within_limits
 from experiments.bench_rows import Row
-from experiments.drawing import ONE_SCALE, check_picture, save_picture
+from experiments.drawing import ONE_SCALE, bytes_text, check_picture, save_picture
 from experiments.terminal import printable
+from experiments.tiles import is_tiles
 
 # Okabe and Ito, "Color universal design" (2008): told apart by everybody. Black is the picture.
 _COLOURS: Final = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -29,7 +30,8 @@ def draw_bench(report: BenchReport, path: Path) -> None:
     """Draw it into a file; its ending says the format.
 
     With labels the height is the points of accuracy lost, with the 95 % interval; without, the
-    share of answers that are no longer the uncut model's.
+    share of answers that are no longer the uncut model's. Filled marks are good enough by loss and
+    agreement. Codecs for comparison are dashed, and without their intervals.
     """
     check_picture(path)
     cuts = [cut for cut in report.cuts if cut.rows]
@@ -75,9 +77,7 @@ def draw_bench(report: BenchReport, path: Path) -> None:
             frameon=False,
         )
         figure.suptitle(
-            f"{printable(report.model)}: {report.pictures} pictures; whiskers are 95 % intervals"
-            if has_labels
-            else f"{printable(report.model)}: {report.pictures} pictures without labels",
+            f"{printable(report.model)}, {report.pictures} pictures; filled: {_limits(report)}",
             size=11,
         )
         save_picture(figure, path)
@@ -92,6 +92,7 @@ def _draw_cut(
         f"{printable(name)}\n{shapes}, {cut.macs_pct:.0f} % of the MACs", loc="left", size=9
     )
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(lambda value, _: bytes_text(value))
     axes.set_ylim(_LEAST, _MOST)
     axes.axhspan(_LEAST, MOST_LOSS, color="#0000000a", linewidth=0)
     axes.grid(True, color="#0001")
@@ -104,41 +105,36 @@ def _draw_cut(
             _draw_line(axes, words.get(row.codec, row.codec), [row], "#000000", mark)
     for family, (colour, mark) in looks.items():
         found = [one.row for one in cut.rows if _family(one.row.codec) == family]
-        _draw_line(axes, family, found, colour, mark, has_whiskers=True)
+        _draw_line(axes, family, found, colour, mark)
+        if not is_tiles(family):
+            for row in found:
+                if row.score.loss is not None:
+                    ends = row.score.loss.low, row.score.loss.high
+                    axes.vlines(row.payload_bytes.value, *ends, colour, linewidth=0.7, alpha=0.4)
 
 
-def _draw_line(
-    axes: Any,
-    name: str,
-    rows: Sequence[Row],
-    colour: str,
-    mark: str,
-    *,
-    has_whiskers: bool = False,
-) -> None:
+def _draw_line(axes: Any, name: str, rows: Sequence[Row], colour: str, mark: str) -> None:
     if not rows:
         return
     rows = sorted(rows, key=lambda row: row.payload_bytes.value)
     places = [row.payload_bytes.value for row in rows]
-    axes.plot(
-        places,
-        [_cost(row) for row in rows],
-        label=name,
-        color=colour,
-        marker=mark,
-        markersize=5,
-        linewidth=1.2,
+    costs = [_cost(row) for row in rows]
+    dashes = "--" if is_tiles(name) else "-"
+    look: dict[str, Any] = {"color": colour, "marker": mark, "markersize": 5, "linewidth": 1.2}
+    axes.plot(places, costs, dashes, label=name, markerfacecolor="white", **look)
+    good = [
+        (x, y) for x, y, row in zip(places, costs, rows, strict=True) if within_limits(row.score)
+    ]
+    if good:
+        axes.plot(*zip(*good, strict=True), linestyle="none", **look)
+
+
+def _limits(report: BenchReport) -> str:
+    """What a filled mark says."""
+    agrees = f"{report.least_agreement_pct:g} % of the answers as uncut"
+    return (
+        f"at most {report.most_loss_points:g} point lost, {agrees}" if report.labelled else agrees
     )
-    ends = [row.score.loss for row in rows]
-    if has_whiskers and all(ends):
-        axes.vlines(
-            places,
-            [loss.low for loss in ends if loss],
-            [loss.high for loss in ends if loss],
-            colour,
-            linewidth=0.7,
-            alpha=0.5,
-        )
 
 
 def _cost(row: Row) -> float:

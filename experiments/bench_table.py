@@ -17,7 +17,8 @@ from experiments.terminal import printable
 _WIDTH: Final = 80
 _CODEC: Final = 18
 _ANSWERS: Final = (9, 7, 6, 11, 13, 11)
-_TIMES: Final = (8, 7, 8, 7, 7, 7, 8, 9)
+_TIMES: Final = (9, 8, 9, 8, 8, 8, 11)
+_ERRORS: Final = (10, 10, 10, 11)
 """Widths of the columns after the codec's name, the spaces before them included."""
 
 
@@ -30,11 +31,11 @@ def page(report: BenchReport) -> str:
     )
     for cut in report.cuts:
         lines += ["", *_cut_lines(cut)]
-        lines += ["", *_time_lines([row.row for row in cut.rows])]
+        lines += _more([row.row for row in cut.rows])
     if report.anchors:
         lines += ["", "the picture itself instead of features (@picture)"]
         lines += _answer_lines([ComparedRow(row, None, None) for row in report.anchors])
-        lines += ["", *_time_lines(report.anchors)]
+        lines += _more(report.anchors)
     if len(report.cuts) > 1 and report.pooled:
         lines += ["", *_pooled_lines(report.pooled)]
     lines += ["", *_verdicts(report)]
@@ -88,9 +89,8 @@ def _answer_lines(rows: Sequence[ComparedRow]) -> list[str]:
 
 
 def _line(codec: str, cells: Sequence[str], last: str) -> str:
-    text = "".join(f"{cell:>{width}}" for cell, width in zip(cells, _ANSWERS, strict=True))
     last = f"{last:>{_WIDTH - _CODEC - sum(_ANSWERS)}}"
-    return f"{_named(codec)}{text}{last}"
+    return f"{_named(codec)}{_cells(cells, _ANSWERS)}{last}"
 
 
 def _named(codec: str) -> str:
@@ -99,9 +99,10 @@ def _named(codec: str) -> str:
     return f"{name:<{_CODEC}}" if len(name) < _CODEC else f"{name}\n{'':{_CODEC}}"
 
 
-def _time_lines(rows: Sequence[Row]) -> list[str]:
-    heads = ("enc ms", "p95", "dec ms", "p95", "MB/s", "MB/s", "nMSE", "pays <")
-    lines = [f"{'codec':<{_CODEC}}" + _cells(heads)]
+def _more(rows: Sequence[Row]) -> list[str]:
+    """Two tables below that of the answers: times, then errors."""
+    heads = ("enc ms", "p95", "dec ms", "p95", "MB/s", "MB/s", "pays <")
+    lines = ["", f"{'codec':<{_CODEC}}{_cells(heads, _TIMES)}"]
     for row in rows:
         cells = (
             f"{row.encode.p50_ms.value:.3f}",
@@ -110,15 +111,24 @@ def _time_lines(rows: Sequence[Row]) -> list[str]:
             f"{row.decode.p95_ms.value:.2f}",
             _three(row.encode.mbytes_per_s),
             _three(row.decode.mbytes_per_s),
-            "" if row.error.nmse is None else _small(row.error.nmse),
             _rate(row.break_even),
         )
-        lines += (_named(row.codec) + _cells(cells)).split("\n")
+        lines += (_named(row.codec) + _cells(cells, _TIMES)).split("\n")
+    lines += ["", f"{'codec':<{_CODEC}}{_cells(('MSE', 'nMSE', 'max', 'session'), _ERRORS)}"]
+    for row in rows:
+        error = row.error
+        figures = (
+            _small(error.mse),
+            "" if error.nmse is None else _small(error.nmse),
+            _small(error.max_abs),
+            "" if row.session_bytes is None else f"{row.session_bytes:,}",
+        )
+        lines += (_named(row.codec) + _cells(figures, _ERRORS)).split("\n")
     return lines
 
 
-def _cells(cells: Sequence[str]) -> str:
-    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, _TIMES, strict=True))
+def _cells(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
 def _pooled_lines(pooled: Sequence[Pooled]) -> list[str]:

@@ -63,8 +63,15 @@ class Bench:
     """One model and its pictures; to be closed."""
 
     def __init__(
-        self, model: PreparedModel, pictures: PictureSet, fold_count: int, seed: int, threads: int
+        self,
+        model: PreparedModel,
+        pictures: PictureSet,
+        fold_count: int,
+        seed: int,
+        threads: int,
+        rows: int = 1,
     ) -> None:
+        """`rows` are those that will be measured, for the time that is left."""
         self.folds = folds(pictures, fold_count, seed)
         self.pictures = pictures.paths
         labels = [pictures.labels.get(path.name) for path in self.pictures]
@@ -72,11 +79,16 @@ class Bench:
         self.metric: TaskMetric = metric
         self._model, self._threads = model, threads
         self._place = {path: place for place, path in enumerate(self.pictures)}
+        self._rows_done = 0
+        self._progress: Progress | None = None
+        self._rows_wanted = rows
         self._kept_pictures = KeptArrays([picture_spec(model.task)], len(self.pictures))
         metric.compare_with(self._uncut_answers())
 
     def close(self) -> None:
         """Let go of the pictures."""
+        if self._progress is not None:
+            self._progress.close()
         self._kept_pictures.close()
 
     def _uncut_answers(self) -> list[Answer]:
@@ -123,7 +135,6 @@ class Bench:
         for text in codecs:
             samples = Samples(cut=cut.cut, codec=text, variance=variance)
             answers: dict[int, Answer] = {}
-            progress = Progress(f"{text} at {cut.cut.name}", len(self.pictures))
             try:
                 for fold, calibration in zip(self.folds, calibrations, strict=True):
                     coders, session_bytes = _coders(text, cut.cut, calibration)
@@ -134,14 +145,21 @@ class Bench:
                     for place in places:
                         decoded = samples.add(coders, kept.at(place))
                         answers[place] = self.metric.answer(runner.outputs(decoded))
-                        progress.update(len(answers))
+                        self._tell(len(answers))
             except (CodecError, CodecUnknown) as error:
                 yield LeftOut(cut.cut.name, text, str(error))
                 continue
             finally:
-                progress.close()
+                self._rows_done += 1
+                self._tell(0)
             ordered = tuple(answers[place] for place in range(len(self.pictures)))
             yield Measured(row_of(samples, self.metric.score(ordered)), ordered)
+
+    def _tell(self, coded: int) -> None:
+        """How far the bench is: all rows that are done, and the pictures of one more."""
+        if self._progress is None:
+            self._progress = Progress("codec bench", self._rows_wanted * len(self.pictures))
+        self._progress.update(self._rows_done * len(self.pictures) + coded)
 
     def _calibration(self, cut: Cut, kept: KeptArrays, fold: Sequence[Path]) -> Calibration:
         """From all pictures that are not in the fold."""
@@ -180,6 +198,8 @@ def _variance(cut: Cut, kept: KeptArrays, places: int) -> float:
         means, squares = [], []
         for place in range(places if spec.elements else 0):
             values = kept.at(place)[spec.name].astype(np.float64)
+            if not np.isfinite(values).all():
+                return float("nan")
             means.append(float(values.mean()))
             squares.append(float(np.vdot(values, values)) / spec.elements)
         if means:

@@ -14,7 +14,7 @@ import psutil
 from splitbed import __version__
 from splitbed.engine import installed_distributions
 
-_LIBRARIES: Final = ("grpcio", "numpy", "onnx", "Pillow", "protobuf", "zstandard")
+_LIBRARIES: Final = ("av", "grpcio", "numpy", "onnx", "Pillow", "protobuf", "zstandard")
 
 
 def versions() -> dict[str, str]:

@@ -88,27 +88,32 @@ class BenchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 _EPILOG: Final = """\
-The rule for cuts: for 25, 50 and 75 % of the multiply-accumulates the cut of one
-tensor with the fewest bytes within 5 points, and the one straight after a ReLU.
+The rule for cuts: for 25, 50 and 75 % of the multiply-accumulates the cut of
+one tensor with the fewest bytes within 5 points, and the one straight after a
+ReLU.
 
-Codecs are those of `splitbed codec list`, and for comparison channels tiled into
-a grey picture (quality of JPEG and WebP, QP of H.264 and HEVC, which need PyAV):
+Codecs are those of `splitbed codec list`, and for comparison channels tiled
+into a grey picture, with the quality of JPEG and WebP and the QP of H.264 and
+HEVC, which need PyAV:
   tiles:jpeg:85  tiles:webp:80  tiles:png  tiles:h264:30  tiles:hevc:30
 
 columns, with the 95 % interval below a figure:
-  bytes       median a frame      bit/el  bits for each element of the cut
+  bytes       median a frame
+  bit/el      bits for each element of the cut
   times       raw bytes over coded
-  top-1, loss points of accuracy; loss is paired by picture with the uncut model
+  top-1       accuracy, and
+  loss        points of it lost, paired by picture with the uncut model
   as uncut    answers that are the uncut model's
-  JPEG        bytes of the picture, as the smallest JPEG or PNG that loses no more
-              (without labels: agrees no less), over those of the row: below 1
-              coding the cut loses
-  MB/s        raw megabytes encoded, decoded a second, one thread
+  JPEG        bytes of the picture, as the smallest JPEG or PNG that loses no
+              more (without labels: agrees no less), over those of the row:
+              below 1 coding the cut loses
+  MB/s        raw megabytes encoded, decoded a second
+  pays <      rate of the link in Mbit/s below which the codec pays for its
+              own time, against sending the tensors raw
   nMSE        squared error over the variance of the elements
-  pays <      Mbit/s of the link below which the codec pays for its own time,
-              against sending the tensors raw
-Each picture is coded once, with a calibration that saw only other folds. Ctrl-C
-keeps what is measured."""
+  session     bytes of the codec and its calibration, sent once a session
+Each picture is coded once, with a calibration that saw only other folds.
+Ctrl-C keeps what is measured."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -149,7 +154,8 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
     codecs, notes = _codecs(options)
     found: dict[str, list[Measured]] = {}
     left_out: list[LeftOut] = []
-    bench = Bench(model, pictures, options.folds, options.seed, options.threads)
+    wanted = len(ANCHOR_CODECS) + len(cuts) * len(codecs)
+    bench = Bench(model, pictures, options.folds, options.seed, options.threads, wanted)
     complete = True
     try:
         for name in (PICTURE_CUT, *cuts):
@@ -162,7 +168,6 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
     except KeyboardInterrupt:
         complete = False
         rows = sum(map(len, found.values())) + len(left_out)
-        wanted = len(ANCHOR_CODECS) + len(cuts) * len(codecs)
         notes.append(f"interrupted: {rows} of {wanted} rows were measured")
     finally:
         bench.close()
