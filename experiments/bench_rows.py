@@ -105,7 +105,8 @@ class Samples:
         for name, array in decoded.items():
             # Only where they differ: infinities that stay infinities are no error.
             wrong = np.zeros(array.shape)
-            np.subtract(array, boundary[name], wrong, where=array != boundary[name])
+            differ = array != boundary[name]
+            np.subtract(array, boundary[name], wrong, where=differ, dtype=np.float64)
             self._squared += float(np.vdot(wrong, wrong))
             self._largest = max(self._largest, float(np.abs(wrong).max(initial=0.0)))
         return decoded

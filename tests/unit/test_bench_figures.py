@@ -88,6 +88,25 @@ def test_what_loses_nothing_has_no_error_and_a_constant_has_no_variance() -> Non
     assert row.break_even.pays == "never"
 
 
+class Darker:
+    """A codec of bytes that takes one from each."""
+
+    spec = TensorSpec("p", "uint8", (2, 3))
+
+    def encode(self, array: Array) -> Buffer:
+        return (array.astype(np.int16) - 1).astype(np.uint8).tobytes()
+
+    def decode(self, payload: Buffer) -> Array:
+        return np.frombuffer(payload, np.uint8).reshape(self.spec.shape)
+
+
+def test_errors_of_whole_numbers_have_a_sign() -> None:
+    """200 - 201 is -1, and not 255 as the type of a picture has it."""
+    samples = Samples(Cut("p", (Darker.spec,)), "darker", variance=1.0)
+    samples.add([Darker()], {"p": np.full((2, 3), 201, np.uint8)})
+    assert (samples.error.mse, samples.error.max_abs) == (1, 1)
+
+
 def row(text: str, nbytes: int, lost: int = 0, same: int = 100, ms: float = 1.0) -> Row:
     """`lost` pictures became wrong; below zero, so many became right."""
     samples = Samples(Cut("t", (SPEC,)), text, variance=1.0)
