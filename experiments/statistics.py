@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Final
 
 import msgspec
@@ -109,12 +110,14 @@ def pooled_loss(anchor: Sequence[Sequence[bool]], other: Sequence[Sequence[bool]
         [int(a) - int(b) for a, b in zip(before, after, strict=True)]
         for before, after in zip(anchor, other, strict=True)
     ]
-    means = [sum(changes) / len(changes) for changes in lost]
+    # Exact, so that changes in both directions cancel to zero and not to almost zero.
+    exact = [Fraction(sum(changes), len(changes)) for changes in lost]
+    means = list(map(float, exact))
     count = len(means) + 2
     middle = sum(means) / count
     half = _Z95 * math.sqrt((sum(m * m for m in means) + 1) / count - middle**2) / math.sqrt(count)
     return PairedLoss(
-        points=100 * sum(means) / len(means),
+        points=float(100 * sum(exact) / len(exact)),
         low=max(-100.0, 100 * (middle - half)),
         high=min(100.0, 100 * (middle + half)),
         became_wrong=sum(change > 0 for changes in lost for change in changes),

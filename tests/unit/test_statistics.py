@@ -240,3 +240,9 @@ def test_trials_that_err_on_other_pictures_narrow_the_interval() -> None:
     independent, repeated = pooled_loss(anchor, apart), pooled_loss(anchor, together)
     assert independent.points == repeated.points == 5
     assert independent.high - independent.low < repeated.high - repeated.low
+
+
+def test_changes_in_both_directions_cancel() -> None:
+    anchor = [(False,) * 3] * 3 + [(True,) * 3]
+    other = [(True, False, False)] * 3 + [(False,) * 3]
+    assert str(pooled_loss(anchor, other).points) == "0.0"
