@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from experiments.statistics import Percentile, percentile
+from experiments.symbol_counts import SymbolCounts
 from experiments.task_metric import Score
 from splitbed.session import Buffer
 from splitbed.tensor import Array, Cut, TensorSpec
@@ -67,6 +68,10 @@ class Row(msgspec.Struct, frozen=True):
     bits_per_element: float
     factor: float
     """Raw bytes over the median of the payload's."""
+    order0_bits: float | None
+    """Bits an element of an ideal coder with one table of the decoded values for each tensor."""
+    order0_channel_bits: float | None
+    """The same with a table for each channel. None for both where what is decoded is no symbols."""
     session_bytes: int | None
     """What the session's specification holds of this codec, calibration included; None for codecs
     that no session can have."""
@@ -91,6 +96,13 @@ class Samples:
         self.session_bytes: list[int] = []
         """One for each calibration; empty where no session can have the codec."""
         self._squared, self._largest = 0.0, 0.0
+        self._counts: list[SymbolCounts] = []
+        self._of_fold: dict[str, SymbolCounts] = {}
+
+    def count_symbols(self) -> None:
+        """Count what is decoded from now on; anew for each fold, whose values are others."""
+        self._of_fold = {spec.name: SymbolCounts(spec) for spec in self.cut.boundary}
+        self._counts += self._of_fold.values()
 
     def add(self, coders: Sequence[Coder], boundary: Mapping[str, Array]) -> dict[str, Array]:
         """Code one picture's boundary, timed; what was decoded."""
@@ -103,6 +115,8 @@ class Samples:
         self.decode_ns.append(end_ns - sent_ns)
         self.payload_bytes.append(sum(map(len, payloads)))
         for name, array in decoded.items():
+            if name in self._of_fold:
+                self._of_fold[name].add(array)
             # Only where they differ: infinities that stay infinities are no error.
             wrong = np.zeros(array.shape)
             differ = array != boundary[name]
@@ -115,6 +129,14 @@ class Samples:
     def elements(self) -> int:
         """Of one picture, all tensors together."""
         return sum(spec.elements for spec in self.cut.boundary)
+
+    def order0_bits(self, *, by_channel: bool) -> float | None:
+        """Bits an element of an ideal order-0 coder, over all folds (`SymbolCounts.bits`)."""
+        found = [counts.bits(by_channel=by_channel) for counts in self._counts]
+        known = [bits for bits in found if bits is not None]
+        if not known or len(known) < len(found):
+            return None
+        return sum(known) / max(1, self.elements * len(self.payload_bytes))
 
     @property
     def error(self) -> CodingError:
@@ -139,6 +161,8 @@ def row_of(samples: Samples, score: Score) -> Row:
         payload_bytes=size,
         bits_per_element=8 * size.value / max(1, elements),
         factor=raw_bytes / max(1.0, size.value),
+        order0_bits=samples.order0_bits(by_channel=False),
+        order0_channel_bits=samples.order0_bits(by_channel=True),
         session_bytes=max(samples.session_bytes, default=None),
         encode=_times(samples.encode_ns, raw_bytes, elements),
         decode=_times(samples.decode_ns, raw_bytes, elements),

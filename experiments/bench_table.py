@@ -18,7 +18,7 @@ _WIDTH: Final = 80
 _CODEC: Final = 18
 _ANSWERS: Final = (9, 7, 6, 11, 13, 11)
 _TIMES: Final = (9, 8, 9, 8, 8, 8, 11)
-_ERRORS: Final = (10, 10, 10, 11)
+_ERRORS: Final = (10, 10, 10, 9, 9, 10)
 """Widths of the columns after the codec's name, the spaces before them included."""
 
 
@@ -38,7 +38,8 @@ def page(report: BenchReport) -> str:
         lines += _more(report.anchors)
     if len(report.cuts) > 1 and report.pooled:
         lines += ["", *_pooled_lines(report.pooled)]
-    lines += ["", *_verdicts(report)]
+    if report.cuts:
+        lines += ["", *_verdicts(report)]
     for one in report.left_out:
         lines += _wrapped(f"left out: {one.codec} at {printable(one.cut)}: {printable(one.why)}")
     for note in report.notes:
@@ -100,9 +101,9 @@ def _named(codec: str) -> str:
 
 
 def _more(rows: Sequence[Row]) -> list[str]:
-    """Two tables below that of the answers: times, then errors."""
-    heads = ("enc ms", "p95", "dec ms", "p95", "MB/s", "MB/s", "pays <")
-    lines = ["", f"{'codec':<{_CODEC}}{_cells(heads, _TIMES)}"]
+    """Two tables below that of the answers: times, then errors and ideal lengths."""
+    timed = ("enc ms", "p95", "dec ms", "p95", "MB/s", "MB/s", "pays <")
+    lines = ["", f"{'codec':<{_CODEC}}{_cells(timed, _TIMES)}"]
     for row in rows:
         cells = (
             f"{row.encode.p50_ms.value:.3f}",
@@ -114,13 +115,16 @@ def _more(rows: Sequence[Row]) -> list[str]:
             _rate(row.break_even),
         )
         lines += (_named(row.codec) + _cells(cells, _TIMES)).split("\n")
-    lines += ["", f"{'codec':<{_CODEC}}{_cells(('MSE', 'nMSE', 'max', 'session'), _ERRORS)}"]
+    heads = ("MSE", "nMSE", "max", "order-0", "channel", "session")
+    lines += ["", f"{'codec':<{_CODEC}}{_cells(heads, _ERRORS)}"]
     for row in rows:
         error = row.error
         figures = (
             _small(error.mse),
             "" if error.nmse is None else _small(error.nmse),
             _small(error.max_abs),
+            _bits(row.order0_bits),
+            _bits(row.order0_channel_bits),
             "" if row.session_bytes is None else f"{row.session_bytes:,}",
         )
         lines += (_named(row.codec) + _cells(figures, _ERRORS)).split("\n")
@@ -266,6 +270,10 @@ def _three(value: float) -> str:
 
 def _small(value: float) -> str:
     return "0" if value == 0 else f"{value:.1e}"
+
+
+def _bits(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
 
 
 def _rate(found: BreakEven) -> str:

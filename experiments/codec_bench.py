@@ -139,6 +139,8 @@ class Bench:
                 for fold, calibration in zip(self.folds, calibrations, strict=True):
                     coders, session_bytes = _coders(text, cut.cut, calibration)
                     samples.session_bytes += session_bytes
+                    if not is_tiles(text):
+                        samples.count_symbols()
                     places = [self._place[path] for path in fold]
                     for place in places[:WARMUP]:
                         _warm_up(coders, kept.at(place))

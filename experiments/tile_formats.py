@@ -162,4 +162,4 @@ def require(name: str) -> None:
     """Raise UsageError where a format's library is missing here."""
     missing = video_missing() if FORMATS[name].is_video else None
     if missing:
-        raise UsageError(f"tiles:{name} is left out: {missing}")
+        raise UsageError(f"tiles:{name} cannot be coded here: {missing}")

@@ -111,6 +111,8 @@ columns, with the 95 % interval below a figure:
   pays <      rate of the link in Mbit/s below which the codec pays for its
               own time, against sending the tensors raw
   nMSE        squared error over the variance of the elements
+  order-0     bits an element if an ideal coder had one table for each tensor,
+  channel     or for each channel, of what is decoded; where that is symbols
   session     bytes of the codec and its calibration, sent once a session
 Each picture is coded once, with a calibration that saw only other folds.
 Ctrl-C keeps what is measured."""

@@ -59,6 +59,10 @@ def test_two_codecs_at_the_cuts_of_the_rule(pictures: Path, tmp_path: Path) -> N
         saved, own_ms = coded["raw_bytes"] - coded["payload_bytes"]["value"], coded["coding_ms"]
         assert coded["break_even"]["rate_bps"] == pytest.approx(8e3 * saved / own_ms)
         assert rows["tiles:jpeg:80"]["session_bytes"] is None
+        assert rows["tiles:jpeg:80"]["order0_bits"] is None
+        assert 0.3 < coded["order0_channel_bits"] <= coded["order0_bits"] < 4
+        # zstd sees more than one symbol at a time, but its tables cost it something.
+        assert coded["bits_per_element"] > 0.5 * coded["order0_channel_bits"]
         assert coded["session_bytes"] > 50
     content = plot.read_text()
     for word in ("the picture as JPEG", "quantize+zstd", "tiles:jpeg", CUT):

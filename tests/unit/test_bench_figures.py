@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -54,6 +56,7 @@ class Rounding:
 
 def test_a_row_of_known_samples() -> None:
     samples = Samples(Cut("t", (SPEC,)), "rounding", variance=0.5)
+    samples.count_symbols()
     array = np.full(SPEC.shape, 3.25, np.float32)
     array[0, 0] = 4.5  # to even: 4
     for _ in range(10):
@@ -74,6 +77,9 @@ def test_a_row_of_known_samples() -> None:
     assert row.break_even.pays == "below"
     assert row.break_even.rate_bps == pytest.approx(8 * 300 / 0.5e-3)
     assert row.session_bytes is None
+    one, other = 0.99, 0.01  # 99 elements are 3, one is 4
+    ideal = -one * math.log2(one) - other * math.log2(other)
+    assert row.order0_bits == row.order0_channel_bits == pytest.approx(ideal)
 
 
 def test_what_loses_nothing_has_no_error_and_a_constant_has_no_variance() -> None:
