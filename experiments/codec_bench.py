@@ -23,7 +23,7 @@ from experiments.preparation import (
     prepare_cut,
     verify_cut,
 )
-from experiments.task_metric import Answer, ClassMetric, TaskMetric
+from experiments.task_metric import Answer, find_metric
 from experiments.tiles import build_tiles, check_tiles, is_tiles
 from splitbed import codec
 from splitbed.codec import Calibration
@@ -75,15 +75,14 @@ class Bench:
         self.folds = folds(pictures, fold_count, seed)
         self.pictures = pictures.paths
         labels = [pictures.labels.get(path.name) for path in self.pictures]
-        metric = ClassMetric(model, labels)
-        self.metric: TaskMetric = metric
+        self.metric = find_metric(model, labels)
         self._model, self._threads = model, threads
         self._place = {path: place for place, path in enumerate(self.pictures)}
         self._rows_done = 0
         self._progress: Progress | None = None
         self._rows_wanted = rows
         self._kept_pictures = KeptArrays([picture_spec(model.task)], len(self.pictures))
-        metric.compare_with(self._uncut_answers())
+        self.metric.compare_with(self._uncut_answers())
 
     def close(self) -> None:
         """Let go of the pictures."""
@@ -165,7 +164,8 @@ class Bench:
 
     def _calibration(self, cut: Cut, kept: KeptArrays, fold: Sequence[Path]) -> Calibration:
         """From all pictures that are not in the fold."""
-        others = [path for path in self.pictures if path not in set(fold)]
+        own = set(fold)
+        others = [path for path in self.pictures if path not in own]
         boundaries = (kept.at(self._place[path]) for path in others)
         return calibration_of(self._model, cut, others, boundaries)
 

@@ -46,6 +46,9 @@ class TaskMetric(Protocol):
     def answer(self, outputs: Mapping[str, Array]) -> Answer:
         """What is kept of one picture."""
 
+    def compare_with(self, uncut: Sequence[Answer]) -> None:
+        """Set the uncut model's answers, in the pictures' order; before any score."""
+
     def score(self, answers: Sequence[Answer]) -> Score:
         """Of one cut: an answer for each picture, in the pictures' order."""
 
@@ -53,15 +56,20 @@ class TaskMetric(Protocol):
         """Of several cuts of one model, each with an answer for each picture."""
 
 
+def find_metric(model: PreparedModel, labels: Sequence[int | None]) -> TaskMetric:
+    """The measure for a model's task; `labels` in the pictures' order."""
+    if model.task.output == "argmax":
+        return ClassMetric(model, labels)
+    raise UsageError(
+        f"the answers of {model.name} are no classes, and the bench has no measure for others yet: "
+        "take a classifier"
+    )
+
+
 class ClassMetric:
     """Top-1 classes against those of the uncut model, and against labels where there are any."""
 
     def __init__(self, model: PreparedModel, labels: Sequence[int | None]) -> None:
-        if model.task.output != "argmax":
-            raise UsageError(
-                f"the answers of {model.name} are no classes, and the bench has no measure for "
-                "others yet: take a classifier"
-            )
         self._answerer = Answerer(model.task, model.canonical.outputs)
         self._labels = labels
         self._uncut: Sequence[Answer] = ()

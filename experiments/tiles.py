@@ -91,9 +91,17 @@ class TileCodec:
         self._layout = layout_of(spec)
 
     def encode(self, array: Array) -> Buffer:
-        """Quantise, tile, code."""
+        """Quantise, tile, code; CodecError for what makes no picture of this format."""
         symbols = np.frombuffer(self._symbols.encode(array), np.uint8)
-        return self._format.encode(self._layout.tiled(symbols), self._value)
+        picture = self._layout.tiled(symbols)
+        try:
+            return self._format.encode(picture, self._value)
+        except Exception as error:  # Pillow and FFmpeg have their own for each format
+            height, width = self._layout.size
+            raise CodecError(
+                f"tensor '{self.spec.name}' makes a picture of {width}x{height}, which cannot be "
+                f"coded ({error}): use another format"
+            ) from error
 
     def decode(self, payload: Buffer) -> Array:
         """The tensor again."""

@@ -157,3 +157,13 @@ def test_nan_and_empty_tensors_are_refused() -> None:
         codec.encode(array)
     with pytest.raises(CodecError, match="empty"):
         build_tiles("tiles:png", TensorSpec("t", "float32", (1, 0)), Calibration("", "", (), {}))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["tiles:jpeg", "tiles:webp", *(pytest.param(v, marks=needs_video) for v in VIDEOS)],
+)
+def test_a_picture_that_no_encoder_takes_is_a_sentence(text: str) -> None:
+    array = features((1, 1, 1, 70_000))
+    with pytest.raises(CodecError, match="picture of 70000x1, which cannot be coded"):
+        built(text, array).encode(array)
