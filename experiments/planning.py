@@ -172,7 +172,7 @@ def plan_run(
             f"'{listed.marks.moved_to}' the same bytes cross"
         )
         say.print(notes[-1], highlight=False)
-    _check_labels(model, pictures)
+    check_labels(model, pictures)
     codec.plan(options.codec, prepared.cut.boundary, found)
     frames = options.frames or len(pictures.paths)
     measured = pictures.spread(frames)
@@ -244,7 +244,7 @@ def _keep(path: Path, calibration: Calibration) -> None:
         ) from error
 
 
-def _check_labels(model: PreparedModel, pictures: PictureSet) -> None:
+def check_labels(model: PreparedModel, pictures: PictureSet) -> None:
     """A label that the model cannot answer is a mistake in the labels, not a wrong answer."""
     if model.task.output != "argmax":
         return

@@ -116,6 +116,15 @@ def verify_cut(
     return verify(model.canonical, cut.parts, feeds, _opener(threads))
 
 
+def seen_ranges(model: PreparedModel, cut: PreparedCut) -> dict[str, tuple[float, float]]:
+    """Between which values the tail can tell those of each floating-point boundary tensor apart."""
+    return {
+        spec.name: seen_range(model.canonical, cut.parts.point, spec.name)
+        for spec in cut.cut.boundary
+        if spec.is_float
+    }
+
+
 def calibrate(
     model: PreparedModel, cut: PreparedCut, pictures: Sequence[Path], threads: int
 ) -> Calibration:
@@ -126,15 +135,25 @@ def calibrate(
     """
     head = cut.parts.first.file.opened(_opener(threads)) if cut.parts.first else None
     names = [spec.name for spec in cut.cut.boundary if spec.is_float]
-    collectors = {
-        spec.name: StatisticsCollector(spec) for spec in cut.cut.boundary if spec.is_float
-    }
-    keepers = {spec.name: FrameCollector(spec) for spec in cut.cut.boundary if spec.is_float}
-    seen = {name: seen_range(model.canonical, cut.parts.point, name) for name in names}
+    boundaries = (carry(head, model.feeds(path), names) for path in pictures)
+    return calibration_of(model, cut, pictures, boundaries)
+
+
+def calibration_of(
+    model: PreparedModel,
+    cut: PreparedCut,
+    pictures: Sequence[Path],
+    boundaries: Iterable[Mapping[str, Array]],
+) -> Calibration:
+    """The same from what crosses for each of the pictures, in their order."""
+    floats = {spec.name: spec for spec in cut.cut.boundary if spec.is_float}
+    collectors = {name: StatisticsCollector(spec) for name, spec in floats.items()}
+    keepers = {name: FrameCollector(spec) for name, spec in floats.items()}
+    seen = seen_ranges(model, cut)
     progress = Progress("calibrating", len(pictures))
-    for number, path in enumerate(pictures, 1):
-        for name, array in carry(head, model.feeds(path), names).items():
-            clipped = np.clip(array, *seen[name]).astype(array.dtype)
+    for number, boundary in enumerate(boundaries, 1):
+        for name in floats:
+            clipped = np.clip(boundary[name], *seen[name]).astype(boundary[name].dtype)
             collectors[name].add(clipped)
             keepers[name].add(clipped)
         progress.update(number)

@@ -15,7 +15,7 @@ from splitbed import __version__
 from splitbed.codec.entropy import implementation
 from splitbed.engine import installed_distributions
 
-_LIBRARIES: Final = ("grpcio", "numpy", "onnx", "Pillow", "protobuf", "zstandard")
+_LIBRARIES: Final = ("av", "grpcio", "numpy", "onnx", "Pillow", "protobuf", "zstandard")
 
 
 def versions() -> dict[str, str]:
