@@ -13,6 +13,7 @@ from splitbed.codec.pipeline import (
     needs_calibration,
     parse,
     plan,
+    quantisers,
     written,
 )
 from splitbed.codec.raw import raw_array, raw_bytes
@@ -26,6 +27,7 @@ __all__ = [
     "needs_calibration",
     "parse",
     "plan",
+    "quantisers",
     "raw_array",
     "raw_bytes",
     "read_calibration",

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
+import numpy as np
 
 from splitbed.codec.calibration import Calibration
+from splitbed.codec.quantize import NOT_A_NUMBER
 from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES
 from splitbed.codec.stage import ArrayStage, Binding, ByteStage, Stage
 from splitbed.errors import CodecError, CodecUnknown, PayloadInvalid, SplitbedError
+from splitbed.quantiser import Quantiser
 from splitbed.session import Buffer, StageSpec, TensorCodec
 from splitbed.tensor import Array, TensorSpec
 
 _FLOATS_ONLY: Final = ("cast", "quantize")
 _MOST_STAGES: Final = 8
+
+Quantisers = tuple[Quantiser, ...]
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -122,7 +127,8 @@ def written(codec: TensorCodec) -> str:
     for stage in codec.stages:
         kind: type[Stage] = ARRAY_STAGES.get(stage.id) or BYTE_STAGES[stage.id]
         value = stage.config.get(kind.positional) if kind.positional else None
-        parts.append(stage.id if value is None else f"{stage.id}:{value}")
+        text = stage.id if value is None else f"{stage.id}:{value}"
+        parts.append(text + ",where=graph" * (stage.config.get("where") == "graph"))
     return "+".join(parts)
 
 
@@ -146,7 +152,17 @@ def build(codec: TensorCodec, spec: TensorSpec) -> Codec:
     why_not = array_stage.refuses(spec)
     if why_not is not None:
         raise CodecError(why_not)
-    return Codec(spec, array_stage, tuple(byte_stages))
+    in_graph = array_stage.in_graph(spec)
+    if in_graph is None:
+        return Codec(spec, array_stage, tuple(byte_stages))
+    quantiser, array_stage = in_graph
+    return Codec(spec, array_stage, tuple(byte_stages), quantiser)
+
+
+def quantisers(codecs: Sequence[TensorCodec], boundary: Sequence[TensorSpec]) -> Quantisers:
+    """What the two parts of a cut do of these codecs themselves; raises as `build`."""
+    built = (build(codec, spec) for codec, spec in zip(codecs, boundary, strict=True))
+    return tuple(codec.quantiser for codec in built if codec.quantiser is not None)
 
 
 S = TypeVar("S", bound=Stage)
@@ -160,13 +176,24 @@ def _convert(stage: StageSpec, kind: type[S]) -> S:
 
 
 class Codec:
-    """Codes tensors of one specification. Not safe for use by two threads at once."""
+    """Codes one boundary tensor. Not safe for use by two threads at once.
+
+    With a `quantiser`, that is done in the graph: what is coded are the symbols that the head makes
+    of the tensor, and what is decoded are those that the tail takes.
+    """
 
     def __init__(
-        self, spec: TensorSpec, array_stage: ArrayStage, byte_stages: tuple[ByteStage, ...]
+        self,
+        boundary: TensorSpec,
+        array_stage: ArrayStage,
+        byte_stages: tuple[ByteStage, ...],
+        quantiser: Quantiser | None = None,
     ) -> None:
-        self.spec = spec
-        self.lossless = array_stage.lossless
+        self.spec = spec = boundary if quantiser is None else boundary.symbols
+        """What `encode` takes and `decode` gives."""
+        self.quantiser = quantiser
+        self._sums = () if quantiser is None else (boundary.symbol_sum.name,)
+        self.lossless = array_stage.lossless and quantiser is None
         self._array_stage = array_stage
         self._byte_stages = byte_stages
         # limits[i] bounds what goes into byte stage i when encoding, and so what may come out of
@@ -176,9 +203,20 @@ class Codec:
             self._limits.append(stage.max_bytes(self._limits[-1]))
 
     @property
+    def taken(self) -> tuple[str, ...]:
+        """Names of all that `encode_from` looks at."""
+        return (self.spec.name, *self._sums)
+
+    @property
     def max_bytes(self) -> int:
         """No payload of this codec is longer."""
         return self._limits[-1]
+
+    def encode_from(self, values: Mapping[str, Array]) -> Buffer:
+        """The payload of this tensor among a head's values; CodecError if it cannot be coded."""
+        if any(np.isnan(values[name]).any() for name in self._sums):
+            raise CodecError(NOT_A_NUMBER)
+        return self.encode(values[self.spec.name])
 
     def encode(self, array: Array) -> Buffer:
         """The payload of one tensor; CodecError if it cannot be coded."""
