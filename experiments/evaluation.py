@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from experiments.preparation import PreparedCut, PreparedModel
+from experiments.quantising import CodedCut
 from experiments.statistics import PairedLoss, Share, paired_loss, share
 from splitbed import codec
 from splitbed.codec import Calibration
@@ -55,14 +56,7 @@ def evaluate(
     pictures: Sequence[LabelledPicture],
 ) -> Evaluation:
     """Run every picture through head, codec and tail in this process."""
-    codecs = [
-        codec.build(written, spec)
-        for written, spec in zip(
-            codec.plan(codec_text, cut.cut.boundary, calibration), cut.cut.boundary, strict=True
-        )
-    ]
-    head = cut.parts.first.file.opened(Engine) if cut.parts.first else None
-    tail = cut.parts.second.file.opened(Engine) if cut.parts.second else None
+    coded = CodedCut(cut, codec.plan(codec_text, cut.cut.boundary, calibration), Engine)
     outputs = [spec.name for spec in model.canonical.outputs]
     answerer = Answerer(model.task, model.canonical.outputs)
     right: list[bool] = []
@@ -72,16 +66,15 @@ def evaluate(
     progress = Progress(f"accuracy at {cut.cut.name} {codec_text}", len(pictures))
     for number, item in enumerate(pictures, 1):
         picture = model.preprocessor.picture(read_picture(item.path))
-        boundary = _boundary(model, cut, head, picture, answerer)
-        payloads = [c.encode(boundary[c.spec.name]) for c in codecs]
+        payloads = coded.encoded(_boundary(model, cut, coded, picture, answerer))
         sizes.append(sum(map(len, payloads)))
-        decoded = {c.spec.name: c.decode(p) for c, p in zip(codecs, payloads, strict=True)}
+        decoded = coded.decoded(payloads)
         if cut.cut.name == RESULT_CUT:
             answer = answerer.answer_from_boundary(decoded)
         else:
             if cut.cut.name == PICTURE_CUT:
                 decoded = {model.task.input: model.preprocessor.tensor(decoded[PICTURE_CUT])}
-            answer = answerer.answer(carry(tail, decoded, outputs))
+            answer = answerer.answer(coded.answer(decoded, outputs))
         right.append(answer["label"] == item.label)
         anchor.append(item.answer["label"] == item.label)
         same += answer["label"] == item.answer["label"]
@@ -101,7 +94,7 @@ def evaluate(
 def _boundary(
     model: PreparedModel,
     cut: PreparedCut,
-    head: Engine | None,
+    coded: CodedCut,
     picture: Array,
     answerer: Answerer,
 ) -> dict[str, Array]:
@@ -110,8 +103,8 @@ def _boundary(
     feeds = {model.task.input: model.preprocessor.tensor(picture)}
     if cut.cut.name == RESULT_CUT:
         names = [spec.name for spec in model.canonical.outputs]
-        return answerer.boundary(carry(head, feeds, names))
-    return carry(head, feeds, [spec.name for spec in cut.cut.boundary])
+        return answerer.boundary(carry(coded.head, feeds, names))
+    return coded.crossing(feeds)
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:

@@ -9,6 +9,7 @@ from splitbed.codec.calibration import Calibration, TensorStatistics, read_calib
 from splitbed.codec.pipeline import (
     Codec,
     build,
+    by_numpy,
     is_lossless,
     needs_calibration,
     parse,
@@ -23,6 +24,7 @@ __all__ = [
     "Codec",
     "TensorStatistics",
     "build",
+    "by_numpy",
     "is_lossless",
     "needs_calibration",
     "parse",

@@ -175,6 +175,20 @@ def _convert(stage: StageSpec, kind: type[S]) -> S:
         raise CodecUnknown(f"codec stage '{stage.id}' is configured wrongly: {error}") from error
 
 
+def by_numpy(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
+    """The same codecs, nothing of them left to the graph: they make the same bytes."""
+    return tuple(
+        TensorCodec(
+            codec.tensor,
+            tuple(
+                StageSpec(stage.id, {k: v for k, v in stage.config.items() if k != "where"})
+                for stage in codec.stages
+            ),
+        )
+        for codec in codecs
+    )
+
+
 class Codec:
     """Codes one boundary tensor. Not safe for use by two threads at once.
 
