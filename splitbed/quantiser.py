@@ -16,8 +16,11 @@ LARGEST_STEP: Final = 1e36
 MOST_CHANNELS: Final = 16_384
 """Of one tensor; a description comes from the network and is bounded before it is used."""
 
-_LARGEST: Final = float.fromhex("0x1.fffffep+127")  # of single precision
-_DTYPES: Final = ("float32", "float16")
+_LARGEST: Final = {"float32": float.fromhex("0x1.fffffep+127"), "float16": 65504.0}
+_SMALLEST_LOW: Final = 1e-25
+"""Other than zero. From here on no level lies so near to zero that single precision makes it one:
+ONNX Runtime would lose the sign that numpy keeps."""
+_SLACK: Final = 1 + 1e-9  # a range's end is computed again from low and step
 
 Values = Annotated[tuple[float, ...], Meta(min_length=1, max_length=MOST_CHANNELS)]
 
@@ -45,7 +48,8 @@ class Quantiser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"{MOST_CHANNELS}, and symbols up to 255"
             )
         if not all(
-            abs(low) <= _LARGEST and SMALLEST_STEP <= step <= LARGEST_STEP  # NaN is neither
+            abs(low) <= _LARGEST["float32"]
+            and SMALLEST_STEP <= step <= LARGEST_STEP  # NaN is neither
             for low, step in zip(self.low, self.step, strict=True)
         ):
             raise UsageError(
@@ -59,8 +63,14 @@ class Quantiser(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def refuses(self, dtype: str, shape: tuple[int, ...]) -> str | None:
         """Why a tensor of this type and shape cannot be quantised so, None if it can."""
-        if dtype not in _DTYPES:
-            return f"a graph quantises {' and '.join(_DTYPES)}, and '{self.tensor}' is {dtype}"
+        if dtype not in _LARGEST:
+            return f"a graph quantises {' and '.join(_LARGEST)}, and '{self.tensor}' is {dtype}"
+        ends = zip(self.low, self.step, strict=True)
+        largest = max(max(abs(low), abs(low + self.highest * step)) for low, step in ends)
+        if largest > _LARGEST[dtype] * _SLACK:
+            return f"a quantiser with values up to {largest:g} does not fit {dtype}"
+        if any(0 < abs(low) < _SMALLEST_LOW for low in self.low):
+            return f"a quantiser of '{self.tensor}' begins so near to zero that signs would be lost"
         if 0 in shape:
             return f"'{self.tensor}' holds nothing that a graph could quantise"
         if self.per_channel and (len(shape) < 2 or shape[1] != len(self.low)):

@@ -154,7 +154,8 @@ class _Added:
         else:
             # ONNX Runtime goes from double to float16 by way of single precision and rounds twice;
             # a table that numpy rounded does not. For float32 it takes five times as long.
-            table = (low[:, None] + np.arange(256) * step[:, None]).astype(spec.dtype)
+            symbols = np.minimum(np.arange(256), quantiser.highest)
+            table = (low[:, None] + symbols * step[:, None]).astype(spec.dtype)
             value = self._node("Cast", f"{name}@index", value, to=TensorProto.INT32)
             if by_channel:
                 first = _across(quantiser, 256 * np.arange(low.size)).astype(np.int32)
