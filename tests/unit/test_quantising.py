@@ -187,13 +187,14 @@ def convolution(rank: int, dtype: str) -> onnx.ModelProto:
         node("Conv", ["x", "w", "b"], ["y"], pads=[1] * (2 * rank)),
         node("Relu", ["y"], ["z"]),
     ]
-    shape = [1, 3, *[9] * rank]
+    # So many elements that some lie where the last bit decides.
+    shape = [1, 3, *{1: [1 << 18], 2: [512, 512]}[rank]]
     ends = info("x", shape, dtype), info("z", None, dtype)
     return model(nodes, ends[:1], ends[1:], weights(w=kernel, b=bias))
 
 
 def product(dtype: str) -> onnx.ModelProto:
-    matrix = np.random.default_rng(1).normal(size=(20, 30)).astype(dtype)
+    matrix = np.random.default_rng(1).normal(size=(20, 20_000)).astype(dtype)
     nodes = [node("MatMul", ["x", "w"], ["y"]), node("Relu", ["y"], ["z"])]
     ends = info("x", [20], dtype), info("z", None, dtype)
     return model(nodes, ends[:1], ends[1:], weights(w=matrix))
