@@ -18,14 +18,11 @@ from splitbed.session import Buffer, TensorCodec
 from splitbed.tensor import Array
 
 
-def quantising_cut(cut: PreparedCut, codecs: Sequence[TensorCodec]) -> PreparedCut:
-    """The cut, its parts doing what these codecs leave to the graph; UsageError as `quantising`."""
-    quantisers = codec.quantisers(codecs, cut.cut.boundary)
-    return PreparedCut(cut.cut, quantising(cut.parts, quantisers)) if quantisers else cut
-
-
 class CodedCut:
-    """Head, codecs and tail of one cut in this process, as two nodes run them."""
+    """Head, codecs and tail of one cut in this process, as two nodes run them.
+
+    The parts do what the codecs leave to the graph; UsageError where they cannot.
+    """
 
     def __init__(
         self,
@@ -33,13 +30,14 @@ class CodedCut:
         codecs: Sequence[TensorCodec],
         opener: Callable[[bytes | Path], Engine],
     ) -> None:
-        cut = quantising_cut(cut, codecs)
+        quantisers = codec.quantisers(codecs, cut.cut.boundary)
+        parts = quantising(cut.parts, quantisers) if quantisers else cut.parts
         self.codecs = [
             codec.build(written, spec)
             for written, spec in zip(codecs, cut.cut.boundary, strict=True)
         ]
-        self.head = cut.parts.first.file.opened(opener) if cut.parts.first else None
-        self.tail = cut.parts.second.file.opened(opener) if cut.parts.second else None
+        self.head = parts.first.file.opened(opener) if parts.first else None
+        self.tail = parts.second.file.opened(opener) if parts.second else None
         self._taken = [name for coded in self.codecs for name in coded.taken]
 
     def crossing(self, feeds: dict[str, Array]) -> dict[str, Array]:

@@ -45,9 +45,11 @@ class ExtractedPart:
     ) -> None:
         self.model, self._cut, self._part = model, cut, part
         self.nodes = tuple(nodes)
+        """In topological order."""
         self.initialisers = tuple(initialisers)
         """Weights that the part holds."""
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        """Names, in the file's order."""
         self._quantisers, self._own = quantisers, dict(own or {})
 
     def with_quantisers(
@@ -118,7 +120,8 @@ class ExtractedPart:
             return self.model.value_info(name)
         spec = self._own[name]
         element = helper.np_dtype_to_tensor_dtype(spec.numpy_dtype)
-        shape = ["symbols"] if self.model.batch_free and spec.shape else spec.shape
+        # Each has a size of its own that follows the batch, so each a dimension of its own name.
+        shape = [name] if self.model.batch_free and spec.shape else spec.shape
         return helper.make_tensor_value_info(name, element, shape)
 
     def _specs(self, names: Iterable[str]) -> tuple[TensorSpec, ...]:

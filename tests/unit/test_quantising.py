@@ -19,7 +19,7 @@ from onnx import TensorProto
 
 from splitbed import codec
 from splitbed.codec.quantize import Quantize
-from splitbed.errors import CodecError, CodecUnknown, CutUnknown, UsageError
+from splitbed.errors import CodecError, CodecUnknown, CutUnknown, PayloadInvalid, UsageError
 from splitbed.graph import CanonicalModel, Parts, cut_points, extract, find_cut, quantising
 from splitbed.quantiser import MOST_CHANNELS, Quantiser
 from splitbed.runnable import carry
@@ -28,6 +28,7 @@ from splitbed.tensor import Array, TensorSpec, canonical_json
 from tests.models import canonical, info, model, node, open_part, random_feed, weights
 from tests.unit.edges import tiny_model
 from tests.unit.test_graph_random import graphs
+from tests.unit.test_hostile_payloads import damaged
 
 WIDTHS: Final = range(2, 9)
 OPSETS: Final = [7, 8, 9, 10, 11, 12, 13, 17, 21]
@@ -311,6 +312,29 @@ def test_an_open_batch_stays_open(tmp_path: Path) -> None:
         assert got.tobytes() == (-values).tobytes()
 
 
+def test_an_open_batch_of_two_tensors(tmp_path: Path) -> None:
+    nodes = [
+        node("Neg", ["x"], ["left"]),
+        node("Concat", ["x", "x"], ["right"], axis=1),
+        node("Concat", ["left", "right"], ["z"], axis=1),
+    ]
+    ends = info("x", ["n", 3]), info("z", ["n", 9])
+    cleaned = canonical(model(nodes, ends[:1], ends[1:]), tmp_path)
+    assert cleaned.batch_free
+    parts = cut(cleaned, "right")
+    codecs = codec.plan(f"quantize:bits=8,{RANGE},where=graph", parts.cut.boundary, None)
+    spliced = quantising(parts, codec.quantisers(codecs, parts.cut.boundary))
+    assert spliced.first is not None
+    assert spliced.second is not None
+    feed = {"x": np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)}
+    names = [spec.symbols.name for spec in parts.cut.boundary]
+    made = carry(open_part(spliced.first.content), feed, names)
+    assert [made[name].shape for name in names] == [(12,), (24,)]
+    got = carry(open_part(spliced.second.content), made, ["z"])["z"]
+    inside = np.clip(np.concatenate([-feed["x"], feed["x"], feed["x"]], 1), -1, 2)
+    np.testing.assert_allclose(got.astype(float), inside, atol=3 / 255 / 2 + 1e-6)
+
+
 # What has no symbol.
 
 
@@ -494,6 +518,27 @@ def test_a_hostile_byte_is_still_a_symbol() -> None:
     spec = TensorSpec("y", "float32", (4,))
     (coded,) = codec.plan(f"quantize:3,{RANGE},where=graph,packing=bytes", [spec], None)
     assert codec.build(coded, spec).decode(bytes([0, 7, 8, 255])).tolist() == [0, 7, 7, 7]
+
+
+@pytest.mark.parametrize("text", ["bits=3", "bits=5,packing=bytes", "bits=6,packing=bits"])
+@pytest.mark.parametrize("tail", ["", "+zstd"])
+def test_damaged_payloads_are_refused_or_symbols(text: str, tail: str) -> None:
+    spec = TensorSpec("y", "float32", (3, 5, 7))
+    (coded,) = codec.plan(f"quantize:{text},{RANGE},where=graph{tail}", [spec], None)
+    working, rng = codec.build(coded, spec), np.random.default_rng(1)
+    assert working.quantiser is not None
+    highest = working.quantiser.highest
+    payload = bytes(working.encode(rng.integers(0, highest + 1, 105).astype(np.uint8)))
+    decoded = 0
+    for _ in range(500):
+        try:
+            symbols = working.decode(damaged(payload, rng))
+        except PayloadInvalid:
+            continue
+        assert spec.symbols.matches(symbols)
+        assert int(np.max(symbols.astype(int))) <= highest
+        decoded += 1
+    assert decoded
 
 
 def test_nodes_are_of_the_plain_operators(tmp_path: Path) -> None:
