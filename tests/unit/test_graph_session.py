@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from splitbed.record import FrameRecord
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.runnable import carry
 from splitbed.session import Buffer, CutAnswer, CutQuestion, SessionSpec
+from splitbed.tensor import Array
 from splitbed.transport import InProcessTransport, Transport, fetch_part
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
@@ -40,6 +41,7 @@ from tests.unit.edges import Edge, edge_over, fetched, model_folder, picture, sp
 
 PLAIN = "quantize:bits=4,low=-1,high=2+zstd:3"
 GRAPH = "quantize:bits=4,low=-1,high=2,where=graph+zstd:3"
+GESTURE = Path(__file__).resolve().parents[2] / "models" / "gesture" / "gesture.onnx"
 ONE = Quantiser("sum", (-1.0,), (0.2,), 15)
 
 
@@ -61,14 +63,14 @@ def transport(request: pytest.FixtureRequest, edge: Edge) -> Iterator[Transport]
     server.stop(0)
 
 
-def coded(transport: Transport, spec: SessionSpec, number: int) -> tuple[Buffer, ...]:
-    """The payloads of one picture, by the head that belongs to the session's codecs."""
+def coded(transport: Transport, spec: SessionSpec, feed: Mapping[str, Array]) -> tuple[Buffer, ...]:
+    """The payloads of one input, by the head that belongs to the session's codecs."""
     quantisers = codec.quantisers(spec.codecs, spec.cut.boundary)
-    answer = transport.describe_cut(CutQuestion("tiny", spec.cut.name, (), quantisers))
+    answer = transport.describe_cut(CutQuestion(spec.model, spec.cut.name, (), quantisers))
     assert answer.first is not None
     head = Engine(fetched(transport, answer.first), provider="cpu", threads=1)
     built = [codec.build(c, s) for c, s in zip(spec.codecs, spec.cut.boundary, strict=True)]
-    made = carry(head, {"x": picture(number)}, [name for c in built for name in c.taken])
+    made = carry(head, feed, [name for c in built for name in c.taken])
     return tuple(c.encode_from(made) for c in built)
 
 
@@ -81,7 +83,7 @@ def test_the_same_bytes_and_replies(transport: Transport, cut: str) -> None:
         session = transport.open(spec)
         replies = []
         for number in range(5):
-            sent = coded(transport, spec, number)
+            sent = coded(transport, spec, {"x": picture(number)})
             reply = session.submit(number, sent).result(30)
             assert reply.error is None
             scores = tensor_of(reply.payloads[0], session.agreed.outputs[0])
@@ -89,6 +91,28 @@ def test_the_same_bytes_and_replies(transport: Transport, cut: str) -> None:
         session.close()
         found.append(replies)
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_the_embedded_model_in_every_width_and_packing(bits: int) -> None:
+    with edge_over(GESTURE) as edge:
+        transport = InProcessTransport(edge.service)
+        answer = transport.describe_cut(CutQuestion("gesture", "layer2"))
+        (given,) = answer.inputs
+        drawn = np.random.default_rng(bits).normal(size=given.shape)
+        feed = {given.name: drawn.astype(np.float32)}
+        for packing, tail in (("bits", ""), ("bytes", ""), ("bits", "+zstd:3"), ("bytes", "+zstd")):
+            found = []
+            for where in ("", ",where=graph"):
+                text = f"quantize:bits={bits},low=0,high=3,packing={packing}{where}{tail}"
+                spec = spec_for(answer, coded=text, model="gesture")
+                session = transport.open(spec)
+                sent = coded(transport, spec, feed)
+                reply = session.submit(1, sent).result(30)
+                assert reply.error is None
+                found.append([*map(bytes, sent), *map(bytes, reply.payloads)])
+                session.close()
+            assert found[0] == found[1]
 
 
 # The device.
