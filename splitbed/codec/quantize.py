@@ -39,7 +39,7 @@ class Quantize(ArrayStage, frozen=True):
     the last or a whole number of symbols fills a byte, else `bytes`, which zstd compresses better
     (on MobileNetV2: 6-bit symbols 8 % smaller as bytes, 4-bit symbols 12 % smaller as bits).
 
-    `where`: `graph` has the head make the symbols and the tail look them up, as operators of the
+    `where`: `graph` has the head make the symbols and the tail turn them back, as operators of the
     model; the bytes are the same. Not for float64, nor for a range far from zero.
     """
 

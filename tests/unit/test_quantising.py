@@ -452,6 +452,12 @@ def test_a_part_that_is_not_there_cannot_quantise(tmp_path: Path) -> None:
         assert f"there is no {missing} that could quantise: leave out where=graph" in sentence
 
 
+def test_operators_that_are_too_old(tmp_path: Path) -> None:
+    parts = cut(negated(tmp_path, (1, 2), opset=6))
+    sentence = refusal(parts, Quantiser("y", (0.0,), (1.0,), 3))
+    assert "operators of set 6, and quantising in the graph takes 7 or later" in sentence
+
+
 @pytest.mark.parametrize("taken", ["y@symbols", "y@Clip", "y@low.constant", "y@mine"])
 def test_a_name_that_is_taken(taken: str, tmp_path: Path) -> None:
     nodes = [
