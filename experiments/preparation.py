@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from experiments.pictures import digests
-from splitbed.codec.calibration import Calibration, StatisticsCollector
+from splitbed.codec.calibration import Calibration, FrameCollector
+from splitbed.codec.statistics import StatisticsCollector
 from splitbed.engine import Engine, observed
 from splitbed.errors import PictureUnreadable, RecordError
 from splitbed.graph import (
@@ -26,6 +27,7 @@ from splitbed.graph import (
     extract,
     find_cut,
     load,
+    seen_range,
     verify,
 )
 from splitbed.progress import Progress
@@ -117,16 +119,24 @@ def verify_cut(
 def calibrate(
     model: PreparedModel, cut: PreparedCut, pictures: Sequence[Path], threads: int
 ) -> Calibration:
-    """Statistics of every boundary tensor that holds floating-point numbers."""
+    """Statistics and frames of every boundary tensor that holds floating-point numbers.
+
+    Of values that the tail's first operators clip away only the clipped ones are taken, so that no
+    codec spends bits on telling them apart.
+    """
     head = cut.parts.first.file.opened(_opener(threads)) if cut.parts.first else None
     names = [spec.name for spec in cut.cut.boundary if spec.is_float]
     collectors = {
         spec.name: StatisticsCollector(spec) for spec in cut.cut.boundary if spec.is_float
     }
+    keepers = {spec.name: FrameCollector(spec) for spec in cut.cut.boundary if spec.is_float}
+    seen = {name: seen_range(model.canonical, cut.parts.point, name) for name in names}
     progress = Progress("calibrating", len(pictures))
     for number, path in enumerate(pictures, 1):
         for name, array in carry(head, model.feeds(path), names).items():
-            collectors[name].add(array)
+            clipped = np.clip(array, *seen[name]).astype(array.dtype)
+            collectors[name].add(clipped)
+            keepers[name].add(clipped)
         progress.update(number)
     progress.close()
     return Calibration(
@@ -135,6 +145,7 @@ def calibrate(
         inputs=tuple(path.name for path in pictures),
         tensors={name: collector.statistics() for name, collector in collectors.items()},
         digests=tuple(digests(pictures).values()),
+        frames={name: kept for name, keeper in keepers.items() if (kept := keeper.frames())},
     )
 
 

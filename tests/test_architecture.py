@@ -49,7 +49,7 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "codec": {"errors", "quantiser", "tensor", "session"},
     "task": {"errors", "tensor", "config"},
     "engine": {"errors", "tensor", "session"},
-    "host": {"engine"},
+    "host": {"engine", "codec"},
     "wire": {"errors", "quantiser", "tensor", "link", "session"},
     "transport": BASE | {"wire"},
     "graph": {"errors", "quantiser", "tensor", "runnable"},

@@ -10,9 +10,9 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
-from splitbed.codec.calibration import TensorStatistics
 from splitbed.codec.raw import array_of
-from splitbed.codec.stage import ArrayStage, Binding
+from splitbed.codec.stage import Binding, SymbolSource
+from splitbed.codec.statistics import TensorStatistics
 from splitbed.errors import CodecError, CodecUnknown, UsageError
 from splitbed.quantiser import LARGEST_STEP, SMALLEST_STEP, Quantiser
 from splitbed.session import Buffer
@@ -24,7 +24,7 @@ _WHOLE_SYMBOLS: Final = (2, 4, 8)
 """Symbol widths of which a whole number fills a byte."""
 
 
-class Quantize(ArrayStage, frozen=True):
+class Quantize(SymbolSource, frozen=True):
     """`bits` per element between `low` and `high`: x -> round((x - low) / step), clipped.
 
     Loss: at most step / 2 within [low, high], where step = (high - low) / (2**bits - 1), and the
@@ -117,7 +117,7 @@ class Quantize(ArrayStage, frozen=True):
         found = Quantiser(spec.name, (self.low,), (self.step,), (1 << self.bits) - 1)
         return found if found.refuses(spec.dtype, spec.shape) is None else None
 
-    def in_graph(self, spec: TensorSpec) -> tuple[Quantiser, ArrayStage] | None:
+    def in_graph(self, spec: TensorSpec) -> tuple[Quantiser, Symbols] | None:
         """With `where=graph`: quantising there, packing here."""
         quantiser = self.quantiser(spec) if self.where == "graph" else None
         return None if quantiser is None else (quantiser, self._packed)
@@ -136,12 +136,22 @@ class Quantize(ArrayStage, frozen=True):
         """Distance of two neighbouring decoded values."""
         return (self.high - self.low) / ((1 << self.bits) - 1)
 
+    @property
+    def alphabet(self) -> int:
+        """Number of symbols."""
+        return 1 << self.bits
+
+    @property
+    def zero(self) -> int:
+        """The symbol nearest to the value 0."""
+        return min(max(round(-self.low / self.step), 0), self.alphabet - 1)
+
     def max_bytes(self, spec: TensorSpec) -> int:
         """All encodings have this length."""
         return self._packed.max_bytes(spec)
 
-    def encode(self, array: Array) -> Buffer:
-        """Five passes over the tensor, then packing."""
+    def symbols(self, array: Array) -> NDArray[np.uint8]:
+        """Five passes over the tensor."""
         levels = (1 << self.bits) - 1
         with np.errstate(over="ignore", invalid="ignore"):  # far outliers are clipped below
             # `low` first: far from zero, scaling first would lose what tells symbols apart.
@@ -152,15 +162,27 @@ class Quantize(ArrayStage, frozen=True):
         np.clip(scaled, 0, levels + 0.5, out=scaled)
         if scaled.size and np.isnan(scaled.sum()):
             raise CodecError(NOT_A_NUMBER)
-        return self._packed.encode(scaled.astype(np.uint8))
+        return scaled.astype(np.uint8).reshape(array.shape)
+
+    def encode(self, array: Array) -> Buffer:
+        """Symbols, packed."""
+        return self._packed.encode(self.symbols(array).reshape(-1))
 
     def decode(self, payload: Buffer, spec: TensorSpec) -> Array:
+        """The values of packed symbols."""
+        flat = TensorSpec(spec.name, "uint8", (spec.elements,))
+        return self.values(self._packed.decode(payload, flat), spec)
+
+    def values(self, symbols: NDArray[np.uint8], spec: TensorSpec) -> Array:
         """One table look-up per element."""
-        table = (self.low + np.arange(1 << self.bits) * self.step).astype(spec.dtype)
-        return table[self._packed.decode(payload, spec)].reshape(spec.shape)
+        # A full byte per symbol could name a symbol that does not exist: 256 entries, the last
+        # value repeated, make every byte decode to something within the range.
+        index = np.minimum(np.arange(256), (1 << self.bits) - 1)
+        table = (self.low + index * self.step).astype(spec.dtype)
+        return table[symbols].reshape(spec.shape)
 
 
-class Symbols(ArrayStage, frozen=True):
+class Symbols(SymbolSource, frozen=True):
     """Symbols of `bits` bits, packed: what is left of quantising where a graph makes them.
 
     Lossless. Nobody writes it; `quantize` with `where=graph` leaves it.
@@ -172,23 +194,36 @@ class Symbols(ArrayStage, frozen=True):
     bits: int
     packing: Literal["bits", "bytes"]
 
+    @property
+    def alphabet(self) -> int:
+        """Number of symbols."""
+        return 1 << self.bits
+
     def max_bytes(self, spec: TensorSpec) -> int:
         """All encodings have this length."""
         if self.packing == "bytes":
             return spec.elements
         return (spec.elements * self.bits + 7) // 8
 
+    def symbols(self, array: Array) -> NDArray[np.uint8]:
+        """They are symbols already, one uint8 each."""
+        return array.astype(np.uint8, copy=False)
+
+    def values(self, symbols: NDArray[np.uint8], spec: TensorSpec) -> NDArray[np.uint8]:
+        """The same; a byte that is no symbol becomes the last one."""
+        return np.minimum(symbols, self.alphabet - 1, dtype=np.uint8).reshape(spec.shape)
+
     def encode(self, array: Array) -> Buffer:
-        """The symbols of a tensor, one uint8 each, flat."""
-        symbols = array.astype(np.uint8, copy=False)
+        """Symbols, flat, packed."""
+        symbols = self.symbols(array)
         return symbols.data if self.packing == "bytes" else pack(symbols, self.bits)
 
     def decode(self, payload: Buffer, spec: TensorSpec) -> NDArray[np.uint8]:
-        """As many symbols as `spec` has elements; a byte that is none becomes the last one."""
+        """As many symbols as `spec` has elements."""
         size = TensorSpec(spec.name, "uint8", (self.max_bytes(spec),))
         packed = array_of(payload, np.dtype(np.uint8), size).astype(np.uint8, copy=False)
         if self.packing == "bytes":
-            return np.minimum(packed, (1 << self.bits) - 1, dtype=np.uint8)
+            return self.values(packed, spec)
         return unpack(packed, self.bits, spec.elements)
 
 

@@ -15,6 +15,7 @@ from splitbed.graph.file import Replacing
 from splitbed.graph.listing import ListedCut, Listing, list_cuts
 from splitbed.graph.naming import find_cut
 from splitbed.graph.quantising import quantising
+from splitbed.graph.saturation import seen_range
 from splitbed.graph.source import SourceModel, built, load
 from splitbed.graph.verify import Opener, Verification, Verifier, verify
 from splitbed.graph.weights import write_all
@@ -46,6 +47,7 @@ __all__ = [
     "operator_costs",
     "parameter_count",
     "quantising",
+    "seen_range",
     "uncounted",
     "verify",
     "write_all",

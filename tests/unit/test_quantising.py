@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from splitbed import codec
+from splitbed.codec.calibration import Calibration, FrameCollector
 from splitbed.codec.quantize import Quantize
+from splitbed.codec.statistics import StatisticsCollector
 from splitbed.errors import CodecError, CodecUnknown, CutUnknown, PayloadInvalid, UsageError
 from splitbed.graph import CanonicalModel, Parts, cut_points, extract, find_cut, quantising
 from splitbed.quantiser import MOST_CHANNELS, Quantiser
@@ -518,6 +520,25 @@ def test_the_rest_of_a_boundary_goes_as_ever() -> None:
         working = codec.build(written, spec)
         decoded = working.decode(working.encode_from(values))
         np.testing.assert_array_equal(decoded, values[working.spec.name])
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 9, 9), (1, 40)])
+def test_an_entropy_coder_follows_as_ever(shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Its contexts are those of the tensor's shape, though symbols come flat."""
+    cleaned = negated(tmp_path, shape)
+    parts = cut(cleaned)
+    (spec,) = parts.cut.boundary
+    statistics, frames = StatisticsCollector(spec), FrameCollector(spec)
+    for seed in range(3):
+        seen = -random_feed(cleaned, seed)["x"].astype(np.float32)
+        statistics.add(seen)
+        frames.add(seen)
+    kept = frames.frames()
+    assert kept is not None
+    calibration = Calibration("d", "y", (), {"y": statistics.statistics()}, frames={"y": kept})
+    codecs = codec.plan("quantize:5,where=graph+ans", [spec], calibration)
+    assert [stage.id for stage in codecs[0].stages] == ["quantize", "ans"]
+    same_both_ways(cleaned, parts, codecs)
 
 
 def test_a_hostile_byte_is_still_a_symbol() -> None:
