@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from experiments.preparation import PreparedCut, PreparedModel
+from experiments.quantising import CodedCut
 from splitbed.engine import Engine
 from splitbed.runnable import carry
 from splitbed.task import PICTURE_CUT, RESULT_CUT, Answerer
@@ -14,13 +15,26 @@ from splitbed.tensor import Array
 
 
 class CutRunner:
-    """Runs both parts of a cut, `@picture` and `@result` included, as the two nodes would."""
+    """Runs both parts of a cut, `@picture` and `@result` included, as the two nodes would.
 
-    def __init__(self, model: PreparedModel, cut: PreparedCut, threads: int = 0) -> None:
-        opener = partial(Engine, threads=threads)
+    With `coded` the parts are those that its codecs want: what crosses is then what they take.
+    """
+
+    def __init__(
+        self,
+        model: PreparedModel,
+        cut: PreparedCut,
+        threads: int = 0,
+        coded: CodedCut | None = None,
+    ) -> None:
         self._model, self._cut = model, cut
-        self._head = cut.parts.first.file.opened(opener) if cut.parts.first else None
-        self._tail = cut.parts.second.file.opened(opener) if cut.parts.second else None
+        if coded is None:
+            opener = partial(Engine, threads=threads)
+            self._head = cut.parts.first.file.opened(opener) if cut.parts.first else None
+            self._tail = cut.parts.second.file.opened(opener) if cut.parts.second else None
+            self._taken = [spec.name for spec in cut.cut.boundary]
+        else:
+            self._head, self._tail, self._taken = coded.head, coded.tail, coded.taken
         self._outputs = [spec.name for spec in model.canonical.outputs]
         self._answerer = Answerer(model.task, model.canonical.outputs)
 
@@ -31,7 +45,7 @@ class CutRunner:
         feeds = {self._model.task.input: self._model.preprocessor.tensor(picture)}
         if self._cut.cut.name == RESULT_CUT:
             return self._answerer.boundary(carry(self._head, feeds, self._outputs))
-        return carry(self._head, feeds, [spec.name for spec in self._cut.cut.boundary])
+        return carry(self._head, feeds, self._taken)
 
     def outputs(self, boundary: Mapping[str, Array]) -> dict[str, Array]:
         """The model's output tensors for what crossed; not for `@result`."""

@@ -15,9 +15,11 @@ import msgspec
 
 from experiments.cut_runner import CutRunner
 from experiments.preparation import PreparedCut, PreparedModel
+from experiments.quantising import CodedCut
 from experiments.statistics import PairedLoss, Share, paired_loss, share
 from splitbed import codec
 from splitbed.codec import Calibration
+from splitbed.engine import Engine
 from splitbed.errors import RecordError
 from splitbed.progress import Progress
 from splitbed.task import read_picture
@@ -53,13 +55,8 @@ def evaluate(
     pictures: Sequence[LabelledPicture],
 ) -> Evaluation:
     """Run every picture through head, codec and tail in this process."""
-    codecs = [
-        codec.build(written, spec)
-        for written, spec in zip(
-            codec.plan(codec_text, cut.cut.boundary, calibration), cut.cut.boundary, strict=True
-        )
-    ]
-    runner = CutRunner(model, cut)
+    coded = CodedCut(cut, codec.plan(codec_text, cut.cut.boundary, calibration), Engine)
+    runner = CutRunner(model, cut, coded=coded)
     right: list[bool] = []
     anchor: list[bool] = []
     same = 0
@@ -67,11 +64,9 @@ def evaluate(
     progress = Progress(f"accuracy at {cut.cut.name} {codec_text}", len(pictures))
     for number, item in enumerate(pictures, 1):
         picture = model.preprocessor.picture(read_picture(item.path))
-        boundary = runner.boundary(picture)
-        payloads = [c.encode(boundary[c.spec.name]) for c in codecs]
+        payloads = coded.encoded(runner.boundary(picture))
         sizes.append(sum(map(len, payloads)))
-        decoded = {c.spec.name: c.decode(p) for c, p in zip(codecs, payloads, strict=True)}
-        answer = runner.answer(decoded)
+        answer = runner.answer(coded.decoded(payloads))
         right.append(answer["label"] == item.label)
         anchor.append(item.answer["label"] == item.label)
         same += answer["label"] == item.answer["label"]

@@ -10,10 +10,12 @@ from splitbed.codec.calibration import Calibration, CalibrationFrames, read_cali
 from splitbed.codec.pipeline import (
     Codec,
     build,
+    by_numpy,
     is_lossless,
     needs_calibration,
     parse,
     plan,
+    quantisers,
     written,
 )
 from splitbed.codec.raw import raw_array, raw_bytes
@@ -25,10 +27,12 @@ __all__ = [
     "Codec",
     "TensorStatistics",
     "build",
+    "by_numpy",
     "is_lossless",
     "needs_calibration",
     "parse",
     "plan",
+    "quantisers",
     "raw_array",
     "raw_bytes",
     "read_calibration",

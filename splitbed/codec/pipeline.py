@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
+import numpy as np
 
 from splitbed.codec.calibration import Calibration
+from splitbed.codec.quantize import NOT_A_NUMBER
 from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
 from splitbed.codec.stage import (
     ArrayStage,
@@ -21,12 +23,15 @@ from splitbed.codec.stage import (
     SymbolStage,
 )
 from splitbed.errors import CodecError, CodecUnknown, PayloadInvalid, SplitbedError
+from splitbed.quantiser import Quantiser
 from splitbed.session import Buffer, StageSpec, TensorCodec
 from splitbed.tensor import Array, TensorSpec
 
 _FLOATS_ONLY: Final = ("cast", "quantize", "uniform")
 _MOST_STAGES: Final = 8
 _STAGES: Final[dict[str, type[Stage]]] = {**ARRAY_STAGES, **SYMBOL_STAGES, **BYTE_STAGES}
+
+Quantisers = tuple[Quantiser, ...]
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -160,7 +165,8 @@ def written(codec: TensorCodec) -> str:
     for stage in codec.stages:
         kind = _STAGES[stage.id]
         value = stage.config.get(kind.positional) if kind.positional else None
-        parts.append(stage.id if value is None else f"{stage.id}:{value}")
+        text = stage.id if value is None else f"{stage.id}:{value}"
+        parts.append(text + ",where=graph" * (stage.config.get("where") == "graph"))
     return "+".join(parts)
 
 
@@ -192,7 +198,17 @@ def build(codec: TensorCodec, spec: TensorSpec) -> Codec:
         why_not = symbol_stage.refuses(spec, array_stage)
     if why_not is not None:
         raise CodecError(why_not)
-    return Codec(spec, array_stage, symbol_stage, tuple(byte_stages))
+    in_graph = array_stage.in_graph(spec)
+    if in_graph is None:
+        return Codec(spec, array_stage, symbol_stage, tuple(byte_stages))
+    quantiser, array_stage = in_graph
+    return Codec(spec, array_stage, symbol_stage, tuple(byte_stages), quantiser)
+
+
+def quantisers(codecs: Sequence[TensorCodec], boundary: Sequence[TensorSpec]) -> Quantisers:
+    """What the two parts of a cut do of these codecs themselves; raises as `build`."""
+    built = (build(codec, spec) for codec, spec in zip(codecs, boundary, strict=True))
+    return tuple(codec.quantiser for codec in built if codec.quantiser is not None)
 
 
 S = TypeVar("S", bound=Stage)
@@ -205,34 +221,68 @@ def _convert(stage: StageSpec, kind: type[S]) -> S:
         raise CodecUnknown(f"codec stage '{stage.id}' is configured wrongly: {error}") from error
 
 
+def by_numpy(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
+    """The same codecs, nothing of them left to the graph: they make the same bytes."""
+    return tuple(
+        TensorCodec(
+            codec.tensor,
+            tuple(
+                StageSpec(stage.id, {k: v for k, v in stage.config.items() if k != "where"})
+                for stage in codec.stages
+            ),
+        )
+        for codec in codecs
+    )
+
+
 class Codec:
-    """Codes tensors of one specification. Not safe for use by two threads at once."""
+    """Codes one boundary tensor. Not safe for use by two threads at once.
+
+    With a `quantiser`, that is done in the graph: what is coded are the symbols that the head makes
+    of the tensor, and what is decoded are those that the tail takes.
+    """
 
     def __init__(
         self,
-        spec: TensorSpec,
+        boundary: TensorSpec,
         array_stage: ArrayStage,
         symbol_stage: SymbolStage | None,
         byte_stages: tuple[ByteStage, ...],
+        quantiser: Quantiser | None = None,
     ) -> None:
-        self.spec = spec
-        self.lossless = array_stage.lossless
+        self.spec = boundary if quantiser is None else boundary.symbols
+        """What `encode` takes and `decode` gives."""
+        self.quantiser = quantiser
+        self._shape = boundary.shape
+        self._sums = () if quantiser is None else (boundary.symbol_sum.name,)
+        self.lossless = array_stage.lossless and quantiser is None
         self._array_stage = array_stage
         self._byte_stages = byte_stages
         self._symbols: tuple[SymbolSource, SymbolCoder] | None = None
         if symbol_stage is not None:
             assert isinstance(array_stage, SymbolSource)
-            self._symbols = array_stage, symbol_stage.opened(spec)
+            self._symbols = array_stage, symbol_stage.opened(boundary)
         # limits[i] bounds what goes into byte stage i when encoding, and so what may come out of
         # it when decoding; the last bounds the payload.
-        self._limits = [(symbol_stage or array_stage).max_bytes(spec)]
+        self._limits = [(symbol_stage or array_stage).max_bytes(boundary)]
         for stage in byte_stages:
             self._limits.append(stage.max_bytes(self._limits[-1]))
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """Names of all that `encode_from` looks at."""
+        return (self.spec.name, *self._sums)
 
     @property
     def max_bytes(self) -> int:
         """No payload of this codec is longer."""
         return self._limits[-1]
+
+    def encode_from(self, values: Mapping[str, Array]) -> Buffer:
+        """The payload of this tensor among a head's values; CodecError if it cannot be coded."""
+        if any(np.isnan(values[name]).any() for name in self._sums):
+            raise CodecError(NOT_A_NUMBER)
+        return self.encode(values[self.spec.name])
 
     def encode(self, array: Array) -> Buffer:
         """The payload of one tensor; CodecError if it cannot be coded."""
@@ -245,7 +295,7 @@ class Codec:
             payload = self._array_stage.encode(array)
         else:
             source, coder = self._symbols
-            payload = coder.encode(source.symbols(array))
+            payload = coder.encode(source.symbols(array).reshape(self._shape))
         for stage in self._byte_stages:
             payload = stage.encode(payload)
         return payload

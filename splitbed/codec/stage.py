@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from splitbed.codec.statistics import TensorStatistics
 from splitbed.errors import CodecUnknown, UsageError
+from splitbed.quantiser import Quantiser
 from splitbed.session import Buffer
 from splitbed.tensor import Array, TensorSpec
 
@@ -72,6 +73,11 @@ class ArrayStage(Stage, frozen=True):
 
     def refuses(self, spec: TensorSpec) -> str | None:
         """Why a tensor of this type and shape cannot be coded, None if it can."""
+        del spec
+        return None
+
+    def in_graph(self, spec: TensorSpec) -> tuple[Quantiser, ArrayStage] | None:
+        """What the graph does of this stage, and the stage for its symbols; None: nothing."""
         del spec
         return None
 
