@@ -66,7 +66,7 @@ class FrameLoop:
             codec.build(written, tensor)
             for written, tensor in zip(spec.codecs, spec.cut.boundary, strict=True)
         ]
-        self._boundary = [tensor.name for tensor in spec.cut.boundary]
+        self._taken = [name for working in self._codecs for name in working.taken]
         self._raw_bytes = spec.cut.nbytes
         self._flight = Flight(spec.window, timeout_s)
         self._start_ns = time.perf_counter_ns()
@@ -139,10 +139,10 @@ class FrameLoop:
                     local = carry(self._head.engine, feeds, names)
                     boundary = self._answerer.boundary(local)
                 else:
-                    boundary = carry(self._head.engine, feeds, self._boundary)
+                    boundary = carry(self._head.engine, feeds, self._taken)
             ran_ns = now_ns()
             payloads: tuple[Buffer, ...] = tuple(
-                working.encode(boundary[working.spec.name]) for working in self._codecs
+                working.encode_from(boundary) for working in self._codecs
             )
             encoded_ns = now_ns()
         except SplitbedError as error:

@@ -13,7 +13,15 @@ import msgspec
 from edge_node.store import ModelStore, StoredModel
 from splitbed.engine import Engine
 from splitbed.errors import ModelUnknown, SplitbedError, TaskError
-from splitbed.graph import INPUT_CUT, OUTPUT_CUT, ExtractedPart, Parts, extract, find_cut
+from splitbed.graph import (
+    INPUT_CUT,
+    OUTPUT_CUT,
+    ExtractedPart,
+    Parts,
+    extract,
+    find_cut,
+    quantising,
+)
 from splitbed.session import CutAnswer, CutQuestion, ModelFile, ProviderChoice
 from splitbed.task import (
     PICTURE_CUT,
@@ -29,6 +37,8 @@ from splitbed.transport.grpc_settings import CHUNK_BYTES
 _DESCRIPTIONS_KEPT: Final = 4096
 """Answers are small; a part that fell out of the cache is cut again from its question."""
 
+_QUANTISING_KEPT: Final = 64
+"""Of answers with quantisers: those may be large, and every calibration makes others."""
 
 PARTS_KEPT: Final = 256
 
@@ -40,6 +50,27 @@ class WarmEngine(msgspec.Struct, frozen=True):
     init_ns: int
     first_inference_ns: int
     """Both 0 where it was warm already."""
+
+
+class _Answers:
+    """Answers by question, and the question of each part, the least recently used gone first."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.answers: OrderedDict[CutQuestion, CutAnswer] = OrderedDict()
+        self.origins: OrderedDict[str, CutQuestion] = OrderedDict()
+        self.turns: dict[CutQuestion, threading.Lock] = {}
+
+    def keep(self, question: CutQuestion, answer: CutAnswer) -> None:
+        self.answers[question] = answer
+        while len(self.answers) > self._most:
+            self.turns.pop(self.answers.popitem(last=False)[0], None)
+
+    def keep_origin(self, sha256: str, question: CutQuestion) -> None:
+        self.origins[sha256] = question
+        self.origins.move_to_end(sha256)
+        while len(self.origins) > 2 * self._most:
+            self.origins.popitem(last=False)
 
 
 class Partitions:
@@ -63,36 +94,33 @@ class Partitions:
         self._store = store
         self._provider, self._threads = provider, threads
         self._most_engines, self._most_parts = engines, parts
-        self._answers: OrderedDict[CutQuestion, CutAnswer] = OrderedDict()
-        self._origins: OrderedDict[str, CutQuestion] = OrderedDict()
+        self._plain, self._quantising = _Answers(_DESCRIPTIONS_KEPT), _Answers(_QUANTISING_KEPT)
         self._parts: OrderedDict[str, ExtractedPart] = OrderedDict()
         self._engines: OrderedDict[tuple[str, ProviderChoice], Engine] = OrderedDict()
         self._lock = threading.RLock()
-        self._turns: dict[CutQuestion, threading.Lock] = {}
 
     def describe(self, question: CutQuestion) -> CutAnswer:
         """What this cut is made of; both parts are ready to be fetched and run afterwards."""
         stored = self._store.get(question.model, question.input_shapes)
+        known = self._answers(question)
         with self._lock:
-            turn = self._turns.setdefault(question, threading.Lock())
+            turn = known.turns.setdefault(question, threading.Lock())
         # Digests read every weight: who asks the same waits for the answer, others go on.
         with turn:
             now = (stored.canonical.id.digest, _json_of(stored.task))
             with self._lock:
-                kept = self._answers.get(question)
+                kept = known.answers.get(question)
                 if kept is not None and (kept.model_digest, kept.task_json) == now:
-                    self._answers.move_to_end(question)
+                    known.answers.move_to_end(question)
                     return kept
             try:
                 answer = self._cut(question, stored)
             except SplitbedError:
                 with self._lock:  # a question without an answer leaves nothing behind
-                    self._turns.pop(question, None)
+                    known.turns.pop(question, None)
                 raise
             with self._lock:
-                self._answers[question] = answer
-                while len(self._answers) > _DESCRIPTIONS_KEPT:
-                    self._turns.pop(self._answers.popitem(last=False)[0], None)
+                known.keep(question, answer)
             return answer
 
     def chunks(self, sha256: str, offset: int) -> Iterator[bytes]:
@@ -129,6 +157,8 @@ class Partitions:
         at = {PICTURE_CUT: INPUT_CUT, RESULT_CUT: OUTPUT_CUT}.get(question.cut, question.cut)
         point = find_cut(model, stored.points, at, f"model '{question.model}'")
         parts = extract(model, point)
+        if question.quantisers:
+            parts = quantising(parts, question.quantisers)
         cut = parts.cut
         if question.cut == PICTURE_CUT:
             cut = Cut(PICTURE_CUT, (picture_spec(_described(task, question)),))
@@ -149,23 +179,23 @@ class Partitions:
             self._keep(question, parts)
         return answer
 
+    def _answers(self, question: CutQuestion) -> _Answers:
+        return self._quantising if question.quantisers else self._plain
+
     def _keep(self, question: CutQuestion, parts: Parts) -> None:
         for part in (parts.first, parts.second):
             if part is not None:
-                self._origins[part.partition.sha256] = question
-                self._origins.move_to_end(part.partition.sha256)
+                self._answers(question).keep_origin(part.partition.sha256, question)
                 self._parts[part.partition.sha256] = part
                 self._parts.move_to_end(part.partition.sha256)
-        while len(self._origins) > 2 * _DESCRIPTIONS_KEPT:
-            self._origins.popitem(last=False)
         # The two parts just made stay.
         while len(self._parts) > max(2, self._most_parts):
             self._parts.popitem(last=False)
 
     def _part(self, sha256: str) -> ExtractedPart:
         with self._lock:
-            if sha256 not in self._parts and sha256 in self._origins:
-                question = self._origins[sha256]
+            question = self._plain.origins.get(sha256) or self._quantising.origins.get(sha256)
+            if sha256 not in self._parts and question is not None:
                 self._cut(question, self._store.get(question.model, question.input_shapes))
             if sha256 not in self._parts:
                 raise ModelUnknown(

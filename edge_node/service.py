@@ -17,6 +17,7 @@ from edge_node.metrics import Metrics
 from edge_node.partitions import Partitions
 from edge_node.reaper import Reaper
 from edge_node.session import EdgeSession
+from splitbed import codec
 from splitbed.errors import (
     ModelMismatch,
     Overloaded,
@@ -25,6 +26,7 @@ from splitbed.errors import (
     TaskError,
     UsageError,
 )
+from splitbed.quantiser import Quantiser
 from splitbed.session import (
     LOCAL,
     REMOTE,
@@ -141,9 +143,9 @@ class EdgeService:
         """What is open now."""
         return [found.session.spec for found in list(self._open.values())]
 
-    def _open_session(self, spec: SessionSpec) -> SessionAgreed:
+    def _described(self, spec: SessionSpec, quantisers: tuple[Quantiser, ...]) -> CutAnswer:
         answer = self._partitions.describe(
-            CutQuestion(spec.model, spec.cut.name, spec.input_shapes)
+            CutQuestion(spec.model, spec.cut.name, spec.input_shapes, quantisers)
         )
         if spec.model_digest != answer.model_digest:
             raise ModelMismatch(
@@ -155,10 +157,17 @@ class EdgeService:
             raise ProtocolViolation(
                 f"the boundary of cut '{spec.cut.name}' is not the one that this edge has"
             )
+        return answer
+
+    def _open_session(self, spec: SessionSpec) -> SessionAgreed:
+        answer = self._described(spec, ())
         if len(spec.codecs) != len(spec.cut.boundary):
             raise UsageError(
                 f"{len(spec.codecs)} codecs came for {len(spec.cut.boundary)} boundary tensors"
             )
+        quantisers = codec.quantisers(spec.codecs, spec.cut.boundary)
+        if quantisers:
+            answer = self._described(spec, quantisers)
         _check_placement(spec, answer)
         with self._room():
             return self._prepared(spec, answer)

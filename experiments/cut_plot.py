@@ -12,7 +12,17 @@ from typing import Any
 import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
-from experiments.drawing import BLUE, DARK, GREEN, GREY, ORANGE, STYLE, check_picture, save_picture
+from experiments.drawing import (
+    BLUE,
+    DARK,
+    GREEN,
+    GREY,
+    ORANGE,
+    STYLE,
+    bytes_text,
+    check_picture,
+    save_picture,
+)
 from splitbed.graph import CanonicalModel, Listing
 
 
@@ -75,10 +85,10 @@ def _draw_bytes(axes: Any, model: CanonicalModel, listing: Listing) -> None:
     axes.bar(places, sizes, width=1.0, color=colours, linewidth=0)
     axes.set_yscale("log")
     axes.set_ylim(bottom=min(sizes) / 2)
-    axes.yaxis.set_major_formatter(lambda value, _: _bytes_text(value))
+    axes.yaxis.set_major_formatter(lambda value, _: bytes_text(value))
     # Between powers of ten only where there is hardly one.
     is_narrow = max(sizes) < 20 * min(sizes)
-    axes.yaxis.set_minor_formatter(lambda value, _: _bytes_text(value) if is_narrow else "")
+    axes.yaxis.set_minor_formatter(lambda value, _: bytes_text(value) if is_narrow else "")
     axes.set_ylabel("intermediate data")
     given = sum(spec.nbytes for spec in model.inputs)
     axes.axhline(given, color=ORANGE, linewidth=1, linestyle="--")
@@ -114,18 +124,10 @@ def _label(axes: Any, ends: list[tuple[int, int]], width: int) -> None:
             continue
         last = at
         axes.annotate(
-            _bytes_text(nbytes),
+            bytes_text(nbytes),
             (at, nbytes),
             textcoords="offset points",
             xytext=(0, 5),
             ha="center",
             size=8,
         )
-
-
-def _bytes_text(value: float) -> str:
-    """With three digits and a decimal unit."""
-    for unit, size in (("MB", 1e6), ("kB", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
-    return f"{value:.3g} B"

@@ -50,3 +50,11 @@ def drawn(figure: Any, kind: str = "svg") -> bytes:
     figure.savefig(content, format=kind, dpi=150, metadata=plain)
     plt.close(figure)
     return content.getvalue()
+
+
+def bytes_text(value: float) -> str:
+    """A size with three digits and a decimal unit, for an axis."""
+    for unit, size in (("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.3g} B"

@@ -13,16 +13,16 @@ from typing import Any, Final
 
 import msgspec
 
+from experiments.cut_runner import CutRunner
 from experiments.preparation import PreparedCut, PreparedModel
+from experiments.quantising import CodedCut
 from experiments.statistics import PairedLoss, Share, paired_loss, share
 from splitbed import codec
 from splitbed.codec import Calibration
 from splitbed.engine import Engine
 from splitbed.errors import RecordError
 from splitbed.progress import Progress
-from splitbed.runnable import carry
-from splitbed.task import PICTURE_CUT, RESULT_CUT, Answerer, read_picture
-from splitbed.tensor import Array
+from splitbed.task import read_picture
 
 FILE: Final = "evaluation.json"
 
@@ -55,16 +55,8 @@ def evaluate(
     pictures: Sequence[LabelledPicture],
 ) -> Evaluation:
     """Run every picture through head, codec and tail in this process."""
-    codecs = [
-        codec.build(written, spec)
-        for written, spec in zip(
-            codec.plan(codec_text, cut.cut.boundary, calibration), cut.cut.boundary, strict=True
-        )
-    ]
-    head = cut.parts.first.file.opened(Engine) if cut.parts.first else None
-    tail = cut.parts.second.file.opened(Engine) if cut.parts.second else None
-    outputs = [spec.name for spec in model.canonical.outputs]
-    answerer = Answerer(model.task, model.canonical.outputs)
+    coded = CodedCut(cut, codec.plan(codec_text, cut.cut.boundary, calibration), Engine)
+    runner = CutRunner(model, cut, coded=coded)
     right: list[bool] = []
     anchor: list[bool] = []
     same = 0
@@ -72,16 +64,9 @@ def evaluate(
     progress = Progress(f"accuracy at {cut.cut.name} {codec_text}", len(pictures))
     for number, item in enumerate(pictures, 1):
         picture = model.preprocessor.picture(read_picture(item.path))
-        boundary = _boundary(model, cut, head, picture, answerer)
-        payloads = [c.encode(boundary[c.spec.name]) for c in codecs]
+        payloads = coded.encoded(runner.boundary(picture))
         sizes.append(sum(map(len, payloads)))
-        decoded = {c.spec.name: c.decode(p) for c, p in zip(codecs, payloads, strict=True)}
-        if cut.cut.name == RESULT_CUT:
-            answer = answerer.answer_from_boundary(decoded)
-        else:
-            if cut.cut.name == PICTURE_CUT:
-                decoded = {model.task.input: model.preprocessor.tensor(decoded[PICTURE_CUT])}
-            answer = answerer.answer(carry(tail, decoded, outputs))
+        answer = runner.answer(coded.decoded(payloads))
         right.append(answer["label"] == item.label)
         anchor.append(item.answer["label"] == item.label)
         same += answer["label"] == item.answer["label"]
@@ -96,22 +81,6 @@ def evaluate(
         loss=paired_loss(anchor, right),
         agreement=share(same, count),
     )
-
-
-def _boundary(
-    model: PreparedModel,
-    cut: PreparedCut,
-    head: Engine | None,
-    picture: Array,
-    answerer: Answerer,
-) -> dict[str, Array]:
-    if cut.cut.name == PICTURE_CUT:
-        return {PICTURE_CUT: picture}
-    feeds = {model.task.input: model.preprocessor.tensor(picture)}
-    if cut.cut.name == RESULT_CUT:
-        names = [spec.name for spec in model.canonical.outputs]
-        return answerer.boundary(carry(head, feeds, names))
-    return carry(head, feeds, [spec.name for spec in cut.cut.boundary])
 
 
 def write_evaluation(folder: Path, evaluation: Evaluation) -> None:

@@ -90,3 +90,18 @@ def hold_out(pictures: PictureSet, count: int, seed: int) -> tuple[Path, ...]:
             "with --calibration-images, or a file with --calibration"
         )
     return tuple(random.Random(seed).sample(pictures.paths, count))
+
+
+def folds(pictures: PictureSet, count: int, seed: int) -> tuple[tuple[Path, ...], ...]:
+    """The pictures in `count` groups of equal size, to within one, drawn by a seed.
+
+    What is evaluated on one group is calibrated from the others, so that every picture counts once
+    and none is seen by its own calibration. UsageError for fewer pictures than groups.
+    """
+    if len(pictures.paths) < count:
+        raise UsageError(
+            f"{len(pictures.paths)} pictures are too few for {count} folds: give more pictures, or "
+            "fewer folds with --folds"
+        )
+    mixed = random.Random(seed).sample(pictures.paths, len(pictures.paths))
+    return tuple(tuple(mixed[group::count]) for group in range(count))

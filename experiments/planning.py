@@ -22,6 +22,7 @@ from experiments.preparation import (
     verify_cut,
     write_reference,
 )
+from experiments.quantising import verify_quantising
 from netem.backend import Backend
 from netem.profiles import WRITTEN_FORM, find_profile
 from netem.traces import WRITTEN_TRACE, find_trace
@@ -172,11 +173,12 @@ def plan_run(
             f"'{listed.marks.moved_to}' the same bytes cross"
         )
         say.print(notes[-1], highlight=False)
-    _check_labels(model, pictures)
-    codec.plan(options.codec, prepared.cut.boundary, found)
+    check_labels(model, pictures)
+    codecs = codec.plan(options.codec, prepared.cut.boundary, found)
     frames = options.frames or len(pictures.paths)
     measured = pictures.spread(frames)
     verification = verify_cut(model, prepared, measured, options.threads)
+    verify_quantising(model, prepared, codecs, measured, options.threads)
     keep = model.task.output == "raw" or options.reply == "full"
     output_bytes = sum(spec.nbytes for spec in model.canonical.outputs) * len(measured)
     uncut = reference(model, measured, 0, keep and output_bytes <= _REFERENCE_BYTES)
@@ -244,7 +246,7 @@ def _keep(path: Path, calibration: Calibration) -> None:
         ) from error
 
 
-def _check_labels(model: PreparedModel, pictures: PictureSet) -> None:
+def check_labels(model: PreparedModel, pictures: PictureSet) -> None:
     """A label that the model cannot answer is a mistake in the labels, not a wrong answer."""
     if model.task.output != "argmax":
         return

@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 
 from experiments.pictures import digests
-from splitbed.codec.calibration import Calibration, StatisticsCollector
+from splitbed.codec.calibration import Calibration, FrameCollector
+from splitbed.codec.statistics import StatisticsCollector
 from splitbed.engine import Engine, observed
 from splitbed.errors import PictureUnreadable, RecordError
 from splitbed.graph import (
@@ -26,6 +27,7 @@ from splitbed.graph import (
     extract,
     find_cut,
     load,
+    seen_range,
     verify,
 )
 from splitbed.progress import Progress
@@ -114,19 +116,46 @@ def verify_cut(
     return verify(model.canonical, cut.parts, feeds, _opener(threads))
 
 
+def seen_ranges(model: PreparedModel, cut: PreparedCut) -> dict[str, tuple[float, float]]:
+    """Between which values the tail can tell those of each floating-point boundary tensor apart."""
+    return {
+        spec.name: seen_range(model.canonical, cut.parts.point, spec.name)
+        for spec in cut.cut.boundary
+        if spec.is_float
+    }
+
+
 def calibrate(
     model: PreparedModel, cut: PreparedCut, pictures: Sequence[Path], threads: int
 ) -> Calibration:
-    """Statistics of every boundary tensor that holds floating-point numbers."""
+    """Statistics and frames of every boundary tensor that holds floating-point numbers.
+
+    Of values that the tail's first operators clip away only the clipped ones are taken, so that no
+    codec spends bits on telling them apart.
+    """
     head = cut.parts.first.file.opened(_opener(threads)) if cut.parts.first else None
     names = [spec.name for spec in cut.cut.boundary if spec.is_float]
-    collectors = {
-        spec.name: StatisticsCollector(spec) for spec in cut.cut.boundary if spec.is_float
-    }
+    boundaries = (carry(head, model.feeds(path), names) for path in pictures)
+    return calibration_of(model, cut, pictures, boundaries)
+
+
+def calibration_of(
+    model: PreparedModel,
+    cut: PreparedCut,
+    pictures: Sequence[Path],
+    boundaries: Iterable[Mapping[str, Array]],
+) -> Calibration:
+    """The same from what crosses for each of the pictures, in their order."""
+    floats = {spec.name: spec for spec in cut.cut.boundary if spec.is_float}
+    collectors = {name: StatisticsCollector(spec) for name, spec in floats.items()}
+    keepers = {name: FrameCollector(spec) for name, spec in floats.items()}
+    seen = seen_ranges(model, cut)
     progress = Progress("calibrating", len(pictures))
-    for number, path in enumerate(pictures, 1):
-        for name, array in carry(head, model.feeds(path), names).items():
-            collectors[name].add(array)
+    for number, boundary in enumerate(boundaries, 1):
+        for name in floats:
+            clipped = np.clip(boundary[name], *seen[name]).astype(boundary[name].dtype)
+            collectors[name].add(clipped)
+            keepers[name].add(clipped)
         progress.update(number)
     progress.close()
     return Calibration(
@@ -135,6 +164,7 @@ def calibrate(
         inputs=tuple(path.name for path in pictures),
         tensors={name: collector.statistics() for name, collector in collectors.items()},
         digests=tuple(digests(pictures).values()),
+        frames={name: kept for name, keeper in keepers.items() if (kept := keeper.frames())},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Final
 
 import msgspec
@@ -94,18 +95,31 @@ def paired_loss(anchor: Sequence[bool], other: Sequence[bool]) -> PairedLoss:
     The interval is the normal one for a difference of paired proportions, with half a picture added
     to each kind of change so that it is not empty when nothing changed (Agresti and Min, 2005).
     """
-    count = len(anchor)
-    if count == 0:
+    return pooled_loss([(a,) for a in anchor], [(b,) for b in other])
+
+
+def pooled_loss(anchor: Sequence[Sequence[bool]], other: Sequence[Sequence[bool]]) -> PairedLoss:
+    """The same over several trials of each picture: `anchor[picture][trial]`.
+
+    Trials of one picture are no independent pictures, so the interval is over the pictures, each
+    with the mean of its trials; with one trial each it is that of `paired_loss`.
+    """
+    if not anchor:
         raise ValueError("no pairs")
-    wrong = sum(a and not b for a, b in zip(anchor, other, strict=True))
-    right = sum(b and not a for a, b in zip(anchor, other, strict=True))
-    b, c, n = wrong + 0.5, right + 0.5, count + 2
-    half = _Z95 * math.sqrt((b + c) - (b - c) ** 2 / n) / n
-    middle = (b - c) / n
+    lost = [
+        [int(a) - int(b) for a, b in zip(before, after, strict=True)]
+        for before, after in zip(anchor, other, strict=True)
+    ]
+    # Exact, so that changes in both directions cancel to zero and not to almost zero.
+    exact = [Fraction(sum(changes), len(changes)) for changes in lost]
+    means = list(map(float, exact))
+    count = len(means) + 2
+    middle = sum(means) / count
+    half = _Z95 * math.sqrt((sum(m * m for m in means) + 1) / count - middle**2) / math.sqrt(count)
     return PairedLoss(
-        points=100 * (wrong - right) / count,
+        points=float(100 * sum(exact) / len(exact)),
         low=max(-100.0, 100 * (middle - half)),
         high=min(100.0, 100 * (middle + half)),
-        became_wrong=wrong,
-        became_right=right,
+        became_wrong=sum(change > 0 for changes in lost for change in changes),
+        became_right=sum(change < 0 for changes in lost for change in changes),
     )

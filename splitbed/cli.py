@@ -28,6 +28,10 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "experiments.commands.model.published:main",
         "the source documents' tables, computed",
     ),
+    "codec bench": (
+        "experiments.commands.codec_bench:main",
+        "codecs at cuts, against each other and the picture",
+    ),
     "codec list": ("experiments.commands.codecs:main", "the codec stages and what each loses"),
     "edge": ("edge_node.__main__:serve", "serve models to devices"),
     "device": ("device_node.__main__:measure", "measure frames against an edge"),

@@ -12,14 +12,16 @@ from typing import Any, Final
 import psutil
 
 from splitbed import __version__
+from splitbed.codec.entropy import implementation
 from splitbed.engine import installed_distributions
 
-_LIBRARIES: Final = ("grpcio", "numpy", "onnx", "Pillow", "protobuf", "zstandard")
+_LIBRARIES: Final = ("av", "grpcio", "numpy", "onnx", "Pillow", "protobuf", "zstandard")
 
 
 def versions() -> dict[str, str]:
     """Versions of splitbed, Python and every library that may change a figure."""
     found = {"splitbed": __version__, "python": platform.python_version()}
+    found["entropy coder"] = implementation()
     for name in _LIBRARIES:
         try:
             found[name] = importlib.metadata.version(name)

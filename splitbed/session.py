@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from splitbed.errors import SplitbedError, UsageError
+from splitbed.quantiser import Quantiser
 from splitbed.tensor import Cut, Part, Partition, TensorSpec
 
 Buffer = bytes | bytearray | memoryview
@@ -80,11 +81,13 @@ class CutQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Asks an edge what a cut of one of its models is made of.
 
     `input_shapes` binds the dimensions that the model leaves open; empty where it leaves none.
+    `quantisers` asks for parts that quantise these boundary tensors themselves.
     """
 
     model: str
     cut: str
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    quantisers: tuple[Quantiser, ...] = ()
 
 
 class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

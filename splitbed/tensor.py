@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitbed.errors import UsageError
+from splitbed.quantiser import Quantiser
 
 Array = NDArray[np.generic]
 
@@ -71,6 +72,16 @@ class TensorSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether `array` has this element type and shape (names are not compared)."""
         return array.shape == self.shape and array.dtype == np.dtype(self.dtype)
 
+    @property
+    def symbols(self) -> TensorSpec:
+        """What stands for the tensor where a graph quantises it: a byte for each element, flat."""
+        return TensorSpec(f"{self.name}@symbols", "uint8", (self.elements,))
+
+    @property
+    def symbol_sum(self) -> TensorSpec:
+        """What a graph makes beside the symbols: not a number where an element is none."""
+        return TensorSpec(f"{self.name}@sum", "float32", ())
+
     def __str__(self) -> str:
         return f"{self.name} {self.dtype}[{'x'.join(map(str, self.shape))}]"
 
@@ -110,6 +121,9 @@ class Partition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `inputs` and `outputs` are the part's own tensors, in the file's order. A tensor that crosses
     the cut without being touched (a graph input used only downstream, a result that is complete
     upstream) is in the boundary but in neither list: whoever runs the part hands it through.
+
+    `quantisers` are those that the part holds: its end (of a first part) or its beginning (of a
+    second one) has the symbols of their tensors instead, and every such tensor goes through it.
     """
 
     model: ModelId
@@ -119,6 +133,7 @@ class Partition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     file_bytes: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    quantisers: tuple[Quantiser, ...] = ()
 
 
 def canonical_json(value: object) -> bytes:

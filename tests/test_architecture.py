@@ -14,7 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("splitbed", "device_node", "edge_node", "netem", "experiments")
 
 # Inside `splitbed`, by module or sub-package: what each may import of the house. Strictly downward.
-BASE = {"errors", "address", "tensor", "link", "chance", "certificate", "session", "runnable"}
+BASE = {
+    "errors",
+    "address",
+    "quantiser",
+    "tensor",
+    "link",
+    "chance",
+    "certificate",
+    "session",
+    "runnable",
+}
 MIDDLE = {
     *("record", "config", "codec", "task", "engine", "clock", "resources"),
     *("host", "progress", "process", "run_folder"),
@@ -22,12 +32,13 @@ MIDDLE = {
 ALLOWED_INSIDE: dict[str, set[str]] = {
     "errors": set(),
     "address": {"errors"},
-    "tensor": {"errors"},
+    "quantiser": {"errors"},
+    "tensor": {"errors", "quantiser"},
     "link": {"errors"},
     "chance": {"link"},
     "certificate": {"errors", "link", "chance"},
     "runnable": {"tensor"},
-    "session": {"errors", "tensor", "link"},
+    "session": {"errors", "quantiser", "tensor", "link"},
     "process": {"errors"},
     "progress": set(),
     "config": {"errors"},
@@ -35,13 +46,13 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "record": {"errors", "tensor", "link", "certificate", "session"},
     "run_folder": {"errors", "certificate", "session", "record"},
     "resources": {"errors", "session", "record"},
-    "codec": {"errors", "tensor", "session"},
+    "codec": {"errors", "quantiser", "tensor", "session"},
     "task": {"errors", "tensor", "config"},
     "engine": {"errors", "tensor", "session"},
-    "host": {"engine"},
-    "wire": {"errors", "tensor", "link", "session"},
+    "host": {"engine", "codec"},
+    "wire": {"errors", "quantiser", "tensor", "link", "session"},
     "transport": BASE | {"wire"},
-    "graph": {"errors", "tensor", "runnable"},
+    "graph": {"errors", "quantiser", "tensor", "runnable"},
     "zoo": {"errors", "tensor"},
     "cli": BASE | MIDDLE | {"wire", "transport", "graph", "zoo"},
 }

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from splitbed import config
-from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES
+from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
 from splitbed.codec.stage import Stage
 
 
@@ -21,10 +21,18 @@ def main(argv: Sequence[str]) -> int:
     """Print every stage; an exit code."""
     config.from_command_line(CodecsOptions, argv, command="splitbed codec list", table="run")
     out = sys.stdout
-    out.write("A codec is one array stage, then any byte stages: quantize:4+zstd:3\n")
-    stages: dict[str, type[Stage]] = {**ARRAY_STAGES, **BYTE_STAGES}
-    for name, stage in stages.items():
-        kind = "array" if name in ARRAY_STAGES else "bytes"
+    out.write(
+        "A codec is one array stage, a symbol stage where that makes symbols, then any byte\n"
+        "stages: uniform:0.5+ans, quantize:4+zstd:3\n"
+    )
+    kinds: dict[str, Mapping[str, type[Stage]]] = {
+        "array": ARRAY_STAGES,
+        "symbols": SYMBOL_STAGES,
+        "bytes": BYTE_STAGES,
+    }
+    for kind, name, stage in (
+        (k, n, s) for k, of_kind in kinds.items() for n, s in of_kind.items()
+    ):
         written = name if stage.positional is None else f"{name}:{stage.positional.upper()}"
         loss = "lossless" if stage.lossless else "lossy"
         needs = ", needs calibration" if stage.calibrated else ""

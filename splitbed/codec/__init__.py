@@ -1,31 +1,38 @@
 """Coding the intermediate data: stages, one file each, combined into a codec per tensor.
 
-A codec is written `quantize:4+zstd:3`: one array stage, then any number of byte stages. `plan`
+A codec is written `uniform:0.5+ans` or `quantize:4+zstd:3`: one array stage, then a symbol stage
+where the array stage makes symbols, then any number of byte stages. `plan`
 turns that text, a boundary and its calibration into the specification that two nodes agree on;
 `build` turns the specification into something that encodes and decodes.
 """
 
-from splitbed.codec.calibration import Calibration, TensorStatistics, read_calibration
+from splitbed.codec.calibration import Calibration, CalibrationFrames, read_calibration
 from splitbed.codec.pipeline import (
     Codec,
     build,
+    by_numpy,
     is_lossless,
     needs_calibration,
     parse,
     plan,
+    quantisers,
     written,
 )
 from splitbed.codec.raw import raw_array, raw_bytes
+from splitbed.codec.statistics import TensorStatistics
 
 __all__ = [
     "Calibration",
+    "CalibrationFrames",
     "Codec",
     "TensorStatistics",
     "build",
+    "by_numpy",
     "is_lossless",
     "needs_calibration",
     "parse",
     "plan",
+    "quantisers",
     "raw_array",
     "raw_bytes",
     "read_calibration",

@@ -1,73 +1,35 @@
-"""Statistics of intermediate data, gathered on a few real inputs and sent with the session.
+"""What was seen of intermediate data on a few real inputs, from which codecs are completed.
 
-Whoever orchestrates a run makes the calibration, on inputs that are not among those measured.
+Whoever orchestrates a run makes the calibration, on inputs that are not among those measured. What
+a codec learns from it is part of the session's specification; the calibration itself stays where it
+was made.
 """
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Final
 
 import msgspec
 import numpy as np
 from msgspec import Meta
-from numpy.typing import NDArray
 
-from splitbed.errors import CodecError, UsageError
+from splitbed.codec.raw import array_of, raw_bytes
+from splitbed.codec.statistics import TensorStatistics
+from splitbed.codec.zstd import Zstd
+from splitbed.errors import PayloadInvalid, UsageError
 from splitbed.tensor import Array, TensorSpec
 
-BINS: Final = 1024
-"""Histogram bins at most; bins are as wide as a power of two, at multiples of their width."""
+MOST_FRAMES_BYTES: Final = 64 << 20
+"""Of tensors kept, for each boundary tensor."""
 
 
-class TensorStatistics(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The distribution of one tensor's elements over the calibration inputs."""
+class CalibrationFrames(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Tensors of some calibration inputs, for stages that learn from more than a histogram."""
 
-    low: float
-    """Smallest element seen."""
-    high: float
-    """Largest element seen."""
-    zeros: int
-    """Elements that were exactly zero."""
-    exponent: int
-    """A bin is 2**exponent wide."""
-    first: int
-    """Bin i covers [(first + i), (first + i + 1)) * 2**exponent."""
-    counts: Annotated[tuple[int, ...], Meta(max_length=BINS)]
-
-    def __post_init__(self) -> None:
-        total = sum(self.counts)
-        if (
-            min(self.counts, default=-1) < 0
-            or not 0 <= self.zeros <= total
-            or total == 0
-            or abs(self.exponent) > 1000
-            or not (math.isfinite(self.low) and math.isfinite(self.high) and self.low <= self.high)
-        ):
-            raise UsageError("statistics that contradict themselves")
-
-    @property
-    def elements(self) -> int:
-        """Number of elements seen."""
-        return sum(self.counts)
-
-    def centres(self) -> NDArray[np.float64]:
-        """Middle of every bin; exactly zero for the bin that holds a ReLU's zeros."""
-        width = 2.0**self.exponent
-        centres = (np.arange(len(self.counts), dtype=np.float64) + self.first + 0.5) * width
-        if self.low >= 0 and self.zeros and self.first == 0 and len(centres):
-            centres[0] *= 1 - self.zeros / max(1, self.counts[0])
-        return centres
-
-    def quantile(self, share: float) -> float:
-        """Value below which `share` of the elements lie, exact to a bin."""
-        if self.low >= 0 and self.zeros and self.zeros >= share * self.elements:
-            return 0.0  # a ReLU's zeros alone reach the share
-        reached = np.cumsum(self.counts)
-        index = int(np.searchsorted(reached, share * reached[-1]))
-        edge = (self.first + min(index, len(self.counts) - 1) + 1) * 2.0**self.exponent
-        return float(np.clip(edge, self.low, self.high))
+    count: Annotated[int, Meta(ge=1, le=100_000)]
+    data: bytes
+    """Raw little-endian elements of all of them, one after the other, as one zstd frame."""
 
 
 class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,72 +42,48 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tensors: dict[str, TensorStatistics]
     digests: tuple[str, ...] = ()
     """SHA-256 of those pictures' files, so that a run can leave them out."""
+    frames: dict[str, CalibrationFrames] = {}
+    """By tensor."""
+
+    def arrays(self, spec: TensorSpec) -> tuple[Array, ...]:
+        """The tensors kept of one boundary tensor; UsageError where they are of another shape."""
+        kept = self.frames.get(spec.name)
+        if kept is None:
+            return ()
+        size = kept.count * spec.nbytes
+        try:
+            data = Zstd().decode(kept.data, min(size, MOST_FRAMES_BYTES))
+            flat = array_of(data, spec.numpy_dtype, _stacked(spec, kept.count))
+        except PayloadInvalid as error:
+            raise UsageError(
+                f"the calibration's frames of '{spec.name}' are not of {spec}: make it again for "
+                f"this cut ({error})"
+            ) from error
+        return tuple(flat)
 
 
-class StatisticsCollector:
-    """Gathers TensorStatistics over any number of arrays, in one pass and little memory."""
+def _stacked(spec: TensorSpec, count: int) -> TensorSpec:
+    return TensorSpec(spec.name, spec.dtype, (count, *spec.shape))
+
+
+class FrameCollector:
+    """Keeps the first tensors of one boundary tensor, up to MOST_FRAMES_BYTES of them."""
 
     def __init__(self, spec: TensorSpec) -> None:
-        self._spec = spec
-        self._low, self._high, self._zeros = np.inf, -np.inf, 0
-        self._exponent: int | None = None
-        self._first = 0
-        self._counts = np.zeros(0, np.int64)
+        self._kept: list[Array] = []
+        self._room = MOST_FRAMES_BYTES // max(1, spec.nbytes)
 
     def add(self, array: Array) -> None:
-        """Take one more array into account; CodecError if it has NaN or infinities."""
-        values = array.reshape(-1).astype(np.float64)
-        if not values.size:
-            return
-        low, high = float(values.min()), float(values.max())
-        if not np.isfinite(high - low):
-            raise CodecError(
-                f"tensor '{self._spec.name}' has NaN or infinite elements, or a range too wide for "
-                "any step, on a calibration input: only raw can carry it"
-            )
-        self._low, self._high = min(self._low, low), max(self._high, high)
-        self._zeros += int(np.count_nonzero(values == 0))
-        span = max(self._high - self._low, abs(self._high), abs(self._low), 1e-30) * (1 + 1e-9)
-        # Half the bins at most, so that alignment to multiples of the width always fits.
-        wanted = int(np.ceil(np.log2(span / (BINS // 2))))
-        if self._exponent is None:
-            self._exponent = wanted
-        while self._exponent < wanted:
-            self._widen()
-        width = 2.0**self._exponent
-        first = int(np.floor(self._low / width))
-        last = int(np.floor(self._high / width))
-        grown = np.zeros(last - first + 1, np.int64)
-        if self._counts.size:
-            at = self._first - first
-            grown[at : at + self._counts.size] = self._counts
-        index = np.floor(values / width).astype(np.int64) - first
-        grown += np.bincount(index, minlength=grown.size)
-        self._first, self._counts = first, grown
+        """Keep one more, if there is room."""
+        if len(self._kept) < self._room:
+            self._kept.append(array.copy())
 
-    def _widen(self) -> None:
-        """Double the bins' width by adding neighbours."""
-        assert self._exponent is not None
-        self._exponent += 1
-        if self._counts.size:
-            lead = self._first % 2
-            padded = np.concatenate([np.zeros(lead, np.int64), self._counts])
-            padded = np.concatenate([padded, np.zeros(padded.size % 2, np.int64)])
-            self._counts = padded.reshape(-1, 2).sum(axis=1)
-            self._first = (self._first - lead) // 2
-
-    def statistics(self) -> TensorStatistics:
-        """What was gathered; CodecError if nothing was."""
-        if self._exponent is None:
-            raise CodecError(f"tensor '{self._spec.name}' was never seen with any element")
-        return TensorStatistics(
-            low=self._low,
-            high=self._high,
-            zeros=self._zeros,
-            exponent=self._exponent,
-            first=self._first,
-            counts=tuple(self._counts.tolist()),
-        )
+    def frames(self) -> CalibrationFrames | None:
+        """What was kept, None if not one tensor fits."""
+        if not self._kept:
+            return None
+        data = Zstd().encode(raw_bytes(np.stack(self._kept)))
+        return CalibrationFrames(len(self._kept), bytes(data))
 
 
 def read_calibration(path: Path) -> Calibration:

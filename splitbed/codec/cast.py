@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from splitbed.codec.raw import array_of, raw_bytes
 from splitbed.codec.stage import ArrayStage
@@ -14,38 +15,69 @@ from splitbed.tensor import Array, TensorSpec
 
 
 class Cast(ArrayStage, frozen=True):
-    """float16 (IEEE 754 binary16), decoded to the tensor's own type.
+    """float16 (IEEE 754 binary16) or bfloat16, decoded to the tensor's own type.
 
-    Loss: relative error at most 2**-11 for 2**-14 <= |x| <= 65504, absolute error at most 2**-25
-    below. NaN and infinities are kept; a finite value that would become infinite (65520 or more)
-    is refused.
+    Loss, `cast:float16`: relative error at most 2**-11 for 2**-14 <= |x| <= 65504, absolute error
+    at most 2**-25 below. `cast:bfloat16`, the upper half of a float32: relative error at most 2**-8
+    and float32's whole range. NaN and infinities are kept; a finite value that would become
+    infinite (65520, or 3.396e38, or more) is refused.
     """
 
     id: ClassVar[str] = "cast"
     positional: ClassVar[str | None] = "to"
 
-    to: Literal["float16"] = "float16"
+    to: Literal["float16", "bfloat16"] = "float16"
 
     def refuses(self, spec: TensorSpec) -> str | None:
-        """Only floating-point tensors can be cast."""
-        return None if spec.is_float else f"cast codes floating-point tensors, not {spec.dtype}"
+        """Only floating-point tensors can be cast, and to a type that they are not shorter than."""
+        if not spec.is_float:
+            return f"cast codes floating-point tensors, not {spec.dtype}"
+        if spec.dtype == "float16" and self.to == "bfloat16":
+            return "cast:bfloat16 would lose from a float16 tensor and not shorten it: use raw"
+        return None
 
     def max_bytes(self, spec: TensorSpec) -> int:
         """Two bytes an element."""
         return spec.elements * 2
 
+    def unit_bytes(self, spec: TensorSpec) -> int:
+        """Two."""
+        del spec
+        return 2
+
     def encode(self, array: Array) -> Buffer:
         """Round to nearest, ties to even."""
         try:
             with np.errstate(over="raise"):
-                return raw_bytes(array.astype(np.float16))
+                if self.to == "float16":
+                    return raw_bytes(array.astype(np.float16))
+                return raw_bytes(_upper_half(array))
         except FloatingPointError as error:
-            largest = float(np.nanmax(np.abs(np.where(np.isfinite(array), array, 0))))
+            most = 65504.0 if self.to == "float16" else 3.3895e38
+            finite = np.abs(np.where(np.isfinite(array), array, 0))
             raise CodecError(
-                f"a value of magnitude {largest:.6g} does not fit float16 (largest 65504): use "
-                "raw or quantize for this tensor"
+                f"a value of magnitude {float(finite.max()):.6g} does not fit {self.to} (largest "
+                f"{most:g}): use raw or quantize for this tensor"
             ) from error
 
     def decode(self, payload: Buffer, spec: TensorSpec) -> Array:
         """Widened exactly."""
-        return array_of(payload, np.dtype("<f2"), spec).astype(spec.dtype)
+        if self.to == "float16":
+            return array_of(payload, np.dtype("<f2"), spec).astype(spec.dtype)
+        halves: Any = array_of(payload, np.dtype("<u2"), spec)
+        found: Array = (halves.astype(np.uint32) << 16).view(np.float32).astype(spec.dtype)
+        return found
+
+
+def _upper_half(array: Array) -> NDArray[np.uint16]:
+    """bfloat16 as the bits that float32 begins with; FloatingPointError for an overflow."""
+    single = np.atleast_1d(array.astype(np.float32))
+    bits = single.view(np.uint32)
+    # Adding just under half of what is cut off, and one more where the last kept bit is odd.
+    near = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
+    finite = np.isfinite(single)
+    if bool(np.any(finite & ((near & 0x7F80) == 0x7F80))):
+        raise FloatingPointError
+    # Infinities and NaN as they are; a NaN stays one though its low bits go.
+    kept = (bits >> 16) | np.where(np.isnan(single), 0x40, 0).astype(np.uint32)
+    return np.where(finite, near, kept).astype(np.uint16).reshape(array.shape)

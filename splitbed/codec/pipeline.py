@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
+import numpy as np
 
 from splitbed.codec.calibration import Calibration
-from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES
-from splitbed.codec.stage import ArrayStage, Binding, ByteStage, Stage
+from splitbed.codec.quantize import NOT_A_NUMBER
+from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
+from splitbed.codec.stage import (
+    ArrayStage,
+    Binding,
+    ByteStage,
+    Stage,
+    SymbolCoder,
+    SymbolSource,
+    SymbolStage,
+)
 from splitbed.errors import CodecError, CodecUnknown, PayloadInvalid, SplitbedError
+from splitbed.quantiser import Quantiser
 from splitbed.session import Buffer, StageSpec, TensorCodec
 from splitbed.tensor import Array, TensorSpec
 
-_FLOATS_ONLY: Final = ("cast", "quantize")
+_FLOATS_ONLY: Final = ("cast", "quantize", "uniform")
 _MOST_STAGES: Final = 8
+_STAGES: Final[dict[str, type[Stage]]] = {**ARRAY_STAGES, **SYMBOL_STAGES, **BYTE_STAGES}
+
+Quantisers = tuple[Quantiser, ...]
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -41,13 +55,23 @@ def parse(text: str) -> tuple[Written, ...]:
             raise CodecUnknown(
                 f"codec '{text}': '{stage.id}' codes a tensor, so it can only come first"
             )
+    for index, stage in enumerate(stages):
+        if stage.id in SYMBOL_STAGES and not (index == 1 and _makes_symbols(stages[0].id)):
+            makers = " or ".join(name for name in ARRAY_STAGES if _makes_symbols(name))
+            raise CodecUnknown(
+                f"codec '{text}': '{stage.id}' codes symbols, so it comes right after {makers}"
+            )
     return tuple(stages)
+
+
+def _makes_symbols(name: str) -> bool:
+    return name in ARRAY_STAGES and issubclass(ARRAY_STAGES[name], SymbolSource)
 
 
 def _parse_stage(text: str) -> Written:
     name, colon, tail = text.partition(":")
-    kind: type[Stage] | None = ARRAY_STAGES.get(name) or BYTE_STAGES.get(name)
-    known = [*ARRAY_STAGES, *BYTE_STAGES]
+    kind = _STAGES.get(name)
+    known = [*_STAGES]
     if kind is None:
         close = difflib.get_close_matches(name, known, 1)
         hint = f"; did you mean '{close[0]}'?" if close else ""
@@ -70,8 +94,11 @@ def _parse_stage(text: str) -> Written:
 
 def needs_calibration(text: str) -> bool:
     """Whether this codec looks at statistics of the tensor."""
-    first = parse(text)[0]
-    return ARRAY_STAGES[first.id].calibrated and not {"low", "high"} <= set(first.arguments)
+    first, *rest = parse(text)
+    given = {"low", "high"} <= set(first.arguments)
+    return (_STAGES[first.id].calibrated and not given) or any(
+        _STAGES[stage.id].calibrated for stage in rest
+    )
 
 
 def is_lossless(text: str) -> bool:
@@ -80,7 +107,7 @@ def is_lossless(text: str) -> bool:
         stages = parse(text)
     except CodecUnknown:
         return False
-    return all((ARRAY_STAGES | BYTE_STAGES)[stage.id].lossless for stage in stages)
+    return all(_STAGES[stage.id].lossless for stage in stages)
 
 
 def plan(
@@ -93,7 +120,6 @@ def plan(
     refused. Raises CodecUnknown and CodecError.
     """
     written = parse(text)
-    tail = written[1:]
     if written[0].id in _FLOATS_ONLY and not any(spec.is_float for spec in boundary):
         names = ", ".join(spec.name for spec in boundary)
         raise CodecError(
@@ -102,13 +128,11 @@ def plan(
         )
     codecs = []
     for spec in boundary:
-        statistics = calibration.tensors.get(spec.name) if calibration else None
-        first = written[0]
+        first, *tail = written
         if first.id in _FLOATS_ONLY and not spec.is_float:
             first = Written("raw", {})
-        binding = Binding(spec=spec, statistics=statistics, last=not tail)
-        stages: list[Stage] = [ARRAY_STAGES[first.id].bind(first.arguments, binding)]
-        stages += [BYTE_STAGES[stage.id].bind(stage.arguments, binding) for stage in tail]
+            tail = [stage for stage in tail if stage.id in BYTE_STAGES]
+        stages = _bound(first, tail, spec, calibration)
         specs = tuple(StageSpec(s.id, msgspec.to_builtins(s)) for s in stages)
         codec = TensorCodec(spec.name, specs)
         build(codec, spec)
@@ -116,13 +140,33 @@ def plan(
     return tuple(codecs)
 
 
+def _bound(
+    first: Written, tail: Sequence[Written], spec: TensorSpec, calibration: Calibration | None
+) -> list[Stage]:
+    """Stages with complete configurations."""
+    binding = Binding(
+        spec=spec,
+        statistics=calibration.tensors.get(spec.name) if calibration else None,
+        last=not tail,
+    )
+    array_stage = ARRAY_STAGES[first.id].bind(first.arguments, binding)
+    assert isinstance(array_stage, ArrayStage)
+    if tail and tail[0].id in SYMBOL_STAGES:
+        assert isinstance(array_stage, SymbolSource)
+        samples = calibration.arrays(spec) if calibration else ()
+        binding = msgspec.structs.replace(binding, samples=samples, source=array_stage)
+    binding = msgspec.structs.replace(binding, unit_bytes=array_stage.unit_bytes(spec))
+    return [array_stage, *(_STAGES[stage.id].bind(stage.arguments, binding) for stage in tail)]
+
+
 def written(codec: TensorCodec) -> str:
     """A specification in its short written form, without calibration."""
     parts = []
     for stage in codec.stages:
-        kind: type[Stage] = ARRAY_STAGES.get(stage.id) or BYTE_STAGES[stage.id]
+        kind = _STAGES[stage.id]
         value = stage.config.get(kind.positional) if kind.positional else None
-        parts.append(stage.id if value is None else f"{stage.id}:{value}")
+        text = stage.id if value is None else f"{stage.id}:{value}"
+        parts.append(text + ",where=graph" * (stage.config.get("where") == "graph"))
     return "+".join(parts)
 
 
@@ -138,15 +182,33 @@ def build(codec: TensorCodec, spec: TensorSpec) -> Codec:
     if first.id not in ARRAY_STAGES:
         raise CodecUnknown(f"codec stage '{first.id}' is not known here as a first stage")
     array_stage = _convert(first, ARRAY_STAGES[first.id])
+    symbol_stage: SymbolStage | None = None
+    if rest and rest[0].id in SYMBOL_STAGES:
+        if not isinstance(array_stage, SymbolSource):
+            raise CodecUnknown(f"'{rest[0].id}' codes symbols, and '{first.id}' makes none")
+        symbol_stage = _convert(rest[0], SYMBOL_STAGES[rest.pop(0).id])
     byte_stages = []
     for stage in rest:
         if stage.id not in BYTE_STAGES:
             raise CodecUnknown(f"codec stage '{stage.id}' is not known here as a later stage")
         byte_stages.append(_convert(stage, BYTE_STAGES[stage.id]))
     why_not = array_stage.refuses(spec)
+    if why_not is None and symbol_stage is not None:
+        assert isinstance(array_stage, SymbolSource)
+        why_not = symbol_stage.refuses(spec, array_stage)
     if why_not is not None:
         raise CodecError(why_not)
-    return Codec(spec, array_stage, tuple(byte_stages))
+    in_graph = array_stage.in_graph(spec)
+    if in_graph is None:
+        return Codec(spec, array_stage, symbol_stage, tuple(byte_stages))
+    quantiser, array_stage = in_graph
+    return Codec(spec, array_stage, symbol_stage, tuple(byte_stages), quantiser)
+
+
+def quantisers(codecs: Sequence[TensorCodec], boundary: Sequence[TensorSpec]) -> Quantisers:
+    """What the two parts of a cut do of these codecs themselves; raises as `build`."""
+    built = (build(codec, spec) for codec, spec in zip(codecs, boundary, strict=True))
+    return tuple(codec.quantiser for codec in built if codec.quantiser is not None)
 
 
 S = TypeVar("S", bound=Stage)
@@ -159,26 +221,68 @@ def _convert(stage: StageSpec, kind: type[S]) -> S:
         raise CodecUnknown(f"codec stage '{stage.id}' is configured wrongly: {error}") from error
 
 
+def by_numpy(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
+    """The same codecs, nothing of them left to the graph: they make the same bytes."""
+    return tuple(
+        TensorCodec(
+            codec.tensor,
+            tuple(
+                StageSpec(stage.id, {k: v for k, v in stage.config.items() if k != "where"})
+                for stage in codec.stages
+            ),
+        )
+        for codec in codecs
+    )
+
+
 class Codec:
-    """Codes tensors of one specification. Not safe for use by two threads at once."""
+    """Codes one boundary tensor. Not safe for use by two threads at once.
+
+    With a `quantiser`, that is done in the graph: what is coded are the symbols that the head makes
+    of the tensor, and what is decoded are those that the tail takes.
+    """
 
     def __init__(
-        self, spec: TensorSpec, array_stage: ArrayStage, byte_stages: tuple[ByteStage, ...]
+        self,
+        boundary: TensorSpec,
+        array_stage: ArrayStage,
+        symbol_stage: SymbolStage | None,
+        byte_stages: tuple[ByteStage, ...],
+        quantiser: Quantiser | None = None,
     ) -> None:
-        self.spec = spec
-        self.lossless = array_stage.lossless
+        self.spec = boundary if quantiser is None else boundary.symbols
+        """What `encode` takes and `decode` gives."""
+        self.quantiser = quantiser
+        self._shape = boundary.shape
+        self._sums = () if quantiser is None else (boundary.symbol_sum.name,)
+        self.lossless = array_stage.lossless and quantiser is None
         self._array_stage = array_stage
         self._byte_stages = byte_stages
+        self._symbols: tuple[SymbolSource, SymbolCoder] | None = None
+        if symbol_stage is not None:
+            assert isinstance(array_stage, SymbolSource)
+            self._symbols = array_stage, symbol_stage.opened(boundary)
         # limits[i] bounds what goes into byte stage i when encoding, and so what may come out of
         # it when decoding; the last bounds the payload.
-        self._limits = [array_stage.max_bytes(spec)]
+        self._limits = [(symbol_stage or array_stage).max_bytes(boundary)]
         for stage in byte_stages:
             self._limits.append(stage.max_bytes(self._limits[-1]))
+
+    @property
+    def taken(self) -> tuple[str, ...]:
+        """Names of all that `encode_from` looks at."""
+        return (self.spec.name, *self._sums)
 
     @property
     def max_bytes(self) -> int:
         """No payload of this codec is longer."""
         return self._limits[-1]
+
+    def encode_from(self, values: Mapping[str, Array]) -> Buffer:
+        """The payload of this tensor among a head's values; CodecError if it cannot be coded."""
+        if any(np.isnan(values[name]).any() for name in self._sums):
+            raise CodecError(NOT_A_NUMBER)
+        return self.encode(values[self.spec.name])
 
     def encode(self, array: Array) -> Buffer:
         """The payload of one tensor; CodecError if it cannot be coded."""
@@ -187,7 +291,11 @@ class Codec:
                 f"tensor '{self.spec.name}' should be {self.spec} in this machine's byte order, "
                 f"not {array.dtype.str}[{'x'.join(map(str, array.shape))}]"
             )
-        payload = self._array_stage.encode(array)
+        if self._symbols is None:
+            payload = self._array_stage.encode(array)
+        else:
+            source, coder = self._symbols
+            payload = coder.encode(source.symbols(array).reshape(self._shape))
         for stage in self._byte_stages:
             payload = stage.encode(payload)
         return payload
@@ -201,4 +309,7 @@ class Codec:
             )
         for index in range(len(self._byte_stages) - 1, -1, -1):
             payload = self._byte_stages[index].decode(payload, self._limits[index])
-        return self._array_stage.decode(payload, self.spec)
+        if self._symbols is None:
+            return self._array_stage.decode(payload, self.spec)
+        source, coder = self._symbols
+        return source.values(coder.decode(payload), self.spec)

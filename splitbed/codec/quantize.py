@@ -7,25 +7,24 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import numpy as np
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
-from splitbed.codec.calibration import TensorStatistics
 from splitbed.codec.raw import array_of
-from splitbed.codec.stage import ArrayStage, Binding
+from splitbed.codec.stage import Binding, SymbolSource
+from splitbed.codec.statistics import TensorStatistics
 from splitbed.errors import CodecError, CodecUnknown, UsageError
+from splitbed.quantiser import LARGEST_STEP, SMALLEST_STEP, Quantiser
 from splitbed.session import Buffer
 from splitbed.tensor import Array, TensorSpec
 
-_SMALLEST_STEP: Final = 1e-30
-_LARGEST_STEP: Final = 1e36
-"""Steps whose reciprocal, and whose multiples, single precision holds."""
+NOT_A_NUMBER: Final = "a tensor with NaN cannot be quantised: use raw or cast"
 
 _WHOLE_SYMBOLS: Final = (2, 4, 8)
 """Symbol widths of which a whole number fills a byte."""
 
 
-class Quantize(ArrayStage, frozen=True):
+class Quantize(SymbolSource, frozen=True):
     """`bits` per element between `low` and `high`: x -> round((x - low) / step), clipped.
 
     Loss: at most step / 2 within [low, high], where step = (high - low) / (2**bits - 1), and the
@@ -39,6 +38,9 @@ class Quantize(ArrayStage, frozen=True):
     filled with zeros; `bytes` gives each symbol a byte. Left open, it is `bits` where the stage is
     the last or a whole number of symbols fills a byte, else `bytes`, which zstd compresses better
     (on MobileNetV2: 6-bit symbols 8 % smaller as bytes, 4-bit symbols 12 % smaller as bits).
+
+    `where`: `graph` has the head make the symbols and the tail turn them back, as operators of the
+    model; the bytes are the same. Not for float64, nor for a range far from zero.
     """
 
     id: ClassVar[str] = "quantize"
@@ -49,11 +51,13 @@ class Quantize(ArrayStage, frozen=True):
     low: float
     high: float
     packing: Literal["bits", "bytes"] = "bits"
+    where: Literal["numpy", "graph"] | UnsetType = UNSET
+    """Left open, it is `numpy`, and nothing of it stands in the configuration."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
             raise UsageError(f"quantize needs low < high, not {self.low} and {self.high}")
-        if not _SMALLEST_STEP <= self.step <= _LARGEST_STEP:
+        if not SMALLEST_STEP <= self.step <= LARGEST_STEP:
             raise UsageError(
                 f"quantize cannot divide {self.low} to {self.high} in single precision"
             )
@@ -99,17 +103,101 @@ class Quantize(ArrayStage, frozen=True):
         largest = float(np.finfo(np.dtype(spec.dtype)).max)
         if max(abs(self.low), abs(self.high)) > largest:
             return f"quantize from {self.low} to {self.high} does not fit {spec.dtype}"
+        if self.where == "graph" and self.quantiser(spec) is None:
+            return (
+                f"a graph cannot quantise '{spec.name}' ({spec.dtype}, {self.low} to {self.high}) "
+                "as numpy does: leave out where=graph"
+            )
         return None
 
-    def _precision(self, array: Array) -> type[np.floating[Any]]:
+    def quantiser(self, spec: TensorSpec) -> Quantiser | None:
+        """The same in numbers alone; None where a graph would not come to the same bits."""
+        if self._precision(np.dtype(spec.dtype)) is not np.float32:
+            return None
+        found = Quantiser(spec.name, (self.low,), (self.step,), (1 << self.bits) - 1)
+        return found if found.refuses(spec.dtype, spec.shape) is None else None
+
+    def in_graph(self, spec: TensorSpec) -> tuple[Quantiser, Symbols] | None:
+        """With `where=graph`: quantising there, packing here."""
+        quantiser = self.quantiser(spec) if self.where == "graph" else None
+        return None if quantiser is None else (quantiser, self._packed)
+
+    @property
+    def _packed(self) -> Symbols:
+        return Symbols(self.bits, self.packing)
+
+    def _precision(self, dtype: np.dtype[Any]) -> type[np.floating[Any]]:
         """Single precision, but double where the range lies so far out that it would not do."""
         far = max(abs(self.low), abs(self.high)) > 1e4 * (self.high - self.low)
-        return np.float64 if far or array.dtype == np.float64 else np.float32
+        return np.float64 if far or dtype == np.float64 else np.float32
 
     @property
     def step(self) -> float:
         """Distance of two neighbouring decoded values."""
         return (self.high - self.low) / ((1 << self.bits) - 1)
+
+    @property
+    def alphabet(self) -> int:
+        """Number of symbols."""
+        return 1 << self.bits
+
+    @property
+    def zero(self) -> int:
+        """The symbol nearest to the value 0."""
+        return min(max(round(-self.low / self.step), 0), self.alphabet - 1)
+
+    def max_bytes(self, spec: TensorSpec) -> int:
+        """All encodings have this length."""
+        return self._packed.max_bytes(spec)
+
+    def symbols(self, array: Array) -> NDArray[np.uint8]:
+        """Five passes over the tensor."""
+        levels = (1 << self.bits) - 1
+        with np.errstate(over="ignore", invalid="ignore"):  # far outliers are clipped below
+            # `low` first: far from zero, scaling first would lose what tells symbols apart.
+            scaled = np.subtract(array.reshape(-1), self.low, dtype=self._precision(array.dtype))
+            scaled *= 1 / self.step
+            scaled += 0.5
+        # Truncation is rounding here, since nothing is negative after the clip.
+        np.clip(scaled, 0, levels + 0.5, out=scaled)
+        if scaled.size and np.isnan(scaled.sum()):
+            raise CodecError(NOT_A_NUMBER)
+        return scaled.astype(np.uint8).reshape(array.shape)
+
+    def encode(self, array: Array) -> Buffer:
+        """Symbols, packed."""
+        return self._packed.encode(self.symbols(array).reshape(-1))
+
+    def decode(self, payload: Buffer, spec: TensorSpec) -> Array:
+        """The values of packed symbols."""
+        flat = TensorSpec(spec.name, "uint8", (spec.elements,))
+        return self.values(self._packed.decode(payload, flat), spec)
+
+    def values(self, symbols: NDArray[np.uint8], spec: TensorSpec) -> Array:
+        """One table look-up per element."""
+        # A full byte per symbol could name a symbol that does not exist: 256 entries, the last
+        # value repeated, make every byte decode to something within the range.
+        index = np.minimum(np.arange(256), (1 << self.bits) - 1)
+        table = (self.low + index * self.step).astype(spec.dtype)
+        return table[symbols].reshape(spec.shape)
+
+
+class Symbols(SymbolSource, frozen=True):
+    """Symbols of `bits` bits, packed: what is left of quantising where a graph makes them.
+
+    Lossless. Nobody writes it; `quantize` with `where=graph` leaves it.
+    """
+
+    id: ClassVar[str] = "symbols"
+    lossless: ClassVar[bool] = True
+
+    bits: int
+    packing: Literal["bits", "bytes"]
+
+    @property
+    def alphabet(self) -> int:
+        """Number of symbols."""
+        return 1 << self.bits
 
     def max_bytes(self, spec: TensorSpec) -> int:
         """All encodings have this length."""
@@ -117,38 +205,26 @@ class Quantize(ArrayStage, frozen=True):
             return spec.elements
         return (spec.elements * self.bits + 7) // 8
 
+    def symbols(self, array: Array) -> NDArray[np.uint8]:
+        """They are symbols already, one uint8 each."""
+        return array.astype(np.uint8, copy=False)
+
+    def values(self, symbols: NDArray[np.uint8], spec: TensorSpec) -> NDArray[np.uint8]:
+        """The same; a byte that is no symbol becomes the last one."""
+        return np.minimum(symbols, self.alphabet - 1, dtype=np.uint8).reshape(spec.shape)
+
     def encode(self, array: Array) -> Buffer:
-        """Five passes over the tensor, then packing."""
-        levels = (1 << self.bits) - 1
-        with np.errstate(over="ignore", invalid="ignore"):  # far outliers are clipped below
-            # `low` first: far from zero, scaling first would lose what tells symbols apart.
-            scaled = np.subtract(array.reshape(-1), self.low, dtype=self._precision(array))
-            scaled *= 1 / self.step
-            scaled += 0.5
-        # Truncation is rounding here, since nothing is negative after the clip.
-        np.clip(scaled, 0, levels + 0.5, out=scaled)
-        if scaled.size and np.isnan(scaled.sum()):
-            raise CodecError("a tensor with NaN cannot be quantised: use raw or cast")
-        symbols = scaled.astype(np.uint8)
+        """Symbols, flat, packed."""
+        symbols = self.symbols(array)
         return symbols.data if self.packing == "bytes" else pack(symbols, self.bits)
 
-    def decode(self, payload: Buffer, spec: TensorSpec) -> Array:
-        """One table look-up per element."""
+    def decode(self, payload: Buffer, spec: TensorSpec) -> NDArray[np.uint8]:
+        """As many symbols as `spec` has elements."""
+        size = TensorSpec(spec.name, "uint8", (self.max_bytes(spec),))
+        packed = array_of(payload, np.dtype(np.uint8), size).astype(np.uint8, copy=False)
         if self.packing == "bytes":
-            flat = TensorSpec(spec.name, "uint8", (spec.elements,))
-            symbols = array_of(payload, np.dtype(np.uint8), flat).astype(np.uint8, copy=False)
-        else:
-            packed = TensorSpec(spec.name, "uint8", (self.max_bytes(spec),))
-            symbols = unpack(
-                array_of(payload, np.dtype(np.uint8), packed).astype(np.uint8, copy=False),
-                self.bits,
-                spec.elements,
-            )
-        # A full byte per symbol could name a symbol that does not exist: 256 entries, the last
-        # value repeated, make every byte decode to something within the range.
-        index = np.minimum(np.arange(256), (1 << self.bits) - 1)
-        table = (self.low + index * self.step).astype(spec.dtype)
-        return table[symbols].reshape(spec.shape)
+            return self.values(packed, spec)
+        return unpack(packed, self.bits, spec.elements)
 
 
 def pack(symbols: NDArray[np.uint8], bits: int) -> Buffer:

@@ -26,6 +26,10 @@ class Raw(ArrayStage, frozen=True):
         """Elements times element size."""
         return spec.nbytes
 
+    def unit_bytes(self, spec: TensorSpec) -> int:
+        """The element size."""
+        return spec.numpy_dtype.itemsize
+
     def encode(self, array: Array) -> Buffer:
         """A view of the array's bytes."""
         return raw_bytes(array)

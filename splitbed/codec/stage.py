@@ -1,19 +1,23 @@
 """The face of a codec stage.
 
 A stage is a frozen structure whose fields are its whole JSON configuration, calibration included:
-two nodes with equal configurations decode alike. Array stages come first and turn a tensor into
-bytes; byte stages follow and turn bytes into fewer bytes.
+two nodes with equal configurations decode alike. An array stage comes first and turns a tensor into
+bytes. Where it makes symbols on the way, a symbol stage may code those instead. Byte stages follow
+and turn bytes into fewer bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from splitbed.codec.calibration import TensorStatistics
+from splitbed.codec.statistics import TensorStatistics
 from splitbed.errors import CodecUnknown, UsageError
+from splitbed.quantiser import Quantiser
 from splitbed.session import Buffer
 from splitbed.tensor import Array, TensorSpec
 
@@ -27,6 +31,12 @@ class Binding(msgspec.Struct, frozen=True):
     statistics: TensorStatistics | None
     last: bool
     """Whether no byte stage follows, so that the stage's own bytes go onto the wire."""
+    unit_bytes: int = 1
+    """For a byte stage: bytes that belong together in what the array stage makes."""
+    samples: Sequence[Array] = ()
+    """Tensors of calibration frames, where there are any."""
+    source: SymbolSource | None = None
+    """For a symbol stage: what makes the symbols, complete."""
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -66,9 +76,19 @@ class ArrayStage(Stage, frozen=True):
         del spec
         return None
 
+    def in_graph(self, spec: TensorSpec) -> tuple[Quantiser, ArrayStage] | None:
+        """What the graph does of this stage, and the stage for its symbols; None: nothing."""
+        del spec
+        return None
+
     def max_bytes(self, spec: TensorSpec) -> int:
         """No encoding of such a tensor is longer."""
         raise NotImplementedError
+
+    def unit_bytes(self, spec: TensorSpec) -> int:
+        """Bytes that belong together in the encoding: an element's, where they have a length."""
+        del spec
+        return 1
 
     def encode(self, array: Array) -> Buffer:
         """The tensor as bytes; may be a view of the tensor's own memory."""
@@ -76,6 +96,56 @@ class ArrayStage(Stage, frozen=True):
 
     def decode(self, payload: Buffer, spec: TensorSpec) -> Array:
         """The tensor again, of exactly `spec`'s type and shape; PayloadInvalid for other bytes."""
+        raise NotImplementedError
+
+
+class SymbolSource(ArrayStage, frozen=True):
+    """An array stage that makes a uint8 symbol of each element, and packs those by itself."""
+
+    @property
+    def alphabet(self) -> int:
+        """Symbols are 0 to alphabet - 1."""
+        raise NotImplementedError
+
+    @property
+    def zero(self) -> int:
+        """The symbol nearest to the value 0."""
+        raise NotImplementedError
+
+    def symbols(self, array: Array) -> NDArray[np.uint8]:
+        """The symbol of each element, of the array's shape; CodecError for NaN."""
+        raise NotImplementedError
+
+    def values(self, symbols: NDArray[np.uint8], spec: TensorSpec) -> Array:
+        """The tensor that any symbols below 256 stand for."""
+        raise NotImplementedError
+
+
+class SymbolCoder(Protocol):
+    """A symbol stage made ready for tensors of one shape."""
+
+    def encode(self, symbols: NDArray[np.uint8]) -> Buffer:
+        """Symbols of the tensor's shape to bytes."""
+
+    def decode(self, payload: Buffer) -> NDArray[np.uint8]:
+        """The symbols again, below the alphabet; PayloadInvalid for other bytes."""
+
+
+class SymbolStage(Stage, frozen=True):
+    """Symbols to bytes, without loss."""
+
+    lossless: ClassVar[bool] = True
+
+    def refuses(self, spec: TensorSpec, source: SymbolSource) -> str | None:
+        """Why symbols of this source and shape cannot be coded, None if they can."""
+        raise NotImplementedError
+
+    def max_bytes(self, spec: TensorSpec) -> int:
+        """No encoding of such a tensor's symbols is longer."""
+        raise NotImplementedError
+
+    def opened(self, spec: TensorSpec) -> SymbolCoder:
+        """Tables and memory made ready, once for a session."""
         raise NotImplementedError
 
 

@@ -2,9 +2,9 @@
 
 `load` reads a file, `canonicalise` cleans it and binds its shapes, `cut_points` finds every place
 to cut with its complete boundary, `list_cuts` tells what each costs and is good for, `find_cut` is
-for names, `extract` makes the two parts, `verify` proves them equal to the uncut model. This room
-and `zoo` are the only ones that import `onnx`; what it takes to run a model is handed in
-(`Opener`).
+for names, `extract` makes the two parts, `quantising` has them quantise what crosses, `verify`
+proves them equal to the uncut model. This room and `zoo` are the only ones that import `onnx`; what
+it takes to run a model is handed in (`Opener`).
 """
 
 from splitbed.graph.canonical import CANONICALISER, CanonicalModel, Observer, canonicalise
@@ -14,6 +14,8 @@ from splitbed.graph.extract import ExtractedPart, Parts, extract
 from splitbed.graph.file import Replacing
 from splitbed.graph.listing import ListedCut, Listing, list_cuts
 from splitbed.graph.naming import find_cut
+from splitbed.graph.quantising import quantising
+from splitbed.graph.saturation import seen_range
 from splitbed.graph.source import SourceModel, built, load
 from splitbed.graph.verify import Opener, Verification, Verifier, verify
 from splitbed.graph.weights import write_all
@@ -44,6 +46,8 @@ __all__ = [
     "load",
     "operator_costs",
     "parameter_count",
+    "quantising",
+    "seen_range",
     "uncounted",
     "verify",
     "write_all",

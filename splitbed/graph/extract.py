@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Final
 
 import msgspec
 import onnx
+from onnx import helper
 
 from splitbed.errors import CutUnknown
 from splitbed.graph.canonical import CanonicalModel
@@ -15,7 +17,8 @@ from splitbed.graph.cuts import CutPoint
 from splitbed.graph.detach import with_length
 from splitbed.graph.file import OnnxFile, frame_of
 from splitbed.graph.reading import reads, writes
-from splitbed.tensor import Cut, Part, Partition, TensorSpec
+from splitbed.quantiser import Quantiser
+from splitbed.tensor import Cut, Part, Partition, TensorSpec, canonical_json
 
 _DATA_NAMES: Final[dict[Part, str]] = {
     "first": "part1.data",
@@ -36,25 +39,53 @@ class ExtractedPart:
         initialisers: Sequence[onnx.TensorProto],
         inputs: Sequence[str],
         outputs: Sequence[str],
+        *,
+        quantisers: tuple[Quantiser, ...] = (),
+        own: Mapping[str, TensorSpec] | None = None,
     ) -> None:
-        self._model, self._cut, self._part = model, cut, part
-        self._nodes = nodes
+        self.model, self._cut, self._part = model, cut, part
+        self.nodes = tuple(nodes)
+        """In topological order."""
         self.initialisers = tuple(initialisers)
         """Weights that the part holds."""
-        self._inputs, self._outputs = tuple(inputs), tuple(outputs)
+        self.inputs, self.outputs = tuple(inputs), tuple(outputs)
+        """Names, in the file's order."""
+        self._quantisers, self._own = quantisers, dict(own or {})
+
+    def with_quantisers(
+        self,
+        quantisers: tuple[Quantiser, ...],
+        nodes: Sequence[onnx.NodeProto],
+        constants: Sequence[onnx.TensorProto],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        own: Iterable[TensorSpec],
+    ) -> ExtractedPart:
+        """This part with other nodes and ends; `own` are those that the model does not have."""
+        return ExtractedPart(
+            self.model,
+            self._cut,
+            self._part,
+            nodes,
+            [*self.initialisers, *constants],
+            inputs,
+            outputs,
+            quantisers=quantisers,
+            own={spec.name: spec for spec in own},
+        )
 
     @cached_property
     def file(self) -> OnnxFile:
         """The file, ready to be written."""
-        model = self._model
+        model = self.model
         return OnnxFile(
             model.source,
             model.proto,
-            self._nodes,
+            self.nodes,
             self.initialisers,
-            map(model.value_info, self._inputs),
-            map(model.value_info, self._outputs),
-            doc=_doc(self._cut, self._part),
+            map(self._value_info, self.inputs),
+            map(self._value_info, self.outputs),
+            doc=_doc(self._cut, self._part, self._quantisers),
             graph_name=_graph_name(model, self._part),
             data_name=_DATA_NAMES[self._part],
         )
@@ -74,14 +105,29 @@ class ExtractedPart:
     def partition(self) -> Partition:
         """What the part is. Its digest reads every weight once."""
         return Partition(
-            model=self._model.id,
+            model=self.model.id,
             cut=self._cut,
             part=self._part,
             sha256=self.file.sha256,
             file_bytes=self.file.nbytes,
-            inputs=tuple(_specs(self._model, self._inputs)),
-            outputs=tuple(_specs(self._model, self._outputs)),
+            inputs=self._specs(self.inputs),
+            outputs=self._specs(self.outputs),
+            quantisers=self._quantisers,
         )
+
+    def _value_info(self, name: str) -> onnx.ValueInfoProto:
+        if name not in self._own:
+            return self.model.value_info(name)
+        spec = self._own[name]
+        element = helper.np_dtype_to_tensor_dtype(spec.numpy_dtype)
+        # Each has a size of its own that follows the batch, so each a dimension of its own name.
+        shape = [name] if self.model.batch_free and spec.shape else spec.shape
+        return helper.make_tensor_value_info(name, element, shape)
+
+    def _specs(self, names: Iterable[str]) -> tuple[TensorSpec, ...]:
+        """Outputs without a fixed shape have none."""
+        known = {**self.model.specs, **self._own}
+        return tuple(known[name] for name in names if name in known)
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -179,14 +225,13 @@ def _field_bytes(nbytes: int) -> int:
     return len(with_length(1, nbytes)) + nbytes
 
 
-def _doc(cut: Cut, part: Part) -> str:
-    return f"{part} part of a model cut at {cut.name}"
+def _doc(cut: Cut, part: Part, quantisers: tuple[Quantiser, ...] = ()) -> str:
+    doc = f"{part} part of a model cut at {cut.name}"
+    if not quantisers:
+        return doc
+    # Two of them may round to the same constants; their parts are two all the same.
+    return f"{doc}, quantised {hashlib.sha256(canonical_json(quantisers)).hexdigest()}"
 
 
 def _graph_name(model: CanonicalModel, part: Part) -> str:
     return f"{model.proto.graph.name or 'model'}.{part}"
-
-
-def _specs(model: CanonicalModel, names: Iterable[str]) -> list[TensorSpec]:
-    """Outputs without a fixed shape have none."""
-    return [model.specs[name] for name in names if name in model.specs]

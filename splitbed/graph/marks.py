@@ -17,6 +17,7 @@ from splitbed.graph.cost import PartCost
 from splitbed.graph.cuts import CutPoint
 from splitbed.graph.macs import WEIGHT_INPUT
 from splitbed.graph.reading import is_onnx, reads, writes
+from splitbed.graph.rectified import rectified
 
 _POOLS: Final = frozenset(
     {"AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool"}
@@ -55,6 +56,8 @@ class Marks(msgspec.Struct, frozen=True):
     layout: bool = False
     """Whether so many bytes cross between convolutions that changing their layout takes time that
     shows: ONNX Runtime's CPU provider keeps them in blocks of channels, and not across a cut."""
+    rectified: bool = False
+    """Whether the one tensor that crosses comes straight out of a ReLU."""
 
 
 def marks(
@@ -68,6 +71,7 @@ def marks(
     better = _dominated(points, costs, broken)
     macs = max((cost.head_macs for cost in costs if cost is not None), default=0)
     blocked = _blocked(order)
+    never_negative = rectified(model)
     return [
         Marks(
             single=point.cut is not None and len(point.tensors) == 1,
@@ -79,6 +83,7 @@ def marks(
             layout=point.cut is not None
             and LAYOUT_MACS_PER_BYTE * point.cut.nbytes > macs
             and any(name in blocked for name in point.tensors),
+            rectified=len(point.tensors) == 1 and point.tensors[0] in never_negative,
         )
         for at, point in enumerate(points)
     ]

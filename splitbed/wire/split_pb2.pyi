@@ -101,8 +101,20 @@ class Cut(_message.Message):
     boundary: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     def __init__(self, name: _Optional[str] = ..., boundary: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
 
+class Quantiser(_message.Message):
+    __slots__ = ("tensor", "low", "step", "highest")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    HIGHEST_FIELD_NUMBER: _ClassVar[int]
+    tensor: str
+    low: _containers.RepeatedScalarFieldContainer[float]
+    step: _containers.RepeatedScalarFieldContainer[float]
+    highest: int
+    def __init__(self, tensor: _Optional[str] = ..., low: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ..., highest: _Optional[int] = ...) -> None: ...
+
 class Partition(_message.Message):
-    __slots__ = ("model", "cut", "part", "sha256", "file_bytes", "inputs", "outputs")
+    __slots__ = ("model", "cut", "part", "sha256", "file_bytes", "inputs", "outputs", "quantisers")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CUT_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
@@ -110,6 +122,7 @@ class Partition(_message.Message):
     FILE_BYTES_FIELD_NUMBER: _ClassVar[int]
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
+    QUANTISERS_FIELD_NUMBER: _ClassVar[int]
     model: ModelId
     cut: Cut
     part: Part
@@ -117,17 +130,20 @@ class Partition(_message.Message):
     file_bytes: int
     inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
-    def __init__(self, model: _Optional[_Union[ModelId, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., part: _Optional[_Union[Part, str]] = ..., sha256: _Optional[str] = ..., file_bytes: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ...) -> None: ...
+    quantisers: _containers.RepeatedCompositeFieldContainer[Quantiser]
+    def __init__(self, model: _Optional[_Union[ModelId, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., part: _Optional[_Union[Part, str]] = ..., sha256: _Optional[str] = ..., file_bytes: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., quantisers: _Optional[_Iterable[_Union[Quantiser, _Mapping]]] = ...) -> None: ...
 
 class CutQuestion(_message.Message):
-    __slots__ = ("model", "cut", "input_shapes")
+    __slots__ = ("model", "cut", "input_shapes", "quantisers")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CUT_FIELD_NUMBER: _ClassVar[int]
     INPUT_SHAPES_FIELD_NUMBER: _ClassVar[int]
+    QUANTISERS_FIELD_NUMBER: _ClassVar[int]
     model: str
     cut: str
     input_shapes: _containers.RepeatedCompositeFieldContainer[InputShape]
-    def __init__(self, model: _Optional[str] = ..., cut: _Optional[str] = ..., input_shapes: _Optional[_Iterable[_Union[InputShape, _Mapping]]] = ...) -> None: ...
+    quantisers: _containers.RepeatedCompositeFieldContainer[Quantiser]
+    def __init__(self, model: _Optional[str] = ..., cut: _Optional[str] = ..., input_shapes: _Optional[_Iterable[_Union[InputShape, _Mapping]]] = ..., quantisers: _Optional[_Iterable[_Union[Quantiser, _Mapping]]] = ...) -> None: ...
 
 class ModelFile(_message.Message):
     __slots__ = ("name", "file_bytes", "md5", "sha256")

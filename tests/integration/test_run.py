@@ -117,6 +117,24 @@ def test_every_placement(pictures: Path, tmp_path: Path, cut: str, codec: str, r
         assert found["max_difference"] is not None
 
 
+def test_quantising_in_the_graph_changes_no_byte_and_no_answer(
+    pictures: Path, tmp_path: Path
+) -> None:
+    frames = {}
+    for where in ("", ",where=graph"):
+        found = run_json(
+            *("--cut", "layer2", "--codec", f"quantize:5{where}+zstd:3", "--images", pictures),
+            *("--frames", 20, "--out", tmp_path),
+        )
+        assert found["codec"] == f"quantize:5{where}+zstd:3"
+        rows = list(read_rows(RunFolder(Path(found["folder"])).frames("device"), FrameRecord))
+        assert len(rows) == 22
+        frames[where] = [(row.source, row.raw_bytes, row.payload_bytes, row.result) for row in rows]
+        (coded,) = read_manifest(Path(found["folder"])).codecs
+        assert coded["stages"][0]["config"].get("where") == ("graph" if where else None)
+    assert frames[""] == frames[",where=graph"]
+
+
 def test_several_frames_in_flight(pictures: Path, tmp_path: Path) -> None:
     found = run_json(
         *("--cut", "layer3", "--images", pictures, "--frames", 40, "--window", 4),

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from splitbed.record import FrameRecord
+from splitbed.run_folder import RunFolder, read_rows
 from tests.integration.nodes import certified
 
 
@@ -43,6 +45,21 @@ def test_mobilenet_v2_coded(data: Path, tmp_path: Path) -> None:
     assert found["payload_bytes"] < found["raw_bytes"] / 8
     assert found["agreement"]["pct"] > 94
     assert found["loss"]["points"] < 3
+
+
+def test_mobilenet_v2_quantised_in_the_graph(data: Path, tmp_path: Path) -> None:
+    """The same bytes and answers, frame by frame, at a cut in the middle and an early one."""
+    for cut in ("MobilenetV2/expanded_conv_9/add", "MobilenetV2/expanded_conv_1/project/add_fold"):
+        frames = []
+        for where in ("", ",where=graph"):
+            found = run(
+                *(data, tmp_path, "mobilenet_v2_1.0_224", "imagenet", "--frames", 40),
+                *("--cut", cut, "--codec", f"quantize:4{where}+zstd:3"),
+            )
+            rows = read_rows(RunFolder(Path(found["folder"])).frames("device"), FrameRecord)
+            frames.append([(row.source, row.payload_bytes, row.result) for row in rows])
+        assert len(frames[0]) == 45
+        assert frames[0] == frames[1]
 
 
 def test_resnet20_on_cifar(data: Path, tmp_path: Path) -> None:

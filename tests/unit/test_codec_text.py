@@ -70,7 +70,10 @@ def test_written_forms(text: str, stages: list[tuple[str, dict[str, str]]]) -> N
         ("quantise:4", "did you mean 'quantize'?"),
         ("zst", "did you mean 'zstd'?"),
         ("RAW", "unknown codec stage 'RAW'"),
-        ("h264", "unknown codec stage 'h264' (known: raw, cast, quantize, jpeg, png, zstd)"),
+        (
+            "h264",
+            "stage 'h264' (known: raw, cast, quantize, uniform, jpeg, png, ans, shuffle, zstd)",
+        ),
         ("raw+cast", "codec 'raw+cast': 'cast' codes a tensor, so it can only come first"),
         ("zstd+quantize:4", "'quantize' codes a tensor, so it can only come first"),
         ("raw:3", "codec stage 'raw:3': '3' should be written name=value"),

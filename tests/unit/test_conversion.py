@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from splitbed import errors
 from splitbed.errors import ProtocolViolation, TransportError
+from splitbed.quantiser import Quantiser
 from splitbed.session import (
     LOCAL,
     PLACEMENTS,
@@ -42,7 +43,21 @@ CUTS = st.builds(Cut, TEXT, BOUNDARIES)
 DIGESTS = st.binary(min_size=32, max_size=32).map(bytes.hex)
 MODELS = st.builds(ModelId, DIGESTS, st.integers(0, 2**32 - 1), INPUT_SHAPES)
 PARTS = st.sampled_from(["first", "second", "whole"])
-PARTITIONS = st.builds(Partition, MODELS, CUTS, PARTS, DIGESTS, FILE_SIZES, BOUNDARIES, BOUNDARIES)
+LEVELS = st.lists(st.tuples(st.floats(-1e30, 1e30), st.floats(1e-30, 1e36)), min_size=1, max_size=4)
+QUANTISERS = st.lists(
+    st.builds(
+        lambda tensor, levels, highest: Quantiser(
+            tensor, tuple(low for low, _ in levels), tuple(step for _, step in levels), highest
+        ),
+        TEXT,
+        LEVELS,
+        st.integers(1, 255),
+    ),
+    max_size=3,
+).map(tuple)
+PARTITIONS = st.builds(
+    Partition, MODELS, CUTS, PARTS, DIGESTS, FILE_SIZES, BOUNDARIES, BOUNDARIES, QUANTISERS
+)
 FILES = st.builds(
     ModelFile, TEXT, FILE_SIZES, st.binary(min_size=16, max_size=16).map(bytes.hex), DIGESTS
 )
@@ -112,7 +127,7 @@ def over_the_wire(message: Any) -> Any:
 
 
 @property_test
-@given(st.builds(CutQuestion, TEXT, TEXT, INPUT_SHAPES))
+@given(st.builds(CutQuestion, TEXT, TEXT, INPUT_SHAPES, QUANTISERS))
 def test_questions_come_back(question: CutQuestion) -> None:
     message = over_the_wire(conversion.question_message(question))
     assert conversion.question_of(message) == question

@@ -291,9 +291,9 @@ def test_questions_without_an_answer_leave_nothing_behind(models: Path) -> None:
         for number in range(20):
             with pytest.raises(CutUnknown):
                 edge.answer(f"no such cut {number}")
-        assert not edge.partitions._turns
+        assert not edge.partitions._plain.turns
         edge.answer("sum")
-        assert len(edge.partitions._turns) == 1
+        assert len(edge.partitions._plain.turns) == 1
 
 
 @pytest.mark.parametrize("offset", [0, 1, 57, 300])

@@ -23,9 +23,10 @@ import numpy as np
 import pytest
 
 from splitbed.codec import build, plan
-from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES
+from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
 from splitbed.session import TensorCodec
 from splitbed.tensor import Array, TensorSpec
+from tests.unit.calibrations import calibration_of
 
 GOLDEN: Final = Path(__file__).resolve().parents[1] / "golden" / "codec"
 
@@ -53,8 +54,18 @@ CASES: Final[dict[str, tuple[TensorSpec, str]]] = {
     "png": (TensorSpec("x", "uint8", (6, 9, 3)), "png"),
     "png-zstd": (TensorSpec("x", "uint8", (6, 9, 3)), "png+zstd"),
     "jpeg": (TensorSpec("x", "uint8", (16, 24, 3)), "jpeg:85"),
+    "cast-bfloat16": (FLOATS, "cast:bfloat16"),
+    "raw-shuffle": (FLOATS, "raw+shuffle"),
+    "raw-shuffle-bits": (TensorSpec("x", "int64", (7,)), "raw+shuffle:bits"),
+    "uniform": (FLOATS, "uniform:0.4"),
+    "uniform-float16": (TensorSpec("x", "float16", (13,)), "uniform:0.1"),
+    "ans-context": (TensorSpec("x", "float32", (1, 9, 7, 5)), "uniform:0.2+ans"),
+    "ans-context-batch": (TensorSpec("x", "float32", (2, 3, 4, 6)), "quantize:5+ans"),
+    "ans-context-vectors": (TensorSpec("x", "float64", (1, 11, 16)), "uniform:0.3,diffuse=0.5+ans"),
+    "ans-channel": (TensorSpec("x", "float32", (1, 9, 7, 5)), "uniform:0.2+ans:channel"),
+    "ans-zstd": (FLOATS, "quantize:3+ans:channel+zstd"),
 }
-OURS: Final = ("raw", "cast", "quantize")
+OURS: Final = ("raw", "cast", "quantize", "uniform")
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,9 +92,16 @@ def source(spec: TensorSpec) -> Array:
     return np.asarray(values).astype(spec.dtype).reshape(spec.shape)
 
 
+def planned(spec: TensorSpec, text: str) -> TensorCodec:
+    """Complete, where that takes frames with the source and a shifted and a halved one."""
+    frame: Any = source(spec)
+    frames = [np.asarray(f).astype(spec.dtype) for f in (frame, np.roll(frame, 3), frame / 2)]
+    return plan(text, [spec], calibration_of(spec, *frames))[0]
+
+
 def test_every_stage_has_a_golden_payload() -> None:
     stages = {stage.id for case in cases().values() for stage in case.codec.stages}
-    assert stages == {*ARRAY_STAGES, *BYTE_STAGES}
+    assert stages == {*ARRAY_STAGES, *SYMBOL_STAGES, *BYTE_STAGES}
     assert set(cases()) == set(CASES)
     wanted = {"cases.json", *(f"{name}.{end}" for name in CASES for end in ("bin", "npy"))}
     assert {path.name for path in GOLDEN.iterdir()} == wanted
@@ -104,7 +122,8 @@ def test_decoding(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, (_, text) in CASES.items() if text.startswith(OURS) and "+" not in text]
+    "name",
+    [name for name, (_, text) in CASES.items() if text.startswith(OURS) and "zstd" not in text],
 )
 def test_encoding_where_the_encoder_is_ours(name: str) -> None:
     case = cases()[name]
@@ -112,16 +131,18 @@ def test_encoding_where_the_encoder_is_ours(name: str) -> None:
     assert bytes(payload) == (GOLDEN / f"{name}.bin").read_bytes()
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [name for name, (_, text) in CASES.items() if "ans" not in text])
 def test_a_written_form_still_means_the_same_specification(name: str) -> None:
+    """But for what is learnt from frames, by sums that another machine may round otherwise."""
     spec, text = CASES[name]
-    assert cases()[name] == Case(spec, plan(text, [spec], None)[0])
+    assert cases()[name] == Case(spec, planned(spec, text))
 
 
 def write(*names: str) -> None:
     """Write the files of these cases, and `cases.json`."""
     GOLDEN.mkdir(parents=True, exist_ok=True)
-    made = {name: Case(spec, plan(text, [spec], None)[0]) for name, (spec, text) in CASES.items()}
+    made = {name: Case(spec, planned(spec, text)) for name, (spec, text) in CASES.items()}
+    made |= {name: case for name, case in cases().items() if name not in names}
     text = msgspec.json.format(msgspec.json.encode(made), indent=1) + b"\n"
     (GOLDEN / "cases.json").write_bytes(text)
     for name in names:

@@ -109,6 +109,46 @@ def test_layout_is_told_between_convolutions_only(tmp_path: Path) -> None:
     assert not cuts["mean"].marks.layout
 
 
+def test_what_comes_straight_out_of_a_relu(tmp_path: Path) -> None:
+    _, cuts = listed(convolutional(), tmp_path)
+    assert {name for name, cut in cuts.items() if cut.marks.rectified} == {"r1", "r2", "r3"}
+
+
+def test_a_clip_is_a_relu_where_it_ends_at_zero(tmp_path: Path) -> None:
+    """The bound may be missing, below zero, or computed; the branch beside it makes two tensors."""
+    proto = model(
+        [
+            node("Clip", ["x", "zero", "six"], ["relu6"]),
+            node("Clip", ["relu6", "below", "six"], ["hard"]),
+            node("Clip", ["hard", "", "six"], ["open"]),
+            node("ReduceMin", ["open"], ["least"], keepdims=0),
+            node("Clip", ["open", "least"], ["computed"]),
+            node("Relu", ["computed"], ["relu"]),
+            node("Add", ["relu", "open"], ["y"]),
+        ],
+        [info("x", [1, 4])],
+        [info("y", None)],
+        weights(zero=np.float32(0), six=np.float32(6), below=np.float32(-1)),
+    )
+    _, cuts = listed(proto, tmp_path)
+    assert {name for name, cut in cuts.items() if cut.marks.rectified} == {"relu6"}
+
+
+def test_a_clip_of_old_has_its_bounds_as_attributes(tmp_path: Path) -> None:
+    for low, wanted in ((0.0, True), (-1.0, False)):
+        proto = model(
+            [
+                node("Clip", ["x"], ["c"], min=low, max=6.0),
+                node("Neg", ["c"], ["y"]),
+            ],
+            [info("x", [1, 4])],
+            [info("y", None)],
+            opset=10,
+        )
+        _, cuts = listed(proto, tmp_path)
+        assert cuts["c"].marks.rectified is wanted
+
+
 def test_several_fusions_in_a_row_lead_past_all_of_them(tmp_path: Path) -> None:
     proto = model(
         [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from experiments.pictures import PictureSet, digests, hold_out, read_pictures
+from experiments.pictures import PictureSet, digests, folds, hold_out, read_pictures
 from splitbed.errors import UsageError
 
 
@@ -120,3 +121,26 @@ def test_digests_are_of_the_content(tmp_path: Path) -> None:
     assert found[one] == found[same] != found[other]
     with pytest.raises(UsageError, match=r"cannot read the picture .*gone\.png"):
         digests([tmp_path / "gone.png"])
+
+
+@pytest.mark.parametrize(("pictures", "count"), [(124, 3), (7, 2), (5, 5)])
+def test_folds_are_disjoint_and_hold_every_picture(pictures: int, count: int) -> None:
+    whole = numbered(pictures)
+    found = folds(whole, count, seed=1)
+    assert sorted(path for fold in found for path in fold) == list(whole.paths)
+    assert max(map(len, found)) - min(map(len, found)) <= 1
+    assert found == folds(whole, count, seed=1)
+    assert pictures == count or found != folds(whole, count, seed=2)
+
+
+def test_folds_are_mixed() -> None:
+    """Sets are often sorted by class: no fold is a stretch of the list, or every third of it."""
+    whole = numbered(90)
+    for fold in folds(whole, 3, seed=0):
+        places = sorted(whole.paths.index(path) for path in fold)
+        assert len({b - a for a, b in pairwise(places)}) > 2
+
+
+def test_more_folds_than_pictures() -> None:
+    with pytest.raises(UsageError, match=r"2 pictures are too few for 3 folds.*--folds"):
+        folds(numbered(2), 3, seed=0)

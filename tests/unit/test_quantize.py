@@ -16,8 +16,8 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from splitbed.codec import Calibration, Codec, TensorStatistics, build, plan, read_calibration
-from splitbed.codec.calibration import BINS, StatisticsCollector
 from splitbed.codec.quantize import Quantize, clip_range, pack, unpack
+from splitbed.codec.statistics import BINS, StatisticsCollector
 from splitbed.errors import CodecError, CodecUnknown, UsageError
 from splitbed.session import StageSpec, TensorCodec
 from splitbed.tensor import TensorSpec

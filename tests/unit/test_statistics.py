@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.statistics import paired_loss, percentile, share
+from experiments.statistics import paired_loss, percentile, pooled_loss, share
 
 # -------------------------------------------------------------------------------------- percentiles
 
@@ -213,3 +213,36 @@ def test_paired_interval_stays_within_bounds(count: int) -> None:
     found = paired_loss(*pairs(0, count, 0, 0))
     assert found.points == 100
     assert -100 <= found.low <= found.high <= 100
+
+
+def test_pooled_loss_of_one_trial_each_is_the_paired_loss() -> None:
+    before, after = pairs(both=80, lost=6, won=2, neither=12)
+    pooled = pooled_loss([(a,) for a in before], [(b,) for b in after])
+    assert pooled == paired_loss(before, after)
+
+
+def test_the_same_trial_again_tells_nothing_new() -> None:
+    """Three cuts that change the same answers are no three times as many pictures."""
+    before, after = pairs(both=80, lost=6, won=2, neither=12)
+    pooled = pooled_loss([(a,) * 3 for a in before], [(b,) * 3 for b in after])
+    once = paired_loss(before, after)
+    assert [pooled.points, pooled.low, pooled.high] == pytest.approx(
+        [once.points, once.low, once.high]
+    )
+    assert (pooled.became_wrong, pooled.became_right) == (18, 6)
+
+
+def test_trials_that_err_on_other_pictures_narrow_the_interval() -> None:
+    count = 200
+    apart = [(True, place % 2 == 0) for place in range(40)] + [(True, True)] * (count - 40)
+    together = [(False, False)] * 10 + [(True, True)] * (count - 10)
+    anchor = [(True, True)] * count
+    independent, repeated = pooled_loss(anchor, apart), pooled_loss(anchor, together)
+    assert independent.points == repeated.points == 5
+    assert independent.high - independent.low < repeated.high - repeated.low
+
+
+def test_changes_in_both_directions_cancel() -> None:
+    anchor = [(False,) * 3] * 3 + [(True,) * 3]
+    other = [(True, False, False)] * 3 + [(False,) * 3]
+    assert str(pooled_loss(anchor, other).points) == "0.0"

@@ -23,17 +23,20 @@ from experiments.preparation import PreparedModel, prepare_cut, prepare_model  #
 from experiments.statistics import PairedLoss, Share, paired_loss, share  # noqa: E402
 from splitbed import codec  # noqa: E402
 from splitbed.codec import Calibration  # noqa: E402
-from splitbed.codec.calibration import StatisticsCollector  # noqa: E402
+from splitbed.codec.calibration import FrameCollector  # noqa: E402
+from splitbed.codec.statistics import StatisticsCollector  # noqa: E402
 from splitbed.engine import Engine  # noqa: E402
 from splitbed.tensor import Array, TensorSpec  # noqa: E402
 
 MODEL = HERE.parent / "gesture.onnx"
 
 CALIBRATED_ON = 64
-"""Pictures of the calibration seed that the plain quantiser takes its range from."""
+"""Pictures of the calibration seed, for ranges and the entropy coder's tables."""
 
 BITS = (2, 3, 4, 6, 8)
-"""Depths that both are measured at."""
+PLAIN = [f"quantize:{bits}+zstd" for bits in BITS] + [f"uniform:{s}+ans" for s in (0.5, 1, 2, 3, 4)]
+LEARNED = [f"quantize:{bits}+{last}" for last in ("zstd", "ans") for bits in BITS]
+"""What the boundary itself and the pair's code are coded with."""
 
 Run = Callable[[Array], Array]
 
@@ -70,9 +73,17 @@ def boundaries(model: PreparedModel, head: Run, seed: int, first: int, count: in
     return np.concatenate([head(model.preprocessor.tensor(picture)) for picture in pictures])
 
 
-def pair_codec(pair: dict[str, Any], bits: int) -> str:
-    """How a code of the pair described so is coded; it needs no calibration."""
-    return f"quantize:bits={bits},low={pair['code']['low']},high={pair['code']['high']}+zstd"
+def calibration(seen: list[tuple[TensorSpec, Array]]) -> Calibration:
+    """Statistics and frames of tensors, each with one row a picture."""
+    tensors, frames = {}, {}
+    for spec, arrays in seen:
+        statistics, kept = StatisticsCollector(spec), FrameCollector(spec)
+        for array in arrays:
+            statistics.add(array[None])
+            kept.add(array[None])
+        tensors[spec.name] = statistics.statistics()
+        frames[spec.name] = kept.frames()
+    return Calibration("", "", (), tensors, (), {k: v for k, v in frames.items() if v})
 
 
 class Ladder:
@@ -89,11 +100,11 @@ class Ladder:
         self._tail = cut.parts.second.file.opened(runner)
         encode = runner(folder / self.pair["encoder"]["file"])
         self._decode = runner(folder / self.pair["decoder"]["file"])
+        code = self.pair["code"]
+        self._code = TensorSpec(code["name"], code["dtype"], tuple(code["shape"]))
         seen = boundaries(model, head, gestures.CALIBRATION_SEED, 0, CALIBRATED_ON)
-        collector = StatisticsCollector(self._boundary)
-        collector.add(seen)
-        tensors = {self._boundary.name: collector.statistics()}
-        self._calibration = Calibration(model.canonical.id.digest, cut.cut.name, (), tensors)
+        seen_codes = np.concatenate([encode(array[None]) for array in seen])
+        self._calibration = calibration([(self._boundary, seen), (self._code, seen_codes)])
         self._arrays = boundaries(model, head, gestures.HELD_OUT_SEED, 0, count)
         self._codes = np.stack([encode(array[None]) for array in self._arrays])
         self._labels = np.arange(count) % len(gestures.CLASSES)
@@ -103,17 +114,15 @@ class Ladder:
         """The uncut model's own row."""
         return self._row("raw", [array.nbytes for array in self._arrays], self._reference)
 
-    def plain(self, bits: int) -> Row:
-        """The boundary itself, quantised within its calibrated range."""
-        text = f"quantize:{bits}+zstd"
+    def plain(self, text: str) -> Row:
+        """The boundary itself, coded as written."""
         return self._coded(text, text, self._boundary, self._arrays[:, None])
 
-    def learned(self, bits: int) -> Row:
-        """The pair's code, quantised within its fixed range."""
-        code = self.pair["code"]
-        spec = TensorSpec(code["name"], code["dtype"], tuple(code["shape"]))
-        name = f"pair, quantize:{bits}+zstd"
-        return self._coded(name, pair_codec(self.pair, bits), spec, self._codes, self._decode)
+    def learned(self, text: str) -> Row:
+        """The pair's code, coded as written, but within its fixed range."""
+        first, _, rest = text.partition("+")
+        within = f"{first},low={self.pair['code']['low']},high={self.pair['code']['high']}+{rest}"
+        return self._coded(f"pair, {text}", within, self._code, self._codes, self._decode)
 
     def _coded(
         self, name: str, text: str, spec: TensorSpec, arrays: Array, finish: Run | None = None
@@ -150,10 +159,10 @@ def main() -> None:
         "codec                   bytes  accuracy, %             loss, points            as uncut, %"
     )
     print(ladder.uncut())
-    for bits in BITS:
-        print(ladder.plain(bits))
-    for bits in BITS:
-        print(ladder.learned(bits))
+    for text in PLAIN:
+        print(ladder.plain(text))
+    for text in LEARNED:
+        print(ladder.learned(text))
 
 
 if __name__ == "__main__":

@@ -200,7 +200,7 @@ pictures = {gestures.HELD_OUT_COUNT}
 uncut_accuracy_pct = {uncut.accuracy.pct:.2f}
 """
     for bits in BITS:
-        row = ladder.learned(bits)
+        row = ladder.learned(f"quantize:{bits}+zstd")
         right, loss, same = row.accuracy, row.loss, row.agreement
         text += f"""
 [[held_out.depth]]

@@ -1,0 +1,162 @@
+"""Entropy coding of symbols by tables that the calibration filled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final, Literal
+
+import msgspec
+import numpy as np
+import zstandard
+from msgspec import Meta
+from numpy.typing import NDArray
+
+from splitbed.codec.entropy import (
+    ChannelCoder,
+    ChannelModel,
+    ContextCoder,
+    ContextModel,
+    fit_channels,
+    fit_contexts,
+)
+from splitbed.codec.entropy.model import MOST_LANES
+from splitbed.codec.layout import from_planes, planes, planes_shape
+from splitbed.codec.stage import Binding, SymbolCoder, SymbolSource, SymbolStage
+from splitbed.codec.zstd import Zstd
+from splitbed.errors import CodecError, CodecUnknown, UsageError
+from splitbed.session import Buffer
+from splitbed.tensor import TensorSpec
+
+MOST_MODEL_BYTES: Final = 1 << 18
+"""Of a model in a session's specification, before compression."""
+
+_BYTES_A_LANE: Final = 160
+"""A lane costs two bytes, so this keeps lanes to 1.25 %."""
+_MOST_SYMBOLS: Final = 6_000_000
+"""That a model is learnt from: frames are left out evenly where there are more, which costs under
+1 % of the bytes (16 frames of MobileNetV2's 64x14x14 against 40) and saves time and memory."""
+_TRIED: Final = 4
+"""Calibration frames that are coded to choose the number of lanes."""
+
+Choice = Literal["context", "channel"]
+
+
+class Ans(SymbolStage, frozen=True):
+    """Entropy coding (asymmetric numeral systems) of the symbols of `quantize` or `uniform`.
+    Lossless.
+
+    `ans:context`, the default: each symbol is predicted from its neighbours and from other
+    channels, and so is the spread around that; tables for each spread, filled from the calibration
+    frames.
+    `ans:channel`: a table for each channel, at most 64 different ones. Faster, and larger (by how
+    much: tests/benchmarks/coding.py).
+
+    Tables are whole numbers and go with the session once (2 to 30 kB), not with frames, so decoding
+    is bit-identical on every machine. In C where it was built, else in numpy: the same bytes.
+    """
+
+    id: ClassVar[str] = "ans"
+    positional: ClassVar[str | None] = "model"
+    calibrated: ClassVar[bool] = True
+
+    data: bytes
+    """The model as `splitbed.codec.entropy` packs it, as one zstd frame."""
+    lanes: Annotated[int, Meta(ge=1, le=MOST_LANES)]
+    model: Choice = "context"
+
+    def __post_init__(self) -> None:
+        if self.lanes & (self.lanes - 1):
+            raise UsageError(f"ans takes a power of two of lanes, not {self.lanes}")
+        self.unpacked()
+
+    @classmethod
+    def check(cls, arguments: Mapping[str, str]) -> None:
+        """The model's name; its tables come from the calibration."""
+        _choice(arguments)
+
+    @classmethod
+    def bind(cls, arguments: Mapping[str, str], binding: Binding) -> Ans:
+        """Fill the tables from the symbols of the calibration frames."""
+        choice, source, spec = _choice(arguments), binding.source, binding.spec
+        if source is None:
+            raise CodecUnknown("'ans' codes symbols: it follows quantize or uniform")
+        if not binding.samples:
+            raise CodecError(
+                f"ans needs calibration frames of tensor '{spec.name}': make a calibration with "
+                "`splitbed calibrate` and give it with --calibration"
+            )
+        most = max(4, _MOST_SYMBOLS // spec.elements)
+        samples = binding.samples[:: -(-len(binding.samples) // most)]
+        seen = np.stack([planes(source.symbols(array)) for array in samples])
+        model: ChannelModel | ContextModel
+        if choice == "context":
+            model = fit_contexts(seen, source.alphabet, source.zero)
+        else:
+            model = fit_channels(seen, source.alphabet)
+        data = zstandard.ZstdCompressor(level=19).compress(model.packed())
+        trial = cls(data, 64, choice).opened(spec)
+        sizes = [len(trial.encode(from_planes(frame, spec.shape))) for frame in seen[:_TRIED]]
+        lanes = max(1, (sum(sizes) // len(sizes) - 2 * 64) // _BYTES_A_LANE)
+        return cls(data, min(MOST_LANES, 1 << (lanes.bit_length() - 1)), choice)
+
+    def unpacked(self) -> ChannelModel | ContextModel:
+        """The model; UsageError for data that holds none."""
+        try:
+            packed = bytes(Zstd().decode(self.data, MOST_MODEL_BYTES))
+        except CodecError as error:
+            raise UsageError(f"ans has no model: {error}") from error
+        kind = ContextModel if self.model == "context" else ChannelModel
+        return kind.unpacked(packed)
+
+    def refuses(self, spec: TensorSpec, source: SymbolSource) -> str | None:
+        """The model must be of this tensor's channels and of the source's symbols."""
+        model, (channels, _, _) = self.unpacked(), planes_shape(spec.shape)
+        if not spec.elements:
+            return f"ans codes tensors that hold something, not {spec}"
+        if model.channels != channels:
+            return f"ans has a model of {model.channels} channels, not of the {channels} of {spec}"
+        if model.alphabet != source.alphabet:
+            return f"ans has a model of {model.alphabet} symbols, not of {source.alphabet}"
+        return None
+
+    def max_bytes(self, spec: TensorSpec) -> int:
+        """A word for each symbol, and a byte for those that go as themselves."""
+        return 3 * spec.elements + 4 * self.lanes + 8
+
+    def opened(self, spec: TensorSpec) -> SymbolCoder:
+        """Tables unpacked, memory taken."""
+        return _Coder(self.unpacked(), spec.shape, self.lanes)
+
+
+class _Coder:
+    """Between a tensor's shape and the coder's channels x height x width."""
+
+    def __init__(
+        self, model: ChannelModel | ContextModel, shape: tuple[int, ...], lanes: int
+    ) -> None:
+        _, height, width = self._planes = planes_shape(shape)
+        self._shape = shape
+        self._coder: ChannelCoder | ContextCoder
+        if isinstance(model, ContextModel):
+            self._coder = ContextCoder(model, height, width, lanes)
+        else:
+            self._coder = ChannelCoder(model, height * width, lanes)
+
+    def encode(self, symbols: NDArray[np.uint8]) -> Buffer:
+        return self._coder.encode(planes(symbols))
+
+    def decode(self, payload: Buffer) -> NDArray[np.uint8]:
+        return from_planes(self._coder.decode(payload).reshape(self._planes), self._shape)
+
+
+def _choice(arguments: Mapping[str, str]) -> Choice:
+    try:
+        given = set(arguments) - {"model"}
+        if given:
+            raise CodecUnknown(f"codec stage 'ans' has no '{given.pop()}', only model")
+        found: Choice = msgspec.convert(arguments.get("model", "context"), Choice)
+    except msgspec.ValidationError as error:
+        raise CodecUnknown(
+            f"codec stage 'ans' has the models context and channel, not '{arguments['model']}'"
+        ) from error
+    return found

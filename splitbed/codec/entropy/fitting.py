@@ -1,0 +1,222 @@
+"""Learning an entropy model from the symbols of calibration frames.
+
+Floating-point arithmetic happens here and nowhere after: what is learnt is rounded to integers,
+which the session carries.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitbed.codec.entropy import model as m
+from splitbed.codec.entropy.model import ChannelModel, ContextModel, Tables
+
+Floats = NDArray[np.float64]
+
+_SMOOTHING: Final = 4.0
+"""Symbols' worth of belief in a coarser table where a finer one has seen little."""
+_RIDGE: Final = 0.005
+_ROWS: Final = 20_000
+"""Places of a channel that its weights are learnt from, at most."""
+_CORRELATED: Final = 4_000
+_SPREAD_ROWS: Final = 300_000
+_CLASSES: Final = 16
+_MOST_CHANNEL_TABLES: Final = 64
+_SCREEN: Final = 16
+"""Channels whose correlation is large enough to be tried as parents."""
+
+
+_spurious = np.errstate(divide="ignore", over="ignore", invalid="ignore")
+"""Matrix products on ARM raise floating-point flags for lanes that hold nothing."""
+
+
+@_spurious
+def fit_channels(symbols: NDArray[np.uint8], alphabet: int) -> ChannelModel:
+    """Tables for channels from symbols [frames, channels, any].
+
+    Channels with like statistics share a table (at most 64 of them): Lloyd's algorithm on the cost
+    in bits, begun with channels in the order of their mean.
+    """
+    channels = symbols.shape[1]
+    flat = np.moveaxis(symbols, 1, 0).reshape(channels, -1)
+    counts = np.stack([np.bincount(row, minlength=alphabet) for row in flat]).astype(np.float64)
+    prior = counts.sum(axis=0) + 0.5
+    smooth = counts + 2 * prior / prior.sum()
+    groups = min(_MOST_CHANNEL_TABLES, channels)
+    mean = counts @ np.arange(alphabet)
+    table_of = np.empty(channels, np.int64)
+    table_of[np.argsort(mean, kind="stable")] = np.arange(channels) * groups // channels
+    for _ in range(10 if groups < channels else 1):
+        weights = np.zeros((groups, alphabet))
+        np.add.at(weights, table_of, smooth)
+        weights += 1e-3 * prior / prior.sum()
+        bits = -np.log2(weights / weights.sum(axis=1, keepdims=True))
+        table_of = np.argmin(smooth @ bits.T, axis=1) if groups < channels else table_of
+    used, table_of = np.unique(table_of, return_inverse=True)
+    return ChannelModel(Tables.of(weights[used]), table_of.astype(np.uint8))
+
+
+@_spurious
+def fit_contexts(symbols: NDArray[np.uint8], alphabet: int, zero: int) -> ContextModel:
+    """A context model from symbols [frames, channels, height, width]; `zero` codes the value 0."""
+    channels = symbols.shape[1]
+    values = symbols.astype(np.int32) - zero
+    padded = np.pad(values, ((0, 0), (0, 1), (2, 0), (2, 1)))
+    near, parents, parent_weights, bias = _prediction(values, padded)
+    predicted = np.empty_like(values)
+    for channel in range(channels):
+        found = bias[channel] + sum(
+            int(near[i, channel]) * _beside(padded, channel, *step) for i, step in enumerate(m.NEAR)
+        )
+        for parent, weight in zip(parents[channel], parent_weights[channel], strict=True):
+            found = found + int(weight) * padded[:, parent, 2:, 2:-1]
+        predicted[:, channel] = found
+    predicted = np.clip(predicted, -zero * m.ONE, (alphabet - 1 - zero) * m.ONE)
+    residual = np.abs(values * m.ONE - predicted) >> m.RESIDUAL_SHIFT
+    residual = np.minimum(residual, m.RESIDUAL_MOST)
+    spread, scale, scale_weights = _spread(residual, predicted, parents)
+    kind = _half_octaves(spread)
+    first = int(np.quantile(kind, 0.003))
+    kind = np.clip(kind - first, 0, _CLASSES - 1)
+    quarters = (predicted + m.ONE // m.PHASES // 2) // (m.ONE // m.PHASES)
+    base = quarters // m.PHASES + zero
+    floor = np.clip(base, 0, m.FLOORS - 1)
+    table = (kind * m.PHASES + quarters % m.PHASES) * m.FLOORS + floor
+    coded = symbols.astype(np.int32) - base
+    window = int(np.clip(np.quantile(np.abs(coded), 0.9995) + 4, 4, m.MOST_WINDOW))
+    window = max(1, min(window, alphabet - 1))
+    tables = _tables(table.reshape(-1), coded.reshape(-1), window)
+    return ContextModel(
+        alphabet,
+        zero,
+        window,
+        max(first, 0),
+        scale_weights,
+        bias,
+        scale,
+        near,
+        parents,
+        parent_weights,
+        tables,
+    )
+
+
+def _beside(padded: NDArray[np.int32], channel: int, down: int, right: int) -> NDArray[np.int32]:
+    height, width = padded.shape[2] - 2, padded.shape[3] - 3
+    return padded[:, channel, 2 + down : 2 + down + height, 2 + right : 2 + right + width]
+
+
+def _prediction(
+    values: NDArray[np.int32], padded: NDArray[np.int32]
+) -> tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int16], NDArray[np.int32]]:
+    """Least squares for each channel, on its neighbours and on the channels most like it."""
+    frames, channels, height, width = values.shape
+    draw = np.random.default_rng(0)
+    places = frames * height * width
+    rows = draw.choice(places, min(places, _ROWS), replace=False)
+    few = rows[:_CORRELATED]
+    flat = np.moveaxis(values, 1, 0).reshape(channels, -1)
+    like = flat[:, few].astype(np.float32)
+    like -= like.mean(axis=1, keepdims=True)
+    like /= np.sqrt(np.square(like).sum(axis=1, keepdims=True)) + 1e-6
+    like = np.abs(like @ like.T)
+    level = m.levels(channels)
+    near = np.zeros((len(m.NEAR), channels), np.int16)
+    parents = np.full((channels, m.PARENTS), channels, np.int16)
+    weights = np.zeros((channels, m.PARENTS), np.int16)
+    bias = np.zeros(channels, np.int32)
+    for channel in range(channels):
+        earlier = level[channel] * channels // m.LEVELS
+        chosen = np.argsort(-like[channel, :earlier], kind="stable")[: m.PARENTS]
+        columns = [_beside(padded, channel, *step).reshape(-1)[rows] for step in m.NEAR]
+        columns += [flat[parent][rows] for parent in chosen]
+        seen = np.stack(columns, axis=1).astype(np.float64)
+        wanted = flat[channel][rows].astype(np.float64)
+        mean, own = seen.mean(axis=0), wanted.mean()
+        seen -= mean
+        ridge = rows.size * _RIDGE * (wanted.var() + 1e-3)
+        gram = seen.T @ seen + ridge * np.eye(seen.shape[1])
+        found = np.linalg.solve(gram, seen.T @ (wanted - own))
+        whole = np.clip(np.rint(found * m.ONE), -127, 127).astype(np.int16)
+        near[:, channel] = whole[: len(m.NEAR)]
+        parents[channel, : chosen.size] = chosen
+        weights[channel, : chosen.size] = whole[len(m.NEAR) :]
+        bias[channel] = int(np.rint(own * m.ONE - float(mean @ whole)))
+    return near, parents, weights, bias
+
+
+def _spread(
+    residual: NDArray[np.int32], predicted: NDArray[np.int32], parents: NDArray[np.int16]
+) -> tuple[NDArray[np.int32], NDArray[np.int32], tuple[int, int, int, int]]:
+    """How far symbols lie from their prediction, from how far those around did.
+
+    The same weights for all channels, beside each one's own mean. Weighted least squares, where the
+    error of a spread is in proportion to it.
+    """
+    frames, channels, height, width = residual.shape
+    padded = np.pad(residual, ((0, 0), (0, 1), (2, 0), (2, 1)))
+    own = residual.mean(axis=(0, 2, 3))
+    places = frames * height * width
+    draw = np.random.default_rng(1)
+    each = max(200, _SPREAD_ROWS // channels)
+
+    def seen(channel: int) -> NDArray[np.int32]:
+        west, north, north_west, north_east = (
+            _beside(padded, channel, *step) for step in m.NEAR[:4]
+        )
+        around = sum(padded[:, parent, 2:, 2:-1] for parent in parents[channel])
+        magnitude = np.abs(predicted[:, channel]) >> m.RESIDUAL_SHIFT
+        columns = (west + north, north_west + north_east, around, magnitude)
+        return np.stack([np.asarray(column).reshape(-1) for column in columns], axis=1)
+
+    rows, wanted = [], []
+    for channel in range(channels):
+        some = draw.choice(places, min(places, each), replace=False)
+        columns = np.concatenate(
+            [np.full((some.size, 1), own[channel]), seen(channel)[some]], axis=1
+        )
+        rows.append(columns)
+        wanted.append(residual[:, channel].reshape(-1)[some])
+    columns, target = np.concatenate(rows).astype(np.float64), np.concatenate(wanted)
+    weights = np.full(columns.shape[1], 0.15)
+    for _ in range(8):
+        expected = np.maximum(columns @ weights, 0.05)
+        certainty = 1 / (expected * expected + 0.3 * expected)
+        gram = (columns * certainty[:, None]).T @ columns + 1e-6 * np.eye(columns.shape[1])
+        weights = np.linalg.solve(gram, (columns * certainty[:, None]).T @ target)
+    whole = np.clip(np.rint(weights * m.SPREAD_ONE), -4096, 4096).astype(np.int32)
+    scale = np.rint(own * weights[0] * m.SPREAD_ONE).astype(np.int32)
+    found = np.empty_like(residual)
+    for channel in range(channels):
+        spread = scale[channel] + seen(channel) @ whole[1:]
+        found[:, channel] = spread.reshape(frames, height, width)
+    _, first, second, third, fourth = (int(weight) for weight in whole)
+    return found, scale, (first, second, third, fourth)
+
+
+def _half_octaves(spread: NDArray[np.int32]) -> NDArray[np.int64]:
+    mantissa, exponent = np.frexp((np.maximum(spread, 0) + 4).astype(np.float64))
+    found: NDArray[np.int64] = 2 * (exponent.astype(np.int64) - 1) + (
+        (mantissa * 256).astype(np.int64) >= 181
+    )
+    return found
+
+
+def _tables(table: NDArray[np.int64], coded: NDArray[np.int32], window: int) -> Tables:
+    """Counted, and smoothed: a table leans on that of all floors, and this on that of its class."""
+    entries = 2 * window + 2
+    entry = np.where(np.abs(coded) <= window, coded + window, entries - 1)
+    shape = (_CLASSES, m.PHASES, m.FLOORS, entries)
+    index = table.astype(np.int64) * entries + entry
+    counts = np.bincount(index, minlength=int(np.prod(shape))).reshape(shape).astype(np.float64)
+    of_phase = counts.sum(axis=2, keepdims=True)
+    of_class = of_phase.sum(axis=1, keepdims=True) + 0.05
+    believed = of_class / of_class.sum(axis=-1, keepdims=True)
+    for finer in (of_phase, counts):
+        believed = (finer + _SMOOTHING * believed) / (
+            finer.sum(axis=-1, keepdims=True) + _SMOOTHING
+        )
+    return Tables.of(believed.reshape(-1, entries))

@@ -1,0 +1,313 @@
+"""What is known of a tensor's symbols before a frame comes, in integers only.
+
+Symbols are whole numbers from 0 to `alphabet - 1`, laid out as channels x height x width. They are
+coded by asymmetric numeral systems (Duda, arXiv:1311.2540) with 14 bits of probability, states of
+32 bits and words of 16, in `lanes` states that take turns: a frame carries four bytes a lane, of
+which two are what a lane costs. Two models choose the table that codes a symbol:
+
+`ChannelModel`: one of up to 256 tables for each channel.
+
+`ContextModel`: each symbol is predicted from six neighbours in its own channel and from up to four
+channels at the same place, and so is the spread around that; the difference from the rounded
+prediction is coded with a table for that spread, for the quarter into which the prediction fell,
+and for its distance from the lowest symbol (where rectified values pile up). So that the coder can
+be written without a loop over single symbols, what a symbol looks at never lies on its own
+wavefront, x + 2 y = const, but for channels of an earlier one of four levels (quarters of the
+channels, in order).
+
+Measured on MobileNetV2, MobileNetV1 and ResNet-20 with one step for all channels (16 to 100
+calibration pictures, others coded): 13 to 25 % fewer bytes than an ideal code with a static table
+for each channel.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitbed.errors import UsageError
+
+Whole = TypeVar("Whole", bound=np.integer)
+
+PRECISION: Final = 14
+"""Bits of a probability."""
+TOTAL: Final = 1 << PRECISION
+LOWEST: Final = 1 << 16
+"""A state between two symbols is at least this."""
+MOST_LANES: Final = 256
+MOST_CHANNELS: Final = 4096
+MOST_ALPHABET: Final = 256
+
+NEAR: Final = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))
+"""Neighbours (rows, columns) in the same channel: W, N, NW, NE, WW, NN."""
+PARENTS: Final = 4
+LEVELS: Final = 4
+ONE: Final = 64
+"""Predicted values are in 64ths of a symbol."""
+RESIDUAL_SHIFT: Final = 2
+RESIDUAL_MOST: Final = 1023
+"""How far a symbol was from its prediction is kept in 16ths, up to this."""
+PHASES: Final = 4
+FLOORS: Final = 3
+SPREAD_ONE: Final = 256
+"""The spread is in 256ths of a kept residual."""
+MOST_CLASSES: Final = 24
+MOST_WINDOW: Final = 48
+
+_COARSE: Final = 6
+_HEADER: Final = struct.Struct("<6H4h")
+
+
+@dataclass(frozen=True, eq=False)
+class Tables:
+    """Frequencies of entries, uint16 [tables, entries]: each at least 1, each row of sum 2**14."""
+
+    frequencies: NDArray[np.uint16]
+
+    def __post_init__(self) -> None:
+        found = self.frequencies
+        if (
+            found.ndim != 2
+            or found.dtype != np.uint16
+            or not 2 <= found.shape[1] <= MOST_ALPHABET
+            or not found.shape[0]
+            or int(found.min()) < 1
+            or not bool(np.all(found.sum(axis=1, dtype=np.int64) == TOTAL))
+        ):
+            raise UsageError("a table of frequencies whose rows do not sum up to 16384")
+
+    @property
+    def entries(self) -> int:
+        """Entries of each table."""
+        return int(self.frequencies.shape[1])
+
+    @cached_property
+    def cumulative(self) -> NDArray[np.uint16]:
+        """uint16 [tables, entries + 1], from 0 to 2**14."""
+        rows = self.frequencies.shape[0]
+        found = np.zeros((rows, self.entries + 1), np.uint16)
+        np.cumsum(self.frequencies, axis=1, dtype=np.uint16, out=found[:, 1:])
+        return found
+
+    @cached_property
+    def coarse(self) -> NDArray[np.uint8]:
+        """uint8 [tables, 64]: the entry in which each 64th part of the slots begins."""
+        slots = np.arange(1 << _COARSE) << (PRECISION - _COARSE)
+        return np.stack(
+            [np.searchsorted(row[1:], slots, side="right") for row in self.cumulative]
+        ).astype(np.uint8)
+
+    @classmethod
+    def of(cls, weights: NDArray[np.float64]) -> Tables:
+        """Frequencies nearest to weights [tables, entries], of any positive sum."""
+        shares = weights / weights.sum(axis=1, keepdims=True)
+        found = np.maximum(np.rint(shares * TOTAL), 1).astype(np.int64)
+        for row in found:  # a few tables; what rounding left over is taken where it costs least
+            excess = int(row.sum()) - TOTAL
+            while excess:
+                at = int(row.argmax())
+                change = max(-excess, -(int(row[at]) // 2)) if excess > 0 else -excess
+                row[at] += change
+                excess += change
+        return cls(found.astype(np.uint16))
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelModel:
+    """A table for each channel: `table_of` is uint8 [channels], entries are the alphabet."""
+
+    tables: Tables
+    table_of: NDArray[np.uint8]
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.table_of.size <= MOST_CHANNELS or self.table_of.dtype != np.uint8:
+            raise UsageError(f"a channel model is of 1 to {MOST_CHANNELS} channels")
+        if int(self.table_of.max()) >= self.tables.frequencies.shape[0]:
+            raise UsageError("a channel is given a table that does not exist")
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.table_of.size)
+
+    @property
+    def alphabet(self) -> int:
+        """Number of different symbols."""
+        return self.tables.entries
+
+    def packed(self) -> bytes:
+        """All of it as bytes, for `unpacked`."""
+        rows, entries = self.tables.frequencies.shape
+        head = struct.pack("<3H", self.channels, rows, entries)
+        return head + _little(self.table_of) + _little(self.tables.frequencies)
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> ChannelModel:
+        """What `packed` made; UsageError for anything else."""
+        reading = _Reading(data)
+        channels, rows, entries = reading.header(struct.Struct("<3H"))
+        table_of = reading.array(np.uint8, channels)
+        frequencies = reading.array(np.uint16, rows, entries)
+        reading.end()
+        return cls(Tables(frequencies), table_of)
+
+
+@dataclass(frozen=True, eq=False)
+class ContextModel:
+    """See the module. Weights are in 64ths; `zero` is the symbol of the value 0."""
+
+    alphabet: int
+    zero: int
+    window: int
+    """Differences up to this have an entry; others go as themselves, after the last entry."""
+    first_class: int
+    """Half-octave of the spread of the first class."""
+    scale_weights: tuple[int, int, int, int]
+    """Of the residuals W and N, NW and NE, of the parents, and of the predicted magnitude."""
+    bias: NDArray[np.int32]
+    """[channels], in 64ths of a symbol."""
+    scale: NDArray[np.int32]
+    """[channels], as the spread."""
+    near: NDArray[np.int16]
+    """[6, channels]."""
+    parents: NDArray[np.int16]
+    """[channels, 4]: channels of earlier levels; the number of channels names none."""
+    parent_weights: NDArray[np.int16]
+    """[channels, 4]."""
+    tables: Tables
+    """[classes x 4 x 3, 2 x window + 2]."""
+
+    def __post_init__(self) -> None:
+        channels = self.channels
+        level = levels(channels)
+        first_of_level = np.array([level[k] * channels // LEVELS for k in range(channels)])
+        known = self.parents < channels
+        if not (
+            1 <= channels <= MOST_CHANNELS
+            and 2 <= self.alphabet <= MOST_ALPHABET
+            and 0 <= self.zero < self.alphabet
+            and 1 <= self.window <= MOST_WINDOW
+            and 0 <= self.first_class <= 64
+            and all(abs(weight) <= 4096 for weight in self.scale_weights)
+            and self.scale.shape == (channels,)
+            and self.near.shape == (len(NEAR), channels)
+            and self.parents.shape == self.parent_weights.shape == (channels, PARENTS)
+            and _within(self.bias, 1 << 20)
+            and _within(self.scale, 1 << 26)
+            and _within(self.near, 127)
+            and _within(self.parent_weights, 127)
+            and int(self.parents.min()) >= 0
+            and int(self.parents.max()) <= channels
+            and bool(np.all(~known | (self.parents < first_of_level[:, None])))
+            and self.tables.entries == 2 * self.window + 2
+            and self.tables.frequencies.shape[0] == self.classes * PHASES * FLOORS
+            and 1 <= self.classes <= MOST_CLASSES
+        ):
+            raise UsageError("a context model that contradicts itself")
+
+    @property
+    def channels(self) -> int:
+        """Number of channels."""
+        return int(self.bias.size)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes of spread."""
+        return int(self.tables.frequencies.shape[0]) // (PHASES * FLOORS)
+
+    def packed(self) -> bytes:
+        """All of it as bytes, for `unpacked`."""
+        head = _HEADER.pack(
+            self.channels,
+            self.alphabet,
+            self.zero,
+            self.window,
+            self.first_class,
+            self.classes,
+            *self.scale_weights,
+        )
+        return head + b"".join(
+            _little(array)
+            for array in (
+                self.bias,
+                self.scale,
+                self.near.astype(np.int8),
+                self.parents,
+                self.parent_weights.astype(np.int8),
+                self.tables.frequencies,
+            )
+        )
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> ContextModel:
+        """What `packed` made; UsageError for anything else."""
+        reading = _Reading(data)
+        channels, alphabet, zero, window, first, classes, *weights = reading.header(_HEADER)
+        if not 1 <= classes <= MOST_CLASSES or not 1 <= window <= MOST_WINDOW:
+            raise UsageError("a context model that contradicts itself")
+        bias = reading.array(np.int32, channels)
+        scale = reading.array(np.int32, channels)
+        near = reading.array(np.int8, len(NEAR), channels).astype(np.int16)
+        parents = reading.array(np.int16, channels, PARENTS)
+        parent_weights = reading.array(np.int8, channels, PARENTS).astype(np.int16)
+        frequencies = reading.array(np.uint16, classes * PHASES * FLOORS, 2 * window + 2)
+        reading.end()
+        first_weights = (weights[0], weights[1], weights[2], weights[3])
+        return cls(
+            alphabet,
+            zero,
+            window,
+            first,
+            first_weights,
+            bias,
+            scale,
+            near,
+            parents,
+            parent_weights,
+            Tables(frequencies),
+        )
+
+
+def levels(channels: int) -> list[int]:
+    """The level of each channel: quarters of them, in order."""
+    ends = [(level + 1) * channels // LEVELS for level in range(LEVELS)]
+    return [next(i for i, end in enumerate(ends) if k < end) for k in range(channels)]
+
+
+def _within(array: NDArray[Any], most: int) -> bool:
+    return bool(array.size) and -most <= int(array.min()) and int(array.max()) <= most
+
+
+def _little(array: NDArray[Any]) -> bytes:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+class _Reading:
+    """Arrays from bytes of another machine: sizes are checked before anything is taken."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = memoryview(data), 0
+
+    def header(self, kind: struct.Struct) -> tuple[int, ...]:
+        return kind.unpack(self._take(kind.size))
+
+    def array(self, dtype: type[Whole], *shape: int) -> NDArray[Whole]:
+        kind = np.dtype(dtype)
+        flat = np.frombuffer(self._take(kind.itemsize * math.prod(shape)), kind.newbyteorder("<"))
+        return flat.astype(kind).reshape(shape)
+
+    def end(self) -> None:
+        if self._at != len(self._data):
+            raise UsageError("an entropy model with bytes left over")
+
+    def _take(self, size: int) -> memoryview:
+        if len(self._data) - self._at < size:
+            raise UsageError("an entropy model that ends too early")
+        self._at += size
+        return self._data[self._at - size : self._at]

@@ -1,0 +1,387 @@
+/* The entropy coder's inner loops in C: see model.py for the model, vectorised.py for the same
+ * arithmetic in numpy. Both make the same bytes; tests hold them to it. Integers only, so that every
+ * machine decodes alike; but for the rounding of an encoder at the end. Nothing here trusts a payload: whatever it says, reads and writes stay
+ * inside the arrays, and a wrong one ends in DAMAGED. All memory is the caller's (native.py). */
+
+#include <stdint.h>
+#include <string.h>
+
+#define PRECISION 14              /* bits of a probability */
+#define LOWEST (1u << 16)         /* a state between two symbols is at least this */
+#define COARSE 6                  /* bits of a slot that find where the search begins */
+#define NEAR 6                    /* neighbours in the same channel: W N NW NE WW NN */
+#define PARENTS 4                 /* channels of an earlier level, same place */
+#define LEVELS 4
+#define ONE 6                     /* bits behind the point of a predicted value */
+#define RESIDUAL_SHIFT 2
+#define RESIDUAL_MOST 1023
+#define PHASES 4
+#define FLOORS 3
+
+enum { DAMAGED = -1, NO_ROOM = -2 };
+
+/* AVX2 where the processor has it, chosen when the library is loaded. */
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+#define WIDE __attribute__((target_clones("avx2", "default")))
+#else
+#define WIDE
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+typedef struct {
+    int32_t tables, entries; /* of each table */
+    const uint16_t *cumulative; /* tables x (entries + 1), from 0 to 2^PRECISION */
+    const uint8_t *coarse;      /* tables x 2^COARSE */
+} Tables;
+
+typedef struct {
+    int32_t channels, height, width, alphabet, zero, window, classes, first_class;
+    int32_t scale_weights[4];
+    const int32_t *bias, *scale;             /* channels */
+    const int16_t *near;                     /* NEAR x channels */
+    const int16_t *parents, *parent_weights; /* channels x PARENTS; `channels` names none */
+    Tables tables;
+} ContextModel;
+
+/* Everything around a tensor's values and residuals is zero, and stays so from one tensor to the
+ * next: two rows above, two columns to the left, one to the right, and one channel that is nobody's
+ * parent. A ChannelModel needs the last three only. */
+typedef struct {
+    int16_t *values, *residuals;  /* (height + 2) x (width + 3) x (channels + 1) */
+    int32_t *predicted, *spread;  /* channels */
+    uint32_t *intervals, *states; /* elements; lanes */
+    uint8_t *words, *escapes;     /* 2 x elements; elements */
+} Workspace;
+
+/* ------------------------------------------------------------------------------ the coder itself */
+
+typedef struct {
+    uint32_t *states;
+    int32_t lanes; /* a power of two */
+    const uint8_t *next, *end;
+} Reader;
+
+INLINE uint32_t word_at(const uint8_t *at) { return (uint32_t)at[0] | (uint32_t)at[1] << 8; }
+
+/* The symbol of one table, or -1 where the words end too early. */
+INLINE int32_t take(Reader *reader, const Tables *tables, uint32_t table, uint32_t lane)
+{
+    uint32_t x = reader->states[lane];
+    const uint16_t *cumulative = tables->cumulative + table * (uint32_t)(tables->entries + 1);
+    uint32_t slot = x & ((1u << PRECISION) - 1);
+    uint32_t symbol = tables->coarse[(table << COARSE) + (slot >> (PRECISION - COARSE))];
+    while (cumulative[symbol + 1] <= slot) symbol++;
+    uint32_t start = cumulative[symbol];
+    x = (cumulative[symbol + 1] - start) * (x >> PRECISION) + slot - start;
+    if (x < LOWEST) {
+        if (reader->end - reader->next < 2) return -1;
+        x = x << 16 | word_at(reader->next);
+        reader->next += 2;
+    }
+    reader->states[lane] = x;
+    return (int32_t)symbol;
+}
+
+/* All intervals (start << 16 | size), last one first: words fill `end` downwards. The first byte. */
+static uint8_t *put_all(const uint32_t *intervals, int64_t count, uint32_t *states, int32_t lanes,
+                        uint8_t *end)
+{
+    for (int32_t lane = 0; lane < lanes; lane++) states[lane] = LOWEST;
+    for (int64_t i = count - 1; i >= 0; i--) {
+        uint32_t size = intervals[i] & 0xffff, start = intervals[i] >> 16;
+        uint32_t x = states[i & (lanes - 1)];
+        if (x >= size << (32 - PRECISION)) {
+            *--end = (uint8_t)(x >> 8);
+            *--end = (uint8_t)x;
+            x >>= 16;
+        }
+        states[i & (lanes - 1)] = ((x / size) << PRECISION) + x % size + start;
+    }
+    return end;
+}
+
+/* Escapes, states and words in one piece; the payload's length. */
+static int64_t assembled(const uint8_t *escapes, int64_t escaped, const uint32_t *states,
+                         int32_t lanes, const uint8_t *words, int64_t words_bytes, uint8_t *out,
+                         int64_t room)
+{
+    if (room < escaped + 4 * (int64_t)lanes + words_bytes + 10) return NO_ROOM;
+    uint8_t *at = out;
+    uint64_t rest = (uint64_t)escaped;
+    for (; rest >= 128; rest >>= 7) *at++ = (uint8_t)(rest | 128);
+    *at++ = (uint8_t)rest;
+    if (escaped) memcpy(at, escapes, (size_t)escaped);
+    at += escaped;
+    for (int32_t lane = 0; lane < lanes; lane++)
+        for (int shift = 0; shift < 32; shift += 8) *at++ = (uint8_t)(states[lane] >> shift);
+    if (words_bytes) memmove(at, words, (size_t)words_bytes);
+    return at + words_bytes - out;
+}
+
+/* The head of a payload: the number of escapes and where they are, the states; 0 or DAMAGED. */
+static int opened(const uint8_t *payload, int64_t size, int64_t most, Reader *reader,
+                  const uint8_t **escapes, int64_t *escaped)
+{
+    uint64_t count = 0;
+    int shift = 0;
+    reader->next = payload;
+    reader->end = payload + size;
+    for (;;) {
+        if (reader->next == reader->end || shift > 28) return DAMAGED;
+        uint8_t byte = *reader->next++;
+        count |= (uint64_t)(byte & 127) << shift;
+        shift += 7;
+        if (!(byte & 128)) break;
+    }
+    if (count > (uint64_t)most) return DAMAGED;
+    if (reader->end - reader->next < (int64_t)count + 4 * (int64_t)reader->lanes) return DAMAGED;
+    *escapes = reader->next;
+    *escaped = (int64_t)count;
+    reader->next += count;
+    for (int32_t lane = 0; lane < reader->lanes; lane++, reader->next += 4) {
+        reader->states[lane] = word_at(reader->next) | word_at(reader->next + 2) << 16;
+        if (reader->states[lane] < LOWEST) return DAMAGED;
+    }
+    return 0;
+}
+
+/* Whether everything was used up, and every state is back where it began. */
+static int used_up(const Reader *reader)
+{
+    if (reader->next != reader->end) return 0;
+    for (int32_t lane = 0; lane < reader->lanes; lane++)
+        if (reader->states[lane] != LOWEST) return 0;
+    return 1;
+}
+
+/* ------------------------------------------------------------------- one table for each channel */
+
+int64_t splitbed_channel_encode(const Tables *tables, const uint8_t *table_of, int64_t channels,
+                                int64_t each, const Workspace *w, const uint8_t *symbols,
+                                int32_t lanes, uint8_t *out, int64_t room)
+{
+    const int64_t count = channels * each;
+    uint32_t *at = w->intervals;
+    for (int64_t c = 0; c < channels; c++) {
+        const uint16_t *cumulative = tables->cumulative + table_of[c] * (tables->entries + 1);
+        for (int64_t i = 0; i < each; i++) {
+            uint32_t start = cumulative[*symbols];
+            *at++ = start << 16 | (cumulative[*symbols + 1] - start);
+            symbols++;
+        }
+    }
+    uint8_t *end = w->words + 2 * count;
+    uint8_t *first = put_all(w->intervals, count, w->states, lanes, end);
+    return assembled(NULL, 0, w->states, lanes, first, end - first, out, room);
+}
+
+int64_t splitbed_channel_decode(const Tables *tables, const uint8_t *table_of, int64_t channels,
+                                int64_t each, const Workspace *w, const uint8_t *payload,
+                                int64_t size, int32_t lanes, uint8_t *symbols)
+{
+    const uint8_t *escapes;
+    int64_t escaped, i = 0;
+    Reader reader = {w->states, lanes, NULL, NULL};
+    if (opened(payload, size, 0, &reader, &escapes, &escaped)) return DAMAGED;
+    for (int64_t c = 0; c < channels; c++) {
+        uint32_t table = table_of[c];
+        for (int64_t k = 0; k < each; k++, i++) {
+            int32_t symbol = take(&reader, tables, table, (uint32_t)(i & (lanes - 1)));
+            if (symbol < 0) return DAMAGED;
+            symbols[i] = (uint8_t)symbol;
+        }
+    }
+    return used_up(&reader) ? 0 : DAMAGED;
+}
+
+/* ----------------------------------------------------------------------- tables chosen by context */
+
+/* Where things lie in the workspace. */
+typedef struct {
+    int64_t stride, row; /* elements from one place to the next, from one row to the next */
+    int16_t *values, *residuals;
+    int32_t *predicted, *spread;
+} Field;
+
+INLINE Field field_of(const ContextModel *m, const Workspace *w)
+{
+    const int64_t stride = m->channels + 1;
+    return (Field){stride, stride * (m->width + 3), w->values, w->residuals, w->predicted, w->spread};
+}
+
+INLINE int64_t place(const Field *f, int64_t y, int64_t x)
+{
+    return (y + 2) * f->row + (x + 2) * f->stride;
+}
+
+/* What the neighbours of one place say, for channels `from` to `to`: loops that vectorise. */
+INLINE void from_neighbours(const ContextModel *m, const Field *f, int64_t at, int32_t from,
+                            int32_t to)
+{
+    const int64_t s = f->stride, r = f->row;
+    const int16_t *v = f->values + at, *e = f->residuals + at, *w = m->near;
+    const int64_t c = m->channels;
+    const int32_t u0 = m->scale_weights[0], u1 = m->scale_weights[1];
+    for (int64_t k = from; k < to; k++) {
+        f->predicted[k] = m->bias[k] + w[k] * v[k - s] + w[c + k] * v[k - r] +
+                          w[2 * c + k] * v[k - r - s] + w[3 * c + k] * v[k - r + s] +
+                          w[4 * c + k] * v[k - 2 * s] + w[5 * c + k] * v[k - 2 * r];
+        f->spread[k] = m->scale[k] + u0 * (e[k - s] + e[k - r]) + u1 * (e[k - r - s] + e[k - r + s]);
+    }
+}
+
+/* Table and base of one channel at one place; its predicted value is left in `*value`. */
+INLINE uint32_t chosen(const ContextModel *m, const Field *f, int64_t at, int32_t k, int32_t *base,
+                       int32_t *value)
+{
+    const int16_t *v = f->values + at, *e = f->residuals + at;
+    const int16_t *parents = m->parents + (int64_t)k * PARENTS;
+    const int16_t *weights = m->parent_weights + (int64_t)k * PARENTS;
+    int32_t predicted = f->predicted[k], spread = f->spread[k], around = 0;
+    for (int p = 0; p < PARENTS; p++) {
+        predicted += weights[p] * v[parents[p]];
+        around += e[parents[p]];
+    }
+    const int32_t low = -m->zero * (1 << ONE), high = (m->alphabet - 1 - m->zero) * (1 << ONE);
+    predicted = predicted < low ? low : predicted > high ? high : predicted;
+    spread += m->scale_weights[2] * around +
+              m->scale_weights[3] * ((predicted < 0 ? -predicted : predicted) >> RESIDUAL_SHIFT);
+    /* Two classes an octave. */
+    uint32_t clipped = (uint32_t)(spread < 0 ? 0 : spread) + 4;
+    int32_t exponent = 31 - __builtin_clz(clipped);
+    uint32_t mantissa = (clipped << (31 - exponent)) >> 24;
+    int32_t class = 2 * exponent + (mantissa >= 181) - m->first_class;
+    class = class < 0 ? 0 : class >= m->classes ? m->classes - 1 : class;
+    const int32_t quarter = (1 << ONE) / PHASES;
+    int32_t quarters = (predicted + quarter / 2) >> (ONE - 2); /* rounds down below zero, too */
+    int32_t whole = quarters >> 2;
+    *base = whole + m->zero;
+    *value = predicted;
+    int32_t floor = *base < FLOORS - 1 ? (*base < 0 ? 0 : *base) : FLOORS - 1;
+    return (uint32_t)((class * PHASES + (quarters & 3)) * FLOORS + floor);
+}
+
+INLINE void settled(const Field *f, int64_t at, int32_t value, int32_t predicted)
+{
+    int32_t residual = value * (1 << ONE) - predicted;
+    residual = (residual < 0 ? -residual : residual) >> RESIDUAL_SHIFT;
+    f->values[at] = (int16_t)value;
+    f->residuals[at] = (int16_t)(residual > RESIDUAL_MOST ? RESIDUAL_MOST : residual);
+}
+
+/* Places of one wavefront x + 2 y = t: all that they need came with earlier ones. */
+#define WAVEFRONTS(m) ((m)->width + 2 * ((m)->height - 1))
+#define FIRST_ROW(m, t) ((t) < (m)->width ? 0 : ((t) - (m)->width + 2) / 2)
+#define LAST_ROW(m, t) ((t) / 2 < (m)->height - 1 ? (t) / 2 : (m)->height - 1)
+
+WIDE static int64_t contexts(const ContextModel *m, const Field *f, const uint8_t *symbols,
+                             uint32_t *intervals, uint8_t *escapes)
+{
+    const int64_t plane = (int64_t)m->height * m->width;
+    const int32_t entries = m->tables.entries;
+    int64_t escaped = 0;
+    for (int64_t t = 0; t < WAVEFRONTS(m); t++)
+        for (int32_t level = 0; level < LEVELS; level++) {
+            const int32_t from = (int32_t)((int64_t)level * m->channels / LEVELS);
+            const int32_t to = (int32_t)((int64_t)(level + 1) * m->channels / LEVELS);
+            for (int64_t y = FIRST_ROW(m, t); y <= LAST_ROW(m, t); y++) {
+                const int64_t x = t - 2 * y, at = place(f, y, x);
+                const uint8_t *symbol = symbols + y * m->width + x;
+                from_neighbours(m, f, at, from, to);
+                for (int32_t k = from; k < to; k++) {
+                    int32_t base, predicted, given = symbol[k * plane];
+                    uint32_t table = chosen(m, f, at, k, &base, &predicted);
+                    int32_t coded = given - base + m->window;
+                    if (coded < 0 || coded > 2 * m->window) {
+                        coded = entries - 1;
+                        escapes[escaped++] = (uint8_t)given;
+                    }
+                    const uint16_t *cumulative =
+                        m->tables.cumulative + table * (uint32_t)(entries + 1) + coded;
+                    *intervals++ = (uint32_t)cumulative[0] << 16 | (cumulative[1] - cumulative[0]);
+                    settled(f, at + k, given - m->zero, predicted);
+                }
+            }
+        }
+    return escaped;
+}
+
+int64_t splitbed_context_encode(const ContextModel *m, const Workspace *w, const uint8_t *symbols,
+                                int32_t lanes, uint8_t *out, int64_t room)
+{
+    const int64_t count = (int64_t)m->channels * m->height * m->width;
+    const Field field = field_of(m, w);
+    int64_t escaped = contexts(m, &field, symbols, w->intervals, w->escapes);
+    uint8_t *end = w->words + 2 * count;
+    uint8_t *first = put_all(w->intervals, count, w->states, lanes, end);
+    return assembled(w->escapes, escaped, w->states, lanes, first, end - first, out, room);
+}
+
+WIDE static int64_t decoded(const ContextModel *m, const Field *f, Reader *reader,
+                            const uint8_t *escapes, int64_t escaped, uint8_t *symbols)
+{
+    const int64_t plane = (int64_t)m->height * m->width;
+    uint32_t lane = 0, last_lane = (uint32_t)reader->lanes - 1;
+    for (int64_t t = 0; t < WAVEFRONTS(m); t++)
+        for (int32_t level = 0; level < LEVELS; level++) {
+            const int32_t from = (int32_t)((int64_t)level * m->channels / LEVELS);
+            const int32_t to = (int32_t)((int64_t)(level + 1) * m->channels / LEVELS);
+            for (int64_t y = FIRST_ROW(m, t); y <= LAST_ROW(m, t); y++) {
+                const int64_t x = t - 2 * y, at = place(f, y, x);
+                uint8_t *symbol = symbols + y * m->width + x;
+                from_neighbours(m, f, at, from, to);
+                for (int32_t k = from; k < to; k++) {
+                    int32_t base, predicted;
+                    uint32_t table = chosen(m, f, at, k, &base, &predicted);
+                    int32_t coded = take(reader, &m->tables, table, lane), given;
+                    lane = (lane + 1) & last_lane;
+                    if (coded == m->tables.entries - 1) {
+                        if (!escaped--) return DAMAGED;
+                        given = *escapes++;
+                    } else {
+                        given = coded + base - m->window;
+                    }
+                    if (coded < 0 || given < 0 || given >= m->alphabet) return DAMAGED;
+                    symbol[k * plane] = (uint8_t)given;
+                    settled(f, at + k, given - m->zero, predicted);
+                }
+            }
+        }
+    return escaped ? DAMAGED : 0;
+}
+
+int64_t splitbed_context_decode(const ContextModel *m, const Workspace *w, const uint8_t *payload,
+                                int64_t size, int32_t lanes, uint8_t *symbols)
+{
+    const int64_t count = (int64_t)m->channels * m->height * m->width;
+    const Field field = field_of(m, w);
+    const uint8_t *escapes;
+    int64_t escaped;
+    Reader reader = {w->states, lanes, NULL, NULL};
+    if (opened(payload, size, count, &reader, &escapes, &escaped)) return DAMAGED;
+    if (decoded(m, &field, &reader, escapes, escaped, symbols)) return DAMAGED;
+    return used_up(&reader) ? 0 : DAMAGED;
+}
+
+/* ------------------------------------------------------------------------------- dithered rounding */
+
+/* Whole numbers below `levels`, each row's errors handed on to the right and below: `half` of an
+ * error to either. What uniform.py does by diagonals, with sums in the same order. `above` is one
+ * row of memory. */
+void splitbed_diffuse(const float *scaled, int64_t channels, int64_t height, int64_t width,
+                      float half, int32_t levels, float *above, uint8_t *symbols)
+{
+    const float most = (float)(levels - 1);
+    for (int64_t c = 0; c < channels; c++) {
+        memset(above, 0, sizeof *above * (size_t)width);
+        for (int64_t y = 0; y < height; y++) {
+            float left = 0;
+            for (int64_t x = 0; x < width; x++) {
+                float wanted = *scaled++ + left + above[x];
+                float near = (float)(int32_t)((wanted < 0 ? 0 : wanted > most ? most : wanted) + 0.5f);
+                left = above[x] = (wanted - near) * half;
+                *symbols++ = (uint8_t)near;
+            }
+        }
+    }
+}

@@ -1,0 +1,215 @@
+"""The entropy coder in C, called through ctypes: built when splitbed is installed, if it can be."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitbed.codec.entropy.model import ChannelModel, ContextModel, Tables
+from splitbed.errors import PayloadInvalid
+from splitbed.session import Buffer
+
+FILE: Final = Path(__file__).with_name(
+    "libentropy.dll" if sys.platform == "win32" else "libentropy.so"
+)
+
+
+class _Tables(ctypes.Structure):
+    _fields_ = (
+        ("tables", ctypes.c_int32),
+        ("entries", ctypes.c_int32),
+        ("cumulative", ctypes.c_void_p),
+        ("coarse", ctypes.c_void_p),
+    )
+
+
+class _ContextModel(ctypes.Structure):
+    _fields_ = (
+        ("channels", ctypes.c_int32),
+        ("height", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+        ("alphabet", ctypes.c_int32),
+        ("zero", ctypes.c_int32),
+        ("window", ctypes.c_int32),
+        ("classes", ctypes.c_int32),
+        ("first_class", ctypes.c_int32),
+        ("scale_weights", ctypes.c_int32 * 4),
+        ("bias", ctypes.c_void_p),
+        ("scale", ctypes.c_void_p),
+        ("near", ctypes.c_void_p),
+        ("parents", ctypes.c_void_p),
+        ("parent_weights", ctypes.c_void_p),
+        ("tables", _Tables),
+    )
+
+
+def load() -> ctypes.CDLL | None:
+    """The library, None where it was not built or is another machine's."""
+    try:
+        found = ctypes.CDLL(str(FILE))
+        for name in ("channel_encode", "channel_decode", "context_encode", "context_decode"):
+            getattr(found, f"splitbed_{name}").restype = ctypes.c_int64
+        found.splitbed_diffuse.restype = None
+    except (OSError, AttributeError):
+        return None
+    return found
+
+
+def diffuse(
+    library: ctypes.CDLL, scaled: NDArray[np.float32], share: float, levels: int
+) -> NDArray[np.uint8]:
+    """`splitbed.codec.uniform` rounds so with errors handed on: [channels, height, width]."""
+    scaled = np.ascontiguousarray(scaled)
+    found = np.empty(scaled.shape, np.uint8)
+    above = np.empty(scaled.shape[2], np.float32)
+    library.splitbed_diffuse(
+        ctypes.c_void_p(scaled.ctypes.data),
+        *map(ctypes.c_int64, scaled.shape),
+        ctypes.c_float(share / 2),
+        ctypes.c_int32(levels),
+        ctypes.c_void_p(above.ctypes.data),
+        ctypes.c_void_p(found.ctypes.data),
+    )
+    return found
+
+
+class _Workspace(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_void_p)
+        for name in (
+            "values",
+            "residuals",
+            "predicted",
+            "spread",
+            "intervals",
+            "states",
+            "words",
+            "escapes",
+        )
+    )
+
+
+class _Coder:
+    """What both models share. The arrays that C reads and writes are kept as long as this is."""
+
+    def __init__(self, library: ctypes.CDLL, lanes: int, count: int, field: int, row: int) -> None:
+        self._library, self._lanes = library, ctypes.c_int32(lanes)
+        self._kept: list[NDArray[Any]] = []
+        kinds = (np.int16, np.int16, np.int32, np.int32, np.uint32, np.uint32, np.uint8, np.uint8)
+        sizes = (field, field, row, row, count, lanes, 2 * count, count)
+        taken = [np.zeros(size, kind) for size, kind in zip(sizes, kinds, strict=True)]
+        self._workspace = _Workspace(*(self._at(array, array.dtype) for array in taken))
+        # No symbol takes more than one word, and one byte if it goes as itself.
+        self._room = np.empty(3 * count + 4 * lanes + 16, np.uint8)
+
+    def _at(self, array: NDArray[Any], kind: Any) -> int:
+        kept = np.ascontiguousarray(array, kind)
+        self._kept.append(kept)
+        return int(kept.ctypes.data)
+
+    def _tables(self, tables: Tables) -> _Tables:
+        return _Tables(
+            tables.frequencies.shape[0],
+            tables.entries,
+            self._at(tables.cumulative, np.uint16),
+            self._at(tables.coarse, np.uint8),
+        )
+
+    def _encoded(self, function: Any, model: tuple[Any, ...], symbols: NDArray[np.uint8]) -> bytes:
+        symbols = np.ascontiguousarray(symbols)
+        size = function(
+            *model,
+            ctypes.byref(self._workspace),
+            ctypes.c_void_p(symbols.ctypes.data),
+            self._lanes,
+            ctypes.c_void_p(self._room.ctypes.data),
+            ctypes.c_int64(self._room.size),
+        )
+        assert size >= 0
+        return self._room[:size].tobytes()
+
+    def _decoded(
+        self, function: Any, model: tuple[Any, ...], payload: Buffer, shape: tuple[int, ...]
+    ) -> NDArray[np.uint8]:
+        found = np.empty(shape, np.uint8)
+        data = np.frombuffer(payload, np.uint8)
+        damaged = function(
+            *model,
+            ctypes.byref(self._workspace),
+            ctypes.c_void_p(data.ctypes.data),
+            ctypes.c_int64(data.size),
+            self._lanes,
+            ctypes.c_void_p(found.ctypes.data),
+        )
+        if damaged:
+            raise PayloadInvalid(
+                "an entropy-coded tensor ends too early, or does not end where it should"
+            )
+        return found
+
+
+class NativeChannels(_Coder):
+    """Symbols [channels, each] by a ChannelModel."""
+
+    def __init__(self, library: ctypes.CDLL, model: ChannelModel, each: int, lanes: int) -> None:
+        super().__init__(library, lanes, model.channels * each, 0, 0)
+        self._shape = (model.channels, each)
+        self._model = (
+            ctypes.byref(self._tables(model.tables)),
+            ctypes.c_void_p(self._at(model.table_of, np.uint8)),
+            ctypes.c_int64(model.channels),
+            ctypes.c_int64(each),
+        )
+
+    def encode(self, symbols: NDArray[np.uint8]) -> bytes:
+        """Symbols, all below the alphabet, to bytes."""
+        return self._encoded(self._library.splitbed_channel_encode, self._model, symbols)
+
+    def decode(self, payload: Buffer) -> NDArray[np.uint8]:
+        """The symbols again; PayloadInvalid."""
+        function = self._library.splitbed_channel_decode
+        return self._decoded(function, self._model, payload, self._shape)
+
+
+class NativeContexts(_Coder):
+    """Symbols [channels, height, width] by a ContextModel."""
+
+    def __init__(
+        self, library: ctypes.CDLL, model: ContextModel, height: int, width: int, lanes: int
+    ) -> None:
+        channels = model.channels
+        field = (height + 2) * (width + 3) * (channels + 1)
+        super().__init__(library, lanes, channels * height * width, field, channels)
+        self._shape = (channels, height, width)
+        described = _ContextModel(
+            channels,
+            height,
+            width,
+            model.alphabet,
+            model.zero,
+            model.window,
+            model.classes,
+            model.first_class,
+            model.scale_weights,
+            self._at(model.bias, np.int32),
+            self._at(model.scale, np.int32),
+            self._at(model.near, np.int16),
+            self._at(model.parents, np.int16),
+            self._at(model.parent_weights, np.int16),
+            self._tables(model.tables),
+        )
+        self._model = (ctypes.byref(described),)
+
+    def encode(self, symbols: NDArray[np.uint8]) -> bytes:
+        """Symbols, all below the alphabet, to bytes."""
+        return self._encoded(self._library.splitbed_context_encode, self._model, symbols)
+
+    def decode(self, payload: Buffer) -> NDArray[np.uint8]:
+        """The symbols again; PayloadInvalid."""
+        function = self._library.splitbed_context_decode
+        return self._decoded(function, self._model, payload, self._shape)
