@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from splitbed import config
+from splitbed.codec.entropy import implementation
 from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
 from splitbed.codec.stage import Stage
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
         needs = ", needs calibration" if stage.calibrated else ""
         out.write(f"\n{written}  ({kind} stage, {loss}{needs})\n")
         out.write(_indented(inspect.cleandoc(stage.__doc__ or "")) + "\n")
+    out.write(f"\nans codes in {implementation()} here.\n")
     return 0
 
 
