@@ -33,6 +33,7 @@ bench: $(VENV)/dev.installed
 	$(BIN)/python tests/benchmarks/end_to_end.py
 	$(BIN)/python tests/benchmarks/cutting.py
 	$(BIN)/python tests/benchmarks/tax.py
+	$(BIN)/python tests/benchmarks/coding.py
 
 $(VENV)/demo.installed: pyproject.toml | $(VENV)/made
 	$(PIP) --editable '.[demo]'
