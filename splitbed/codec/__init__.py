@@ -7,8 +7,8 @@ turns that text, a boundary and its calibration into the specification that two 
 """
 
 from splitbed.codec.calibration import Calibration, CalibrationFrames, read_calibration
+from splitbed.codec.codec import Codec
 from splitbed.codec.pipeline import (
-    Codec,
     build,
     by_numpy,
     is_lossless,

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import msgspec
-import numpy as np
 
 from splitbed.codec.calibration import Calibration
-from splitbed.codec.quantize import NOT_A_NUMBER
+from splitbed.codec.codec import Codec
 from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
 from splitbed.codec.stage import (
     ArrayStage,
     Binding,
-    ByteStage,
     Stage,
-    SymbolCoder,
     SymbolSource,
     SymbolStage,
 )
-from splitbed.errors import CodecError, CodecUnknown, PayloadInvalid, SplitbedError
+from splitbed.errors import CodecError, CodecUnknown, SplitbedError
 from splitbed.quantiser import Quantiser
-from splitbed.session import Buffer, StageSpec, TensorCodec
-from splitbed.tensor import Array, TensorSpec
+from splitbed.session import StageSpec, TensorCodec
+from splitbed.tensor import TensorSpec
 
 _FLOATS_ONLY: Final = ("cast", "quantize", "uniform")
 _MOST_STAGES: Final = 8
@@ -233,83 +230,3 @@ def by_numpy(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
         )
         for codec in codecs
     )
-
-
-class Codec:
-    """Codes one boundary tensor. Not safe for use by two threads at once.
-
-    With a `quantiser`, that is done in the graph: what is coded are the symbols that the head makes
-    of the tensor, and what is decoded are those that the tail takes.
-    """
-
-    def __init__(
-        self,
-        boundary: TensorSpec,
-        array_stage: ArrayStage,
-        symbol_stage: SymbolStage | None,
-        byte_stages: tuple[ByteStage, ...],
-        quantiser: Quantiser | None = None,
-    ) -> None:
-        self.spec = boundary if quantiser is None else boundary.symbols
-        """What `encode` takes and `decode` gives."""
-        self.quantiser = quantiser
-        self._shape = boundary.shape
-        self._sums = () if quantiser is None else (boundary.symbol_sum.name,)
-        self.lossless = array_stage.lossless and quantiser is None
-        self._array_stage = array_stage
-        self._byte_stages = byte_stages
-        self._symbols: tuple[SymbolSource, SymbolCoder] | None = None
-        if symbol_stage is not None:
-            assert isinstance(array_stage, SymbolSource)
-            self._symbols = array_stage, symbol_stage.opened(boundary)
-        # limits[i] bounds what goes into byte stage i when encoding, and so what may come out of
-        # it when decoding; the last bounds the payload.
-        self._limits = [(symbol_stage or array_stage).max_bytes(boundary)]
-        for stage in byte_stages:
-            self._limits.append(stage.max_bytes(self._limits[-1]))
-
-    @property
-    def taken(self) -> tuple[str, ...]:
-        """Names of all that `encode_from` looks at."""
-        return (self.spec.name, *self._sums)
-
-    @property
-    def max_bytes(self) -> int:
-        """No payload of this codec is longer."""
-        return self._limits[-1]
-
-    def encode_from(self, values: Mapping[str, Array]) -> Buffer:
-        """The payload of this tensor among a head's values; CodecError if it cannot be coded."""
-        if any(np.isnan(values[name]).any() for name in self._sums):
-            raise CodecError(NOT_A_NUMBER)
-        return self.encode(values[self.spec.name])
-
-    def encode(self, array: Array) -> Buffer:
-        """The payload of one tensor; CodecError if it cannot be coded."""
-        if not self.spec.matches(array):
-            raise CodecError(
-                f"tensor '{self.spec.name}' should be {self.spec} in this machine's byte order, "
-                f"not {array.dtype.str}[{'x'.join(map(str, array.shape))}]"
-            )
-        if self._symbols is None:
-            payload = self._array_stage.encode(array)
-        else:
-            source, coder = self._symbols
-            payload = coder.encode(source.symbols(array).reshape(self._shape))
-        for stage in self._byte_stages:
-            payload = stage.encode(payload)
-        return payload
-
-    def decode(self, payload: Buffer) -> Array:
-        """The tensor of one payload, always of the announced type and shape, or PayloadInvalid."""
-        if len(payload) > self.max_bytes:
-            raise PayloadInvalid(
-                f"tensor '{self.spec.name}' takes at most {self.max_bytes} coded bytes, the "
-                f"payload has {len(payload)}"
-            )
-        for index in range(len(self._byte_stages) - 1, -1, -1):
-            payload = self._byte_stages[index].decode(payload, self._limits[index])
-        if self._symbols is None:
-            return self._array_stage.decode(payload, self.spec)
-        source, coder = self._symbols
-        return source.values(coder.decode(payload), self.spec)

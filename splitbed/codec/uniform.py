@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from splitbed.codec.entropy import native
 from splitbed.codec.entropy.coder import library
 from splitbed.codec.layout import from_planes, planes
-from splitbed.codec.quantize import pack, unpack
+from splitbed.codec.packing import pack, unpack
+from splitbed.codec.quantize import NOT_A_NUMBER
 from splitbed.codec.raw import array_of
 from splitbed.codec.stage import Binding, SymbolSource
 from splitbed.errors import CodecError, CodecUnknown, UsageError
@@ -127,15 +128,13 @@ class Uniform(SymbolSource, frozen=True):
         precision = np.float64 if array.dtype == np.float64 else np.float32
         with np.errstate(over="ignore", invalid="ignore"):  # far outliers are clipped below
             scaled = np.multiply(array.reshape(-1), precision(1 / self.step), dtype=precision)
-        if scaled.size and np.isnan(scaled.sum()) and bool(np.isnan(scaled).any()):
-            raise CodecError("a tensor with NaN cannot be quantised: use raw or cast")
-        scaled += self.zero
-        if self.diffuse:
-            np.clip(scaled, 0, self.levels - 1, out=scaled)
-            return _diffused(scaled.reshape(array.shape), self.diffuse, self.levels)
-        scaled += 0.5
+        scaled += self.zero if self.diffuse else self.zero + 0.5
         # Truncation is rounding here, since nothing is negative after the clip.
-        np.clip(scaled, 0, self.levels - 0.5, out=scaled)
+        np.clip(scaled, 0, self.levels - (1 if self.diffuse else 0.5), out=scaled)
+        if scaled.size and np.isnan(scaled.sum()):
+            raise CodecError(NOT_A_NUMBER)
+        if self.diffuse:
+            return _diffused(scaled.reshape(array.shape), self.diffuse, self.levels)
         return scaled.astype(np.uint8).reshape(array.shape)
 
     def values(self, symbols: NDArray[np.uint8], spec: TensorSpec) -> Array:

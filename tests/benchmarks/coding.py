@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from splitbed.codec import Codec, build, plan
 from splitbed.codec.ans import Ans
 from splitbed.codec.entropy import implementation
-from splitbed.codec.entropy.model import TOTAL
+from splitbed.codec.entropy.tables import TOTAL
 from splitbed.codec.layout import planes
 from splitbed.codec.uniform import Uniform
 from splitbed.session import TensorCodec

@@ -22,7 +22,7 @@ from splitbed.codec.entropy import (
     vectorised,
 )
 from splitbed.codec.entropy import coder as chosen
-from splitbed.codec.entropy import model as m
+from splitbed.codec.entropy.tables import TOTAL
 from splitbed.codec.uniform import Uniform
 from splitbed.errors import PayloadInvalid, UsageError
 from tests.unit.calibrations import smooth
@@ -107,7 +107,7 @@ def test_without_c_it_is_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def ideal_bits(tables: Tables, table: Any, entry: Any) -> float:
     """What these entries cost by their tables, without any coder."""
-    share = tables.frequencies[table, entry].astype(np.float64) / m.TOTAL
+    share = tables.frequencies[table, entry].astype(np.float64) / TOTAL
     return float(-np.log2(share).sum())
 
 
@@ -255,7 +255,7 @@ def test_tables_that_are_none(frequencies: Any) -> None:
 )
 def test_any_weights_become_a_table(weights: list[float]) -> None:
     found = Tables.of(np.array([weights])).frequencies
-    assert found.sum() == m.TOTAL
+    assert found.sum() == TOTAL
     assert found.min() >= 1
 
 

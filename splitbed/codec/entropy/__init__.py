@@ -6,7 +6,8 @@ data, `native` and `vectorised` are the same coder in C and in numpy, byte for b
 
 from splitbed.codec.entropy.coder import ChannelCoder, ContextCoder, implementation
 from splitbed.codec.entropy.fitting import fit_channels, fit_contexts
-from splitbed.codec.entropy.model import ChannelModel, ContextModel, Tables
+from splitbed.codec.entropy.model import ChannelModel, ContextModel
+from splitbed.codec.entropy.tables import Tables
 
 __all__ = [
     "ChannelCoder",

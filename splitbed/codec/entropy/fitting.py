@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitbed.codec.entropy import model as m
-from splitbed.codec.entropy.model import ChannelModel, ContextModel, Tables
+from splitbed.codec.entropy.model import ChannelModel, ContextModel
+from splitbed.codec.entropy.tables import Tables
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitbed.codec.entropy.model import ChannelModel, ContextModel, Tables
+from splitbed.codec.entropy.model import ChannelModel, ContextModel
+from splitbed.codec.entropy.tables import Tables
 from splitbed.errors import PayloadInvalid
 from splitbed.session import Buffer
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitbed.codec.entropy import model as m
-from splitbed.codec.entropy.model import ChannelModel, ContextModel, Tables
+from splitbed.codec.entropy.model import ChannelModel, ContextModel
+from splitbed.codec.entropy.tables import PRECISION, TOTAL, Tables
 from splitbed.errors import PayloadInvalid
 from splitbed.session import Buffer
 
@@ -200,11 +201,11 @@ def _put(tables: Tables, table: Ints, entry: Ints, lanes: int) -> tuple[Ints, In
     for first in reversed(range(0, table.size, lanes)):
         size, start = sizes[first : first + lanes], starts[first : first + lanes]
         state = states[: size.size]
-        over = state >= size << (32 - m.PRECISION)
+        over = state >= size << (32 - PRECISION)
         words.append(state[over] & 0xFFFF)
         state = np.where(over, state >> 16, state)
         share, rest = np.divmod(state, size)
-        states[: size.size] = (share << m.PRECISION) + rest + start
+        states[: size.size] = (share << PRECISION) + rest + start
     return states, np.concatenate(words[::-1]) if words else np.zeros(0, np.int64)
 
 
@@ -243,7 +244,7 @@ class _Reader:
         self._entries = tables.entries
         self._cumulative = tables.cumulative.astype(np.int64).reshape(-1)
         rows = np.arange(tables.frequencies.shape[0], dtype=np.int64)[:, None]
-        self._starts = (tables.cumulative[:, :-1] + (rows << m.PRECISION)).reshape(-1)
+        self._starts = (tables.cumulative[:, :-1] + (rows << PRECISION)).reshape(-1)
         self._lane = self._word = self._escape = 0
 
     def take(self, table: Ints) -> Ints:
@@ -254,12 +255,12 @@ class _Reader:
             count = min(lanes - self._lane, table.size - done)
             mine = slice(self._lane, self._lane + count)
             state, these = self._states[mine], table[done : done + count]
-            slot = state & (m.TOTAL - 1)
-            index = np.searchsorted(self._starts, slot + (these << m.PRECISION), side="right") - 1
+            slot = state & (TOTAL - 1)
+            index = np.searchsorted(self._starts, slot + (these << PRECISION), side="right") - 1
             entry = index - these * self._entries
             at = index + these
             start = self._cumulative[at]
-            state = (self._cumulative[at + 1] - start) * (state >> m.PRECISION) + slot - start
+            state = (self._cumulative[at + 1] - start) * (state >> PRECISION) + slot - start
             low = np.flatnonzero(state < m.LOWEST)
             if low.size:
                 words = self._words[self._word : self._word + low.size]
