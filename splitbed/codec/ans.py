@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
@@ -101,12 +102,7 @@ class Ans(SymbolStage, frozen=True):
 
     def unpacked(self) -> ChannelModel | ContextModel:
         """The model; UsageError for data that holds none."""
-        try:
-            packed = bytes(Zstd().decode(self.data, MOST_MODEL_BYTES))
-        except CodecError as error:
-            raise UsageError(f"ans has no model: {error}") from error
-        kind = ContextModel if self.model == "context" else ChannelModel
-        return kind.unpacked(packed)
+        return _unpacked(self.data, self.model)
 
     def refuses(self, spec: TensorSpec, source: SymbolSource) -> str | None:
         """The model must be of this tensor's channels and of the source's symbols."""
@@ -126,6 +122,17 @@ class Ans(SymbolStage, frozen=True):
     def opened(self, spec: TensorSpec) -> SymbolCoder:
         """Tables unpacked, memory taken."""
         return _Coder(self.unpacked(), spec.shape, self.lanes)
+
+
+@lru_cache(maxsize=8)
+def _unpacked(data: bytes, choice: Choice) -> ChannelModel | ContextModel:
+    """A session's opening asks for the same model several times."""
+    try:
+        packed = bytes(Zstd().decode(data, MOST_MODEL_BYTES))
+    except CodecError as error:
+        raise UsageError(f"ans has no model: {error}") from error
+    kind = ContextModel if choice == "context" else ChannelModel
+    return kind.unpacked(packed)
 
 
 class _Coder:

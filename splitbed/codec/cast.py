@@ -25,6 +25,7 @@ class Cast(ArrayStage, frozen=True):
 
     id: ClassVar[str] = "cast"
     positional: ClassVar[str | None] = "to"
+    floats_only: ClassVar[bool] = True
 
     to: Literal["float16", "bfloat16"] = "float16"
 

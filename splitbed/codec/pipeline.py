@@ -24,7 +24,6 @@ from splitbed.quantiser import Quantiser
 from splitbed.session import StageSpec, TensorCodec
 from splitbed.tensor import TensorSpec
 
-_FLOATS_ONLY: Final = ("cast", "quantize", "uniform")
 _MOST_STAGES: Final = 8
 _STAGES: Final[dict[str, type[Stage]]] = {**ARRAY_STAGES, **SYMBOL_STAGES, **BYTE_STAGES}
 
@@ -117,7 +116,7 @@ def plan(
     refused. Raises CodecUnknown and CodecError.
     """
     written = parse(text)
-    if written[0].id in _FLOATS_ONLY and not any(spec.is_float for spec in boundary):
+    if ARRAY_STAGES[written[0].id].floats_only and not any(spec.is_float for spec in boundary):
         names = ", ".join(spec.name for spec in boundary)
         raise CodecError(
             f"{written[0].id} codes floating-point numbers, and nothing at this cut holds any "
@@ -126,7 +125,7 @@ def plan(
     codecs = []
     for spec in boundary:
         first, *tail = written
-        if first.id in _FLOATS_ONLY and not spec.is_float:
+        if ARRAY_STAGES[first.id].floats_only and not spec.is_float:
             first = Written("raw", {})
             tail = [stage for stage in tail if stage.id in BYTE_STAGES]
         stages = _bound(first, tail, spec, calibration)

@@ -44,6 +44,7 @@ class Quantize(SymbolSource, frozen=True):
     id: ClassVar[str] = "quantize"
     positional: ClassVar[str | None] = "bits"
     calibrated: ClassVar[bool] = True
+    floats_only: ClassVar[bool] = True
 
     bits: Annotated[int, Meta(ge=2, le=8)]
     low: float

@@ -71,6 +71,9 @@ def _converted(kind: type[S], arguments: Mapping[str, str]) -> S:
 class ArrayStage(Stage, frozen=True):
     """Tensor to bytes. The docstring of each says what is lost and which bound holds."""
 
+    floats_only: ClassVar[bool] = False
+    """Whether it codes floating-point numbers alone: others go `raw` beside them."""
+
     def refuses(self, spec: TensorSpec) -> str | None:
         """Why a tensor of this type and shape cannot be coded, None if it can."""
         del spec

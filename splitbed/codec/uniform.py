@@ -56,6 +56,7 @@ class Uniform(SymbolSource, frozen=True):
     id: ClassVar[str] = "uniform"
     positional: ClassVar[str | None] = "step"
     calibrated: ClassVar[bool] = True
+    floats_only: ClassVar[bool] = True
 
     step: float
     """Distance of two neighbouring decoded values, in the tensor's own units."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from splitbed.codec.entropy import model as m
 from splitbed.codec.entropy.model import ChannelModel, ContextModel
 from splitbed.codec.entropy.tables import Tables
+from splitbed.codec.entropy.vectorised import half_octaves, residual_of, table_and_base
 
 Floats = NDArray[np.float64]
 
@@ -76,16 +77,12 @@ def fit_contexts(symbols: NDArray[np.uint8], alphabet: int, zero: int) -> Contex
             found = found + int(weight) * padded[:, parent, 2:, 2:-1]
         predicted[:, channel] = found
     predicted = np.clip(predicted, -zero * m.ONE, (alphabet - 1 - zero) * m.ONE)
-    residual = np.abs(values * m.ONE - predicted) >> m.RESIDUAL_SHIFT
-    residual = np.minimum(residual, m.RESIDUAL_MOST)
+    residual = residual_of(values, predicted)
     spread, scale, scale_weights = _spread(residual, predicted, parents)
-    kind = _half_octaves(spread)
+    kind = half_octaves(spread)
     first = int(np.quantile(kind, 0.003))
     kind = np.clip(kind - first, 0, _CLASSES - 1)
-    quarters = (predicted + m.ONE // m.PHASES // 2) // (m.ONE // m.PHASES)
-    base = quarters // m.PHASES + zero
-    floor = np.clip(base, 0, m.FLOORS - 1)
-    table = (kind * m.PHASES + quarters % m.PHASES) * m.FLOORS + floor
+    table, base = table_and_base(kind, predicted, zero)
     coded = symbols.astype(np.int32) - base
     window = int(np.clip(np.quantile(np.abs(coded), 0.9995) + 4, 4, m.MOST_WINDOW))
     window = max(1, min(window, alphabet - 1))
@@ -196,14 +193,6 @@ def _spread(
         found[:, channel] = spread.reshape(frames, height, width)
     _, first, second, third, fourth = (int(weight) for weight in whole)
     return found, scale, (first, second, third, fourth)
-
-
-def _half_octaves(spread: NDArray[np.int32]) -> NDArray[np.int64]:
-    mantissa, exponent = np.frexp((np.maximum(spread, 0) + 4).astype(np.float64))
-    found: NDArray[np.int64] = 2 * (exponent.astype(np.int64) - 1) + (
-        (mantissa * 256).astype(np.int64) >= 181
-    )
-    return found
 
 
 def _tables(table: NDArray[np.int64], coded: NDArray[np.int32], window: int) -> Tables:

@@ -269,6 +269,12 @@ INLINE void settled(const Field *f, int64_t at, int32_t value, int32_t predicted
     f->residuals[at] = (int16_t)(residual > RESIDUAL_MOST ? RESIDUAL_MOST : residual);
 }
 
+/* The first channel of a level. */
+INLINE int32_t first_of(const ContextModel *m, int32_t level)
+{
+    return (int32_t)((int64_t)level * m->channels / LEVELS);
+}
+
 /* Places of one wavefront x + 2 y = t: all that they need came with earlier ones. */
 #define WAVEFRONTS(m) ((m)->width + 2 * ((m)->height - 1))
 #define FIRST_ROW(m, t) ((t) < (m)->width ? 0 : ((t) - (m)->width + 2) / 2)
@@ -282,8 +288,7 @@ WIDE static int64_t contexts(const ContextModel *m, const Field *f, const uint8_
     int64_t escaped = 0;
     for (int64_t t = 0; t < WAVEFRONTS(m); t++)
         for (int32_t level = 0; level < LEVELS; level++) {
-            const int32_t from = (int32_t)((int64_t)level * m->channels / LEVELS);
-            const int32_t to = (int32_t)((int64_t)(level + 1) * m->channels / LEVELS);
+            const int32_t from = first_of(m, level), to = first_of(m, level + 1);
             for (int64_t y = FIRST_ROW(m, t); y <= LAST_ROW(m, t); y++) {
                 const int64_t x = t - 2 * y, at = place(f, y, x);
                 const uint8_t *symbol = symbols + y * m->width + x;
@@ -324,8 +329,7 @@ WIDE static int64_t decoded(const ContextModel *m, const Field *f, Reader *reade
     uint32_t lane = 0, last_lane = (uint32_t)reader->lanes - 1;
     for (int64_t t = 0; t < WAVEFRONTS(m); t++)
         for (int32_t level = 0; level < LEVELS; level++) {
-            const int32_t from = (int32_t)((int64_t)level * m->channels / LEVELS);
-            const int32_t to = (int32_t)((int64_t)(level + 1) * m->channels / LEVELS);
+            const int32_t from = first_of(m, level), to = first_of(m, level + 1);
             for (int64_t y = FIRST_ROW(m, t); y <= LAST_ROW(m, t); y++) {
                 const int64_t x = t - 2 * y, at = place(f, y, x);
                 uint8_t *symbol = symbols + y * m->width + x;

@@ -6,6 +6,7 @@ A step works on as many symbols as there are lanes, or as a wavefront holds; no 
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ def encode_contexts(model: ContextModel, symbols: Symbols, lanes: int) -> bytes:
         parent = values[model.parents[:, slot], 2:, 2:-1]
         predicted += model.parent_weights[:, slot, None, None] * parent
     predicted = _within_range(model, predicted)
-    residual = _padded(_residual(values[:-1, 2:, 2:-1], predicted))
+    residual = _padded(residual_of(values[:-1, 2:, 2:-1], predicted))
     spread = model.scale[:, None, None] + _spread(model, _shifted(residual), predicted)
     around = sum(residual[model.parents[:, slot], 2:, 2:-1] for slot in range(m.PARENTS))
     table, base = _chosen(model, spread + model.scale_weights[2] * around, predicted)
@@ -95,7 +96,7 @@ def decode_contexts(
             if int(found.min()) < 0 or int(found.max()) >= model.alphabet:
                 raise PayloadInvalid(_DAMAGED)
             values[at, these] = found - model.zero
-            residual[at, these] = _residual(found - model.zero, predicted)
+            residual[at, these] = residual_of(found - model.zero, predicted)
     reader.end()
     inner = values.reshape(height + 2, row, channels + 1)[2:, 2:-1, :-1] + model.zero
     return np.ascontiguousarray(inner.transpose(2, 0, 1)).astype(np.uint8)
@@ -134,8 +135,9 @@ def _within_range(model: ContextModel, predicted: Ints) -> Ints:
     return np.clip(predicted, low, high)
 
 
-def _residual(values: Ints, predicted: Ints) -> Ints:
-    found: Ints = np.minimum(
+def residual_of(values: NDArray[Any], predicted: NDArray[Any]) -> NDArray[Any]:
+    """How far values are from what was predicted, in 16ths, up to RESIDUAL_MOST."""
+    found: NDArray[Any] = np.minimum(
         np.abs(values * m.ONE - predicted) >> m.RESIDUAL_SHIFT, m.RESIDUAL_MOST
     )
     return found
@@ -155,11 +157,21 @@ def _spread(model: ContextModel, beside: list[Ints], predicted: Ints) -> Ints:
 
 def _chosen(model: ContextModel, spread: Ints, predicted: Ints) -> tuple[Ints, Ints]:
     """Table, and the symbol that is predicted, of every place."""
+    kind = np.clip(half_octaves(spread) - model.first_class, 0, model.classes - 1)
+    return table_and_base(kind, predicted, model.zero)
+
+
+def half_octaves(spread: NDArray[Any]) -> Ints:
+    """Twice the binary logarithm of the spread, rounded down."""
     mantissa, exponent = np.frexp((np.maximum(spread, 0) + 4).astype(np.float64))  # exact
-    kind = 2 * (exponent.astype(np.int64) - 1) + ((mantissa * 256).astype(np.int64) >= 181)
-    kind = np.clip(kind - model.first_class, 0, model.classes - 1)
+    found: Ints = 2 * (exponent.astype(np.int64) - 1) + ((mantissa * 256).astype(np.int64) >= 181)
+    return found
+
+
+def table_and_base(kind: Ints, predicted: NDArray[Any], zero: int) -> tuple[Ints, Ints]:
+    """Table, and the symbol that is predicted, from a class of spread and a predicted value."""
     quarters = (predicted + m.ONE // m.PHASES // 2) // (m.ONE // m.PHASES)
-    base = quarters // m.PHASES + model.zero
+    base = quarters // m.PHASES + zero
     floor = np.clip(base, 0, m.FLOORS - 1)
     return (kind * m.PHASES + quarters % m.PHASES) * m.FLOORS + floor, base
 
