@@ -44,6 +44,15 @@ def maps(
     return (np.clip(found, low, high) - low).astype(np.uint8), high - low + 1, -low
 
 
+def mixtures(seed: int, frames: int, shape: tuple[int, int, int]) -> Symbols:
+    """Symbols of channels that are mixtures of a few, as a pointwise convolution makes them."""
+    rng = np.random.default_rng(seed)
+    channels, height, width = shape
+    few = np.stack([smooth(rng, (6, height, width)) for _ in range(frames)])
+    mixed = np.einsum("ck,fkyx->fcyx", rng.normal(0, 2, (channels, 6)), few)
+    return (np.clip(np.rint(mixed), -30, 30) + 30).astype(np.uint8)
+
+
 def models(symbols: Symbols, alphabet: int, zero: int) -> tuple[ContextModel, ChannelModel]:
     flat = symbols.reshape(*symbols.shape[:2], -1)
     return fit_contexts(symbols, alphabet, zero), fit_channels(flat, alphabet)
@@ -133,6 +142,34 @@ def test_contexts_save_what_neighbours_tell() -> None:
     assert by_context < 0.9 * by_channel
 
 
+def test_mixtures_are_predicted_from_all_channels_and_others_are_not() -> None:
+    symbols = mixtures(0, 16, (32, 9, 9))
+    model = fit_contexts(symbols[:12], 61, 30)
+    assert model.sources == 30  # all channels but those of the last level
+    payload = both(ContextCoder(model, 9, 9, 4), model, symbols[12], 4)
+    few = fit_contexts(symbols[:3], 61, 30)  # too few frames to keep some aside
+    assert few.sources == 0
+    assert len(payload) < 0.8 * len(ContextCoder(few, 9, 9, 4).encode(symbols[12]))
+    noise = np.random.default_rng(0).integers(0, 16, (12, 32, 9, 9)).astype(np.uint8)
+    assert fit_contexts(noise, 16, 3).sources == 0
+
+
+@built
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1 << 30),
+    shape=st.tuples(st.integers(5, 40), st.integers(1, 7), st.integers(1, 7)),
+)
+def test_any_mixtures_come_back_and_both_make_the_same_bytes(
+    seed: int, shape: tuple[int, int, int]
+) -> None:
+    symbols = mixtures(seed, 9, shape)
+    model = fit_contexts(symbols[:8], 61, 30)
+    noise = np.random.default_rng(seed).integers(0, 61, shape).astype(np.uint8)
+    for frame in (symbols[8], noise):
+        both(ContextCoder(model, *shape[1:], 4), model, frame, 4)
+
+
 def test_noise_costs_no_more_than_a_little() -> None:
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 16, (6, 8, 10, 10)).astype(np.uint8)
@@ -198,7 +235,10 @@ def test_both_judge_damage_alike() -> None:
 def test_models_survive_packing() -> None:
     symbols, alphabet, zero = maps(7, 4, (9, 5, 6), 0.3, False)
     contexts, channels = models(symbols, alphabet, zero)
-    for model, kind in ((contexts, ContextModel), (channels, ChannelModel)):
+    dense = fit_contexts(mixtures(1, 8, (20, 5, 6)), 61, 30)
+    assert dense.sources
+    pairs = ((contexts, ContextModel), (dense, ContextModel), (channels, ChannelModel))
+    for model, kind in pairs:
         packed = model.packed()
         assert kind.unpacked(packed).packed() == packed
         for wrong in (b"", packed[:-1], packed + b"\0", bytes(len(packed)), packed[:7]):
@@ -206,19 +246,23 @@ def test_models_survive_packing() -> None:
                 kind.unpacked(wrong)
 
 
-@pytest.mark.parametrize("kind", ["context", "channel"])
+@pytest.mark.parametrize("kind", ["context", "dense", "channel"])
 def test_no_damaged_model_is_taken_that_would_read_elsewhere(kind: str) -> None:
     """What is taken codes and decodes without an error of memory, whatever its numbers are."""
     symbols, alphabet, zero = maps(8, 4, (9, 5, 6), 0.3, True)
     contexts, channels = models(symbols, alphabet, zero)
-    packed = (contexts if kind == "context" else channels).packed()
+    if kind == "dense":
+        symbols, alphabet, zero = mixtures(2, 9, (9, 5, 6)), 61, 30
+        contexts = fit_contexts(symbols[:8], alphabet, zero)
+        assert contexts.sources
+    packed = (channels if kind == "channel" else contexts).packed()
     rng = np.random.default_rng(3)
     taken = 0
     for _ in range(4000):
         data = bytearray(packed)
         data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
         try:
-            if kind == "context":
+            if kind != "channel":
                 context = ContextModel.unpacked(bytes(data))
                 if context.channels != 9 or context.alphabet < alphabet:
                     continue

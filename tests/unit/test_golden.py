@@ -62,6 +62,7 @@ CASES: Final[dict[str, tuple[TensorSpec, str]]] = {
     "ans-context": (TensorSpec("x", "float32", (1, 9, 7, 5)), "uniform:0.2+ans"),
     "ans-context-batch": (TensorSpec("x", "float32", (2, 3, 4, 6)), "quantize:5+ans"),
     "ans-context-vectors": (TensorSpec("x", "float64", (1, 11, 16)), "uniform:0.3,diffuse=0.5+ans"),
+    "ans-context-dense": (TensorSpec("x", "float32", (1, 24, 7, 5)), "uniform:0.2+ans"),
     "ans-channel": (TensorSpec("x", "float32", (1, 9, 7, 5)), "uniform:0.2+ans:channel"),
     "ans-zstd": (FLOATS, "quantize:3+ans:channel+zstd"),
 }
@@ -96,6 +97,8 @@ def planned(spec: TensorSpec, text: str) -> TensorCodec:
     """Complete, where that takes frames with the source and a shifted and a halved one."""
     frame: Any = source(spec)
     frames = [np.asarray(f).astype(spec.dtype) for f in (frame, np.roll(frame, 3), frame / 2)]
+    if spec.shape == (1, 24, 7, 5):  # enough of them to learn from all channels
+        frames = [np.roll(frame, 3 * shift).astype(spec.dtype) for shift in range(12)]
     return plan(text, [spec], calibration_of(spec, *frames))[0]
 
 

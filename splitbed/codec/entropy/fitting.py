@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from splitbed.codec.entropy import model as m
 from splitbed.codec.entropy.model import ChannelModel, ContextModel
+from splitbed.codec.entropy.prediction import beside, learnt
 from splitbed.codec.entropy.tables import Tables
 from splitbed.codec.entropy.vectorised import half_octaves, residual_of, table_and_base
 
@@ -20,16 +21,9 @@ Floats = NDArray[np.float64]
 
 _SMOOTHING: Final = 4.0
 """Symbols' worth of belief in a coarser table where a finer one has seen little."""
-_RIDGE: Final = 0.005
-_ROWS: Final = 20_000
-"""Places of a channel that its weights are learnt from, at most."""
-_CORRELATED: Final = 4_000
 _SPREAD_ROWS: Final = 300_000
 _CLASSES: Final = 16
 _MOST_CHANNEL_TABLES: Final = 64
-_SCREEN: Final = 16
-"""Channels whose correlation is large enough to be tried as parents."""
-
 
 _spurious = np.errstate(divide="ignore", over="ignore", invalid="ignore")
 """Matrix products on ARM raise floating-point flags for lanes that hold nothing."""
@@ -64,21 +58,13 @@ def fit_channels(symbols: NDArray[np.uint8], alphabet: int) -> ChannelModel:
 @_spurious
 def fit_contexts(symbols: NDArray[np.uint8], alphabet: int, zero: int) -> ContextModel:
     """A context model from symbols [frames, channels, height, width]; `zero` codes the value 0."""
-    channels = symbols.shape[1]
     values = symbols.astype(np.int32) - zero
     padded = np.pad(values, ((0, 0), (0, 1), (2, 0), (2, 1)))
-    near, parents, parent_weights, bias = _prediction(values, padded)
-    predicted = np.empty_like(values)
-    for channel in range(channels):
-        found = bias[channel] + sum(
-            int(near[i, channel]) * _beside(padded, channel, *step) for i, step in enumerate(m.NEAR)
-        )
-        for parent, weight in zip(parents[channel], parent_weights[channel], strict=True):
-            found = found + int(weight) * padded[:, parent, 2:, 2:-1]
-        predicted[:, channel] = found
+    weights = learnt(values, padded)
+    predicted = weights.predicted(values, padded)
     predicted = np.clip(predicted, -zero * m.ONE, (alphabet - 1 - zero) * m.ONE)
     residual = residual_of(values, predicted)
-    spread, scale, scale_weights = _spread(residual, predicted, parents)
+    spread, scale, scale_weights = _spread(residual, predicted, weights.parents)
     kind = half_octaves(spread)
     first = int(np.quantile(kind, 0.003))
     kind = np.clip(kind - first, 0, _CLASSES - 1)
@@ -93,57 +79,15 @@ def fit_contexts(symbols: NDArray[np.uint8], alphabet: int, zero: int) -> Contex
         window,
         max(first, 0),
         scale_weights,
-        bias,
+        weights.bias,
         scale,
-        near,
-        parents,
-        parent_weights,
+        weights.near,
+        weights.parents,
+        weights.parent_weights,
+        weights.dense,
+        weights.levels,
         tables,
     )
-
-
-def _beside(padded: NDArray[np.int32], channel: int, down: int, right: int) -> NDArray[np.int32]:
-    height, width = padded.shape[2] - 2, padded.shape[3] - 3
-    return padded[:, channel, 2 + down : 2 + down + height, 2 + right : 2 + right + width]
-
-
-def _prediction(
-    values: NDArray[np.int32], padded: NDArray[np.int32]
-) -> tuple[NDArray[np.int16], NDArray[np.int16], NDArray[np.int16], NDArray[np.int32]]:
-    """Least squares for each channel, on its neighbours and on the channels most like it."""
-    frames, channels, height, width = values.shape
-    draw = np.random.default_rng(0)
-    places = frames * height * width
-    rows = draw.choice(places, min(places, _ROWS), replace=False)
-    few = rows[:_CORRELATED]
-    flat = np.moveaxis(values, 1, 0).reshape(channels, -1)
-    like = flat[:, few].astype(np.float32)
-    like -= like.mean(axis=1, keepdims=True)
-    like /= np.sqrt(np.square(like).sum(axis=1, keepdims=True)) + 1e-6
-    like = np.abs(like @ like.T)
-    level = m.levels(channels)
-    near = np.zeros((len(m.NEAR), channels), np.int16)
-    parents = np.full((channels, m.PARENTS), channels, np.int16)
-    weights = np.zeros((channels, m.PARENTS), np.int16)
-    bias = np.zeros(channels, np.int32)
-    for channel in range(channels):
-        earlier = level[channel] * channels // m.LEVELS
-        chosen = np.argsort(-like[channel, :earlier], kind="stable")[: m.PARENTS]
-        columns = [_beside(padded, channel, *step).reshape(-1)[rows] for step in m.NEAR]
-        columns += [flat[parent][rows] for parent in chosen]
-        seen = np.stack(columns, axis=1).astype(np.float64)
-        wanted = flat[channel][rows].astype(np.float64)
-        mean, own = seen.mean(axis=0), wanted.mean()
-        seen -= mean
-        ridge = rows.size * _RIDGE * (wanted.var() + 1e-3)
-        gram = seen.T @ seen + ridge * np.eye(seen.shape[1])
-        found = np.linalg.solve(gram, seen.T @ (wanted - own))
-        whole = np.clip(np.rint(found * m.ONE), -127, 127).astype(np.int16)
-        near[:, channel] = whole[: len(m.NEAR)]
-        parents[channel, : chosen.size] = chosen
-        weights[channel, : chosen.size] = whole[len(m.NEAR) :]
-        bias[channel] = int(np.rint(own * m.ONE - float(mean @ whole)))
-    return near, parents, weights, bias
 
 
 def _spread(
@@ -163,7 +107,7 @@ def _spread(
 
     def seen(channel: int) -> NDArray[np.int32]:
         west, north, north_west, north_east = (
-            _beside(padded, channel, *step) for step in m.NEAR[:4]
+            beside(padded, channel, *step) for step in m.NEAR[:4]
         )
         around = sum(padded[:, parent, 2:, 2:-1] for parent in parents[channel])
         magnitude = np.abs(predicted[:, channel]) >> m.RESIDUAL_SHIFT

@@ -7,17 +7,13 @@ which two are what a lane costs. Two models choose the table that codes a symbol
 
 `ChannelModel`: one of up to 256 tables for each channel.
 
-`ContextModel`: each symbol is predicted from six neighbours in its own channel and from up to four
-channels at the same place, and so is the spread around that; the difference from the rounded
-prediction is coded with a table for that spread, for the quarter into which the prediction fell,
-and for its distance from the lowest symbol (where rectified values pile up). So that the coder can
-be written without a loop over single symbols, what a symbol looks at never lies on its own
-wavefront, x + 2 y = const, but for channels of an earlier one of four levels (quarters of the
-channels, in order).
-
-Measured on MobileNetV2, MobileNetV1 and ResNet-20 with one step for all channels (16 to 100
-calibration pictures, others coded): 13 to 25 % fewer bytes than an ideal code with a static table
-for each channel.
+`ContextModel`: each symbol is predicted from six neighbours in its own channel and from other
+channels at the same place (up to four, or all that came before, whichever the calibration's frames
+favour), and so is the spread around that; the difference from the rounded prediction is coded with
+a table for that spread, for the quarter into which the prediction fell, and for its distance from
+the lowest symbol (where rectified values pile up). So that the coder can be written without a loop
+over single symbols, what a symbol looks at never lies on its own wavefront, x + 2 y = const, but
+for channels of an earlier level (4 or 16 equal parts of the channels, in order).
 """
 
 from __future__ import annotations
@@ -44,6 +40,14 @@ NEAR: Final = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))
 """Neighbours (rows, columns) in the same channel: W, N, NW, NE, WW, NN."""
 PARENTS: Final = 4
 LEVELS: Final = 4
+"""Where symbols are predicted from single channels."""
+DENSE_LEVELS: Final = 16
+"""Where they are predicted from all channels before: later ones then know more."""
+MOST_SOURCES: Final = 512
+"""Channels that others are predicted from: more cost time and memory for little."""
+DENSE_SHIFT: Final = 2
+"""Weights of all channels are in 256ths: there are many, and most are small."""
+MOST_DENSE: Final = 511
 ONE: Final = 64
 """Predicted values are in 64ths of a symbol."""
 RESIDUAL_SHIFT: Final = 2
@@ -56,7 +60,7 @@ SPREAD_ONE: Final = 256
 MOST_CLASSES: Final = 24
 MOST_WINDOW: Final = 48
 
-_HEADER: Final = struct.Struct("<6H4h")
+_HEADER: Final = struct.Struct("<8H4h")
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,13 +125,18 @@ class ContextModel:
     """[channels, 4]: channels of earlier levels; the number of channels names none."""
     parent_weights: NDArray[np.int16]
     """[channels, 4]."""
+    dense: NDArray[np.int16]
+    """[channels, sources]: weights of the first channels, in 256ths, zero for those that are not of
+    an earlier level. Without sources there are the parents alone."""
+    levels: int
     tables: Tables
     """[classes x 4 x 3, 2 x window + 2]."""
 
     def __post_init__(self) -> None:
-        channels = self.channels
-        level = levels(channels)
-        first_of_level = np.array([level[k] * channels // LEVELS for k in range(channels)])
+        channels, sources = self.channels, self.sources
+        if not 1 <= self.levels <= DENSE_LEVELS:
+            raise UsageError("a context model that contradicts itself")
+        first_of_level = firsts(channels, self.levels)
         known = self.parents < channels
         if not (
             1 <= channels <= MOST_CHANNELS
@@ -146,6 +155,10 @@ class ContextModel:
             and int(self.parents.min()) >= 0
             and int(self.parents.max()) <= channels
             and bool(np.all(~known | (self.parents < first_of_level[:, None])))
+            and self.dense.shape == (channels, sources)
+            and sources <= min(channels, MOST_SOURCES)
+            and (not sources or _within(self.dense, MOST_DENSE))
+            and not bool(np.any(self.dense[np.arange(sources) >= first_of_level[:, None]]))
             and self.tables.entries == 2 * self.window + 2
             and self.tables.frequencies.shape[0] == self.classes * PHASES * FLOORS
             and 1 <= self.classes <= MOST_CLASSES
@@ -156,6 +169,11 @@ class ContextModel:
     def channels(self) -> int:
         """Number of channels."""
         return int(self.bias.size)
+
+    @property
+    def sources(self) -> int:
+        """Number of channels that all later ones are predicted from."""
+        return int(self.dense.shape[1])
 
     @property
     def classes(self) -> int:
@@ -171,6 +189,8 @@ class ContextModel:
             self.window,
             self.first_class,
             self.classes,
+            self.sources,
+            self.levels,
             *self.scale_weights,
         )
         return head + b"".join(
@@ -181,6 +201,7 @@ class ContextModel:
                 self.near.astype(np.int8),
                 self.parents,
                 self.parent_weights.astype(np.int8),
+                self.dense,
                 self.tables.frequencies,
             )
         )
@@ -189,7 +210,9 @@ class ContextModel:
     def unpacked(cls, data: bytes) -> ContextModel:
         """What `packed` made; UsageError for anything else."""
         reading = _Reading(data)
-        channels, alphabet, zero, window, first, classes, *weights = reading.header(_HEADER)
+        channels, alphabet, zero, window, first, classes, sources, levels, *weights = (
+            reading.header(_HEADER)
+        )
         if not 1 <= classes <= MOST_CLASSES or not 1 <= window <= MOST_WINDOW:
             raise UsageError("a context model that contradicts itself")
         bias = reading.array(np.int32, channels)
@@ -197,6 +220,7 @@ class ContextModel:
         near = reading.array(np.int8, len(NEAR), channels).astype(np.int16)
         parents = reading.array(np.int16, channels, PARENTS)
         parent_weights = reading.array(np.int8, channels, PARENTS).astype(np.int16)
+        dense = reading.array(np.int16, channels, sources)
         frequencies = reading.array(np.uint16, classes * PHASES * FLOORS, 2 * window + 2)
         reading.end()
         first_weights = (weights[0], weights[1], weights[2], weights[3])
@@ -211,14 +235,16 @@ class ContextModel:
             near,
             parents,
             parent_weights,
+            dense,
+            levels,
             Tables(frequencies),
         )
 
 
-def levels(channels: int) -> list[int]:
-    """The level of each channel: quarters of them, in order."""
-    ends = [(level + 1) * channels // LEVELS for level in range(LEVELS)]
-    return [next(i for i, end in enumerate(ends) if k < end) for k in range(channels)]
+def firsts(channels: int, levels: int) -> NDArray[np.int64]:
+    """[channels]: the first channel of each one's level. A level is an equal part, in order."""
+    begins = np.arange(levels + 1) * channels // levels
+    return np.repeat(begins[:-1], np.diff(begins))
 
 
 def _within(array: NDArray[Any], most: int) -> bool:

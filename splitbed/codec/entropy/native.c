@@ -11,7 +11,7 @@
 #define COARSE 6                  /* bits of a slot that find where the search begins */
 #define NEAR 6                    /* neighbours in the same channel: W N NW NE WW NN */
 #define PARENTS 4                 /* channels of an earlier level, same place */
-#define LEVELS 4
+#define DENSE_SHIFT 2
 #define ONE 6                     /* bits behind the point of a predicted value */
 #define RESIDUAL_SHIFT 2
 #define RESIDUAL_MOST 1023
@@ -40,6 +40,8 @@ typedef struct {
     const int32_t *bias, *scale;             /* channels */
     const int16_t *near;                     /* NEAR x channels */
     const int16_t *parents, *parent_weights; /* channels x PARENTS; `channels` names none */
+    const int16_t *dense;                    /* channels x sources */
+    int32_t sources, levels;
     Tables tables;
 } ContextModel;
 
@@ -230,6 +232,19 @@ INLINE void from_neighbours(const ContextModel *m, const Field *f, int64_t at, i
     }
 }
 
+/* What all channels of earlier levels say of channels `from` to `to`. */
+INLINE void from_all(const ContextModel *m, const Field *f, int64_t at, int32_t from, int32_t to)
+{
+    const int32_t known = from < m->sources ? from : m->sources;
+    const int16_t *v = f->values + at;
+    for (int64_t k = from; known && k < to; k++) {
+        const int16_t *w = m->dense + k * m->sources;
+        int32_t sum = 0;
+        for (int32_t j = 0; j < known; j++) sum += w[j] * v[j];
+        f->predicted[k] += sum >> DENSE_SHIFT;
+    }
+}
+
 /* Table and base of one channel at one place; its predicted value is left in `*value`. */
 INLINE uint32_t chosen(const ContextModel *m, const Field *f, int64_t at, int32_t k, int32_t *base,
                        int32_t *value)
@@ -272,7 +287,7 @@ INLINE void settled(const Field *f, int64_t at, int32_t value, int32_t predicted
 /* The first channel of a level. */
 INLINE int32_t first_of(const ContextModel *m, int32_t level)
 {
-    return (int32_t)((int64_t)level * m->channels / LEVELS);
+    return (int32_t)((int64_t)level * m->channels / m->levels);
 }
 
 /* Places of one wavefront x + 2 y = t: all that they need came with earlier ones. */
@@ -287,12 +302,13 @@ WIDE static int64_t contexts(const ContextModel *m, const Field *f, const uint8_
     const int32_t entries = m->tables.entries;
     int64_t escaped = 0;
     for (int64_t t = 0; t < WAVEFRONTS(m); t++)
-        for (int32_t level = 0; level < LEVELS; level++) {
+        for (int32_t level = 0; level < m->levels; level++) {
             const int32_t from = first_of(m, level), to = first_of(m, level + 1);
             for (int64_t y = FIRST_ROW(m, t); y <= LAST_ROW(m, t); y++) {
                 const int64_t x = t - 2 * y, at = place(f, y, x);
                 const uint8_t *symbol = symbols + y * m->width + x;
                 from_neighbours(m, f, at, from, to);
+                from_all(m, f, at, from, to);
                 for (int32_t k = from; k < to; k++) {
                     int32_t base, predicted, given = symbol[k * plane];
                     uint32_t table = chosen(m, f, at, k, &base, &predicted);
@@ -328,12 +344,13 @@ WIDE static int64_t decoded(const ContextModel *m, const Field *f, Reader *reade
     const int64_t plane = (int64_t)m->height * m->width;
     uint32_t lane = 0, last_lane = (uint32_t)reader->lanes - 1;
     for (int64_t t = 0; t < WAVEFRONTS(m); t++)
-        for (int32_t level = 0; level < LEVELS; level++) {
+        for (int32_t level = 0; level < m->levels; level++) {
             const int32_t from = first_of(m, level), to = first_of(m, level + 1);
             for (int64_t y = FIRST_ROW(m, t); y <= LAST_ROW(m, t); y++) {
                 const int64_t x = t - 2 * y, at = place(f, y, x);
                 uint8_t *symbol = symbols + y * m->width + x;
                 from_neighbours(m, f, at, from, to);
+                from_all(m, f, at, from, to);
                 for (int32_t k = from; k < to; k++) {
                     int32_t base, predicted;
                     uint32_t table = chosen(m, f, at, k, &base, &predicted);

@@ -45,6 +45,9 @@ class _ContextModel(ctypes.Structure):
         ("near", ctypes.c_void_p),
         ("parents", ctypes.c_void_p),
         ("parent_weights", ctypes.c_void_p),
+        ("dense", ctypes.c_void_p),
+        ("sources", ctypes.c_int32),
+        ("levels", ctypes.c_int32),
         ("tables", _Tables),
     )
 
@@ -202,6 +205,9 @@ class NativeContexts(_Coder):
             self._at(model.near, np.int16),
             self._at(model.parents, np.int16),
             self._at(model.parent_weights, np.int16),
+            self._at(model.dense, np.int16),
+            model.sources,
+            model.levels,
             self._tables(model.tables),
         )
         self._model = (ctypes.byref(described),)

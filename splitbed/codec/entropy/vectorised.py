@@ -46,13 +46,16 @@ def encode_contexts(model: ContextModel, symbols: Symbols, lanes: int) -> bytes:
     for slot in range(m.PARENTS):
         parent = values[model.parents[:, slot], 2:, 2:-1]
         predicted += model.parent_weights[:, slot, None, None] * parent
+    if model.sources:
+        sources = values[: model.sources, 2:, 2:-1].reshape(model.sources, -1)
+        predicted += _from_all(model.dense, sources).reshape(predicted.shape)
     predicted = _within_range(model, predicted)
     residual = _padded(residual_of(values[:-1, 2:, 2:-1], predicted))
     spread = model.scale[:, None, None] + _spread(model, _shifted(residual), predicted)
     around = sum(residual[model.parents[:, slot], 2:, 2:-1] for slot in range(m.PARENTS))
     table, base = _chosen(model, spread + model.scale_weights[2] * around, predicted)
     coded = symbols.astype(np.int64) - base + model.window
-    order = _order(channels, height, width)
+    order = _order(channels, height, width, model.levels)
     coded, table = coded.reshape(-1)[order], table.reshape(-1)[order]
     escaped = (coded < 0) | (coded > 2 * model.window)
     coded[escaped] = model.tables.entries - 1
@@ -72,8 +75,8 @@ def decode_contexts(
     near = model.near.astype(np.int64)
     parents, weights = model.parents, model.parent_weights.astype(np.int64)
     for at in _wavefronts(height, width):
-        for level in range(m.LEVELS):
-            these = slice(level * channels // m.LEVELS, (level + 1) * channels // m.LEVELS)
+        for level in range(model.levels):
+            these = slice(level * channels // model.levels, (level + 1) * channels // model.levels)
             if these.start == these.stop:
                 continue
             predicted = np.tile(model.bias[these].astype(np.int64), (len(at), 1))
@@ -84,6 +87,9 @@ def decode_contexts(
                 parent = parents[these, slot]
                 predicted += weights[these, slot] * values[at[:, None], parent]
                 around += residual[at[:, None], parent]
+            known = min(these.start, model.sources)
+            if known:
+                predicted += _from_all(model.dense[these, :known], values[at, :known].T).T
             predicted = _within_range(model, predicted)
             beside = [residual[at + down * row + right, these] for down, right in m.NEAR[:4]]
             spread = model.scale[these] + _spread(model, beside, predicted)
@@ -128,6 +134,13 @@ def _weighted(padded: Ints, near: NDArray[np.int16]) -> Ints:
             * padded[:-1, 2 + down : 2 + down + height, 2 + right : 2 + right + width]
         )
     return found
+
+
+def _from_all(dense: NDArray[np.int16], values: Ints) -> Ints:
+    """[channels, sources] times [sources, places]: whole numbers, which double precision adds up
+    without an error in any order."""
+    found = (dense.astype(np.float64) @ values.astype(np.float64)).astype(np.int64)
+    return found >> m.DENSE_SHIFT
 
 
 def _within_range(model: ContextModel, predicted: Ints) -> Ints:
@@ -188,14 +201,14 @@ def _wavefronts(height: int, width: int) -> tuple[Ints, ...]:
 
 
 @lru_cache(maxsize=16)
-def _order(channels: int, height: int, width: int) -> Ints:
+def _order(channels: int, height: int, width: int, levels: int) -> Ints:
     """The order of coding, as indices into [channels, height, width]."""
     found = []
     for places in _wavefronts(height, width):
         rows, columns = np.divmod(places, width + 3)
         flat = (rows - 2) * width + columns - 2
-        for level in range(m.LEVELS):
-            these = np.arange(level * channels // m.LEVELS, (level + 1) * channels // m.LEVELS)
+        for level in range(levels):
+            these = np.arange(level * channels // levels, (level + 1) * channels // levels)
             found.append((these[None, :] * (height * width) + flat[:, None]).reshape(-1))
     return np.concatenate(found) if found else np.zeros(0, np.int64)
 
