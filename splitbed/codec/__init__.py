@@ -9,10 +9,12 @@ turns that text, a boundary and its calibration into the specification that two 
 from splitbed.codec.calibration import Calibration, CalibrationFrames, read_calibration
 from splitbed.codec.codec import Codec
 from splitbed.codec.pipeline import (
+    as_sent,
     build,
     by_numpy,
     is_lossless,
     needs_calibration,
+    needs_sensitivity,
     parse,
     plan,
     quantisers,
@@ -26,10 +28,12 @@ __all__ = [
     "CalibrationFrames",
     "Codec",
     "TensorStatistics",
+    "as_sent",
     "build",
     "by_numpy",
     "is_lossless",
     "needs_calibration",
+    "needs_sensitivity",
     "parse",
     "plan",
     "quantisers",

@@ -15,6 +15,7 @@ import numpy as np
 from msgspec import Meta
 
 from splitbed.codec.raw import array_of, raw_bytes
+from splitbed.codec.sensitivity import TensorSensitivity
 from splitbed.codec.statistics import TensorStatistics
 from splitbed.codec.zstd import Zstd
 from splitbed.errors import PayloadInvalid, UsageError
@@ -44,6 +45,8 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """SHA-256 of those pictures' files, so that a run can leave them out."""
     frames: dict[str, CalibrationFrames] = {}
     """By tensor."""
+    sensitivities: dict[str, TensorSensitivity] = {}
+    """By tensor, where the tail was measured."""
 
     def arrays(self, spec: TensorSpec) -> tuple[Array, ...]:
         """The tensors kept of one boundary tensor; UsageError where they are of another shape."""

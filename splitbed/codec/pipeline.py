@@ -97,6 +97,25 @@ def needs_calibration(text: str) -> bool:
     )
 
 
+def needs_sensitivity(text: str) -> bool:
+    """Whether this codec looks at how the tail answers to disturbances."""
+    return any(_STAGES[stage.id].wants_sensitivity(stage.arguments) for stage in parse(text))
+
+
+def as_sent(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
+    """What travels in a session's specification: nothing that only the encoder needs."""
+    return tuple(
+        TensorCodec(
+            codec.tensor,
+            tuple(
+                StageSpec(spec.id, msgspec.to_builtins(_convert(spec, _STAGES[spec.id]).as_sent()))
+                for spec in codec.stages
+            ),
+        )
+        for codec in codecs
+    )
+
+
 def is_lossless(text: str) -> bool:
     """Whether a written codec gives back what went in; False for a text that is none."""
     try:
@@ -145,6 +164,12 @@ def _bound(
         statistics=calibration.tensors.get(spec.name) if calibration else None,
         last=not tail,
     )
+    if ARRAY_STAGES[first.id].wants_sensitivity(first.arguments) and calibration:
+        binding = msgspec.structs.replace(
+            binding,
+            samples=calibration.arrays(spec),
+            sensitivity=calibration.sensitivities.get(spec.name),
+        )
     array_stage = ARRAY_STAGES[first.id].bind(first.arguments, binding)
     assert isinstance(array_stage, ArrayStage)
     if tail and tail[0].id in SYMBOL_STAGES:

@@ -9,6 +9,7 @@ from splitbed.codec.cast import Cast
 from splitbed.codec.picture import Jpeg, Png
 from splitbed.codec.quantize import Quantize
 from splitbed.codec.raw import Raw
+from splitbed.codec.shaped import Shaped
 from splitbed.codec.shuffle import Shuffle
 from splitbed.codec.stage import ArrayStage, ByteStage, SymbolStage
 from splitbed.codec.uniform import Uniform
@@ -19,6 +20,7 @@ ARRAY_STAGES: Final[dict[str, type[ArrayStage]]] = {
     "cast": Cast,
     "quantize": Quantize,
     "uniform": Uniform,
+    "shaped": Shaped,
     "jpeg": Jpeg,
     "png": Png,
 }

@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from splitbed.codec.sensitivity import TensorSensitivity
 from splitbed.codec.statistics import TensorStatistics
 from splitbed.errors import CodecUnknown, UsageError
 from splitbed.quantiser import Quantiser
@@ -35,6 +36,8 @@ class Binding(msgspec.Struct, frozen=True):
     """For a byte stage: bytes that belong together in what the array stage makes."""
     samples: Sequence[Array] = ()
     """Tensors of calibration frames, where there are any."""
+    sensitivity: TensorSensitivity | None = None
+    """How the tail answers to disturbances of the tensor, where that was measured."""
     source: SymbolSource | None = None
     """For a symbol stage: what makes the symbols, complete."""
 
@@ -53,6 +56,16 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def check(cls, arguments: Mapping[str, str]) -> None:
         """Raise CodecUnknown for written arguments that no tensor could make right."""
         _converted(cls, arguments)
+
+    @classmethod
+    def wants_sensitivity(cls, arguments: Mapping[str, str]) -> bool:
+        """Whether `bind` needs to know how the tail answers to disturbances."""
+        del arguments
+        return False
+
+    def as_sent(self) -> Stage:
+        """What a decoder needs of it: without what only the encoder does."""
+        return self
 
     @classmethod
     def bind(cls, arguments: Mapping[str, str], binding: Binding) -> Stage:

@@ -406,3 +406,74 @@ void splitbed_diffuse(const float *scaled, int64_t channels, int64_t height, int
         }
     }
 }
+
+/* --------------------------------------------------------------- rounding with errors handed on */
+
+typedef struct {
+    int64_t channels, height, width;
+    const float *steps, *passed; /* channels; channels x channels, of which the upper triangle */
+    const float *costs;          /* channels x levels, or NULL */
+    float taps[4];               /* W, N, NW, NE */
+    float most_shift, most_kept; /* in steps */
+    int32_t zero, levels;
+} Shaping;
+
+INLINE float within(float value, float most)
+{
+    return value < -most ? -most : value > most ? most : value;
+}
+
+INLINE float rounded_down(float value, float last)
+{
+    value = value < 0 ? 0 : value > last ? last : value;
+    return (float)(int32_t)value;
+}
+
+/* What rounding.py does by wavefronts, with the same operations in the same order, place by place.
+ * `values` and `symbols` are height x width x channels; `errors` is (height + 1) x (width + 2) x
+ * channels, `own` and `taken` are one place each. */
+WIDE void splitbed_shape(const Shaping *s, const float *values, float *errors, float *own,
+                         float *taken, uint8_t *symbols)
+{
+    const int64_t c = s->channels, row = (s->width + 2) * c;
+    const float zero = (float)s->zero, last = (float)(s->levels - 1);
+    memset(errors, 0, sizeof *errors * (size_t)((s->height + 1) * row));
+    for (int64_t y = 0; y < s->height; y++)
+        for (int64_t x = 0; x < s->width; x++) {
+            float *error = errors + (y + 1) * row + (x + 1) * c;
+            const float *west = error - c, *north = error - row;
+            const float *north_west = north - c, *north_east = north + c;
+            for (int64_t k = 0; k < c; k++) {
+                float sum = s->taps[0] * west[k];
+                sum = sum + s->taps[1] * north[k];
+                sum = sum + s->taps[2] * north_west[k];
+                sum = sum + s->taps[3] * north_east[k];
+                own[k] = -sum;
+                taken[k] = 0;
+            }
+            for (int64_t k = 0; k < c; k++) {
+                const float step = s->steps[k], inverse = 1.0f / step;
+                const float shift = within(own[k] - taken[k], s->most_shift * step);
+                const float scaled = (values[k] + shift) * inverse + zero;
+                float symbol;
+                if (s->costs) {
+                    const float *cost = s->costs + k * s->levels;
+                    const float lower = rounded_down(scaled, last);
+                    const float upper = lower + 1 > last ? last : lower + 1;
+                    const float below = (scaled - lower) * (scaled - lower) + cost[(int32_t)lower];
+                    const float above = (scaled - upper) * (scaled - upper) + cost[(int32_t)upper];
+                    symbol = above < below ? upper : lower;
+                } else {
+                    symbol = rounded_down(scaled + 0.5f, last);
+                }
+                symbols[k] = (uint8_t)symbol;
+                const float off = (symbol - zero) * step - values[k];
+                const float new = within(off - own[k], s->most_kept * step);
+                error[k] = within(off, s->most_kept * step);
+                const float *passed = s->passed + k * c;
+                for (int64_t j = k + 1; j < c; j++) taken[j] += new * passed[j];
+            }
+            values += c;
+            symbols += c;
+        }
+}

@@ -58,7 +58,7 @@ def load() -> ctypes.CDLL | None:
         found = ctypes.CDLL(str(FILE))
         for name in ("channel_encode", "channel_decode", "context_encode", "context_decode"):
             getattr(found, f"splitbed_{name}").restype = ctypes.c_int64
-        found.splitbed_diffuse.restype = None
+        found.splitbed_diffuse.restype = found.splitbed_shape.restype = None
     except (OSError, AttributeError):
         return None
     return found
@@ -78,6 +78,58 @@ def diffuse(
         ctypes.c_int32(levels),
         ctypes.c_void_p(above.ctypes.data),
         ctypes.c_void_p(found.ctypes.data),
+    )
+    return found
+
+
+class _Shaping(ctypes.Structure):
+    _fields_ = (
+        ("channels", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("steps", ctypes.c_void_p),
+        ("passed", ctypes.c_void_p),
+        ("costs", ctypes.c_void_p),
+        ("taps", ctypes.c_float * 4),
+        ("most_shift", ctypes.c_float),
+        ("most_kept", ctypes.c_float),
+        ("zero", ctypes.c_int32),
+        ("levels", ctypes.c_int32),
+    )
+
+
+def shape(
+    library: ctypes.CDLL,
+    values: NDArray[np.float32],
+    steps: NDArray[np.float32],
+    passed: NDArray[np.float32],
+    taps: tuple[float, float, float, float],
+    zero: int,
+    levels: int,
+    costs: NDArray[np.float32] | None,
+    limits: tuple[float, float],
+) -> NDArray[np.uint8]:
+    """`splitbed.codec.rounding` rounds so: [height, width, channels], all arrays contiguous."""
+    height, width, channels = values.shape
+    assert passed.shape == (channels, channels)
+    described = _Shaping(
+        channels,
+        height,
+        width,
+        steps.ctypes.data,
+        passed.ctypes.data,
+        None if costs is None else costs.ctypes.data,
+        taps,
+        *limits,
+        zero,
+        levels,
+    )
+    found = np.empty(values.shape, np.uint8)
+    errors = np.empty((height + 1, width + 2, channels), np.float32)
+    own, taken = np.empty(channels, np.float32), np.empty(channels, np.float32)
+    library.splitbed_shape(
+        ctypes.byref(described),
+        *(ctypes.c_void_p(array.ctypes.data) for array in (values, errors, own, taken, found)),
     )
     return found
 

@@ -1,0 +1,198 @@
+"""Asking a tail how far its answer moves when what crosses is disturbed.
+
+By differences, not by derivatives: any model can be asked, and a disturbance is as large as a
+quantiser's error is. For a task of classes the measure is the Kullback-Leibler divergence of the
+class probabilities to second order (Fisher's metric) at twice the temperature, so that pictures of
+which the network is sure count as well; for others it is the squared error of the outputs, each in
+units of its own spread.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitbed.codec.layout import from_planes, planes_shape
+from splitbed.codec.sensitivity import MOST_CHANNELS, Taps, TensorSensitivity, feedback_of
+from splitbed.progress import Progress
+from splitbed.tensor import Array, TensorSpec
+
+FRAMES: Final = 16
+"""That the tail is asked about, at most."""
+BUDGET_S: Final = 120.0
+"""For one tensor; fewer frames are asked about where the tail is slow, and two at least."""
+_DISTURBED: Final = 0.3
+"""Of the tensor's standard deviation."""
+_TEMPERATURE: Final = 2.0
+_SKETCH: Final = 1024
+"""Outputs are folded into so many sums of random signs, which keep inner products on average."""
+
+Tail = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+Floats = NDArray[np.float64]
+
+FILTERS: Final[tuple[Taps, ...]] = (
+    (0.0, 0.0, 0.0, 0.0),
+    (0.15, 0.15, 0.0, 0.0),
+    (0.3, 0.3, 0.0, 0.0),
+    (0.2, 0.2, 0.04, 0.0),
+    (0.4, 0.4, 0.16, 0.0),
+    (0.6, 0.6, 0.36, 0.0),
+    (0.35, 0.25, 0.05, 0.15),
+    (0.45, 0.45, 0.0, 0.0),
+)
+"""What neighbours' errors may ask for: W, N, NW, NE. Of them the one is taken whose noise moves the
+answer least; a filter of all channels alike, since each one's own would take as many trials."""
+
+
+class Answers:
+    """Answers as vectors, such that the squared length of a difference is how far they moved."""
+
+    def __init__(self, outputs: Sequence[Mapping[str, Array]], scores: str | None) -> None:
+        """`outputs` of undisturbed frames; `scores` names the output of a task of classes."""
+        self._scores = scores
+        self._folds: dict[str, tuple[NDArray[np.intp], Floats, float]] = {}
+        draw = np.random.default_rng(0)
+        for name, first in outputs[0].items() if scores is None else ():
+            if first.dtype.kind != "f" or not first.size:
+                continue
+            spread = float(np.std(np.stack([np.asarray(o[name], np.float64) for o in outputs])))
+            bins = draw.integers(0, _SKETCH, first.size)
+            signs = draw.choice([-1.0, 1.0], first.size)
+            self._folds[name] = (bins, signs, max(spread, 1e-12) * np.sqrt(first.size))
+
+    def vector(self, outputs: Mapping[str, Array], about: Mapping[str, Array]) -> Floats:
+        """What `outputs` are, in the metric at `about`."""
+        if self._scores is not None:
+            here, there = (_log_scores(o[self._scores]) for o in (outputs, about))
+            weights = np.exp(there / _TEMPERATURE)
+            weights /= weights.sum()
+            moved = here - there
+            moved -= weights @ moved
+            return np.asarray(moved * np.sqrt(weights))
+        found = np.zeros(_SKETCH)
+        for name, (bins, signs, scale) in self._folds.items():
+            here, there = (o[name].astype(np.float64).reshape(-1) for o in (outputs, about))
+            moved = (here - there) / scale
+            found += np.bincount(bins, np.nan_to_num(moved) * signs, _SKETCH)
+        return found
+
+
+def _log_scores(scores: Array) -> Floats:
+    """Logarithms of probabilities, or logits, which differ from them by a constant."""
+    flat: Any = np.asarray(scores, np.float64).reshape(-1)
+    if flat.min() >= 0 and abs(flat.sum() - 1) < 1e-3:
+        return np.asarray(np.log(np.maximum(flat, 1e-12)))
+    return np.asarray(flat)
+
+
+def measure_sensitivity(
+    tail: Tail,
+    spec: TensorSpec,
+    boundaries: Sequence[Mapping[str, Array]],
+    scores: str | None,
+    budget_s: float = BUDGET_S,
+) -> TensorSensitivity | None:
+    """Of one boundary tensor, from what crossed for some frames; None where there is none to have:
+    no floating-point numbers, more than MOST_CHANNELS channels, a tensor that never changes.
+
+    Runs the tail a few hundred times, and once for each channel and frame.
+    """
+    channels, height, width = planes_shape(spec.shape)
+    if not spec.is_float or channels > MOST_CHANNELS or not height or not boundaries:
+        return None
+    some = [boundaries[i] for i in _spread(len(boundaries), FRAMES)]
+    size = float(np.std(np.stack([b[spec.name].astype(np.float64) for b in some]))) * _DISTURBED
+    if not size > 0:
+        return None
+    before = time.monotonic()
+    about = [tail(boundary) for boundary in some]
+    run_s = (time.monotonic() - before) / len(some)
+    frames = int(min(len(some), max(2, budget_s / max(run_s * channels, 1e-9))))
+    some, about = some[:frames], about[:frames]
+    answers = Answers(about, scores)
+    draw = np.random.default_rng(0)
+    gram = np.zeros((channels, channels))
+    progress = Progress(f"the tail's answers to {spec.name}", frames * channels)
+    for number, (boundary, still) in enumerate(zip(some, about, strict=True)):
+        pattern = (draw.choice([-1.0, 1.0], (height, width)) * size).astype(spec.dtype)
+        moved = []
+        for channel in range(channels):
+            field = np.zeros((channels, height, width), spec.dtype)
+            field[channel] = pattern
+            moved.append(_moved(tail, answers, boundary, still, spec, field) / size)
+            progress.update(number * channels + channel + 1)
+        found = np.stack(moved)
+        gram += found @ found.T
+    progress.close()
+    gram /= frames * height * width
+    taps = FILTERS[0]
+    if height * width > 1:
+        taps = _taps(tail, answers, some, about, spec, gram, size)
+    return TensorSensitivity.of(gram, taps)
+
+
+def _moved(
+    tail: Tail,
+    answers: Answers,
+    boundary: Mapping[str, Array],
+    still: Mapping[str, Array],
+    spec: TensorSpec,
+    field: Array,
+) -> Floats:
+    disturbed: Any = boundary[spec.name]
+    disturbed = disturbed + from_planes(field, spec.shape)
+    outputs = tail({**boundary, spec.name: disturbed.astype(spec.dtype)})
+    return answers.vector(outputs, still)
+
+
+def _taps(
+    tail: Tail,
+    answers: Answers,
+    some: Sequence[Mapping[str, Array]],
+    about: Sequence[Mapping[str, Array]],
+    spec: TensorSpec,
+    gram: Floats,
+    size: float,
+) -> Taps:
+    """The filter of FILTERS whose noise moves the answers least: the same noise for all."""
+    channels, height, width = planes_shape(spec.shape)
+    passed = feedback_of(gram).passed
+    back = np.linalg.inv(np.eye(channels) + passed.T)
+    moved = dict.fromkeys(FILTERS, 0.0)
+    progress = Progress(f"the tail's answers to {spec.name}, by place", len(some))
+    for number, (boundary, still) in enumerate(zip(some, about, strict=True)):
+        for draw in range(2):
+            signs = np.random.default_rng((number, draw)).choice(
+                [-1.0, 1.0], (height * width, channels)
+            )
+            rounding = (signs @ back.T).reshape(height, width, channels)
+            for taps in FILTERS:
+                field = np.moveaxis(_filtered(rounding, taps), 2, 0) * size
+                vector = _moved(tail, answers, boundary, still, spec, field.astype(spec.dtype))
+                moved[taps] += float(vector @ vector)
+        progress.update(number + 1)
+    progress.close()
+    return min(moved, key=lambda taps: moved[taps])
+
+
+def _filtered(noise: Floats, taps: Taps) -> Floats:
+    """What comes of rounding errors [height, width, channels] when each place hands its own on."""
+    height, width, channels = noise.shape
+    found = np.zeros((height + 1, width + 2, channels))
+    for front in range(width + 2 * (height - 1)):
+        y = np.arange(max(0, (front - width + 2) // 2), min(height - 1, front // 2) + 1)
+        x = front - 2 * y
+        beside = (found[y + 1, x], found[y, x + 1], found[y, x], found[y, x + 2])
+        handed = sum(tap * error for tap, error in zip(taps, beside, strict=True))
+        found[y + 1, x + 1] = noise[y, x] - handed
+    return found[1:, 1:-1]
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """Up to `most` of `count` places, evenly."""
+    wanted = min(count, most)
+    return [i * count // wanted for i in range(wanted)]

@@ -1,0 +1,323 @@
+"""Quantisation whose errors lie where the tail looks least."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Meta, UnsetType
+from numpy.typing import NDArray
+
+from splitbed.codec.layout import from_planes, planes, planes_shape
+from splitbed.codec.packing import pack, unpack
+from splitbed.codec.quantize import NOT_A_NUMBER
+from splitbed.codec.raw import array_of
+from splitbed.codec.rounding import MOST_SHIFT, Shaper, ShapingTables
+from splitbed.codec.sensitivity import MOST_CHANNELS, Taps, feedback_of
+from splitbed.codec.stage import Binding, SymbolSource
+from splitbed.codec.zstd import Zstd
+from splitbed.errors import CodecError, CodecUnknown, PayloadInvalid, UsageError
+from splitbed.quantiser import LARGEST_STEP, SMALLEST_STEP
+from splitbed.session import Buffer
+from splitbed.tensor import Array, TensorSpec
+
+_MOST_LEVELS: Final = 256
+_SIXTEENTHS: Final = tuple(round(4096 * 2 ** (part / 16)) for part in range(16))
+"""Of an octave, in 4096ths: steps are made of whole numbers, so that every machine has the same."""
+_MIDDLE: Final = 128
+_WEIGHT_ONE: Final = 64
+_COST_ONE: Final = 8
+_ROUNDS: Final = 2
+"""Symbols' lengths depend on the symbols taken, and those on the lengths."""
+
+
+class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a person writes of it."""
+
+    step: Annotated[float, Meta(gt=0, le=100)]
+    rate: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    errors: Literal["shaped", "plain"] = "shaped"
+
+
+class Shaping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What only the encoder needs; it does not travel."""
+
+    low: float
+    high: float
+    """Range of the values seen."""
+    taps: Taps
+    passed: bytes
+    """int8, in 64ths: the upper triangle of `Feedback.passed`, row by row, as one zstd frame."""
+    rate: float = 0.0
+    costs: bytes = b""
+    """uint8 [channels, levels], in eighths of a bit, as one zstd frame; empty for a rate of 0."""
+
+
+class Shaped(SymbolSource, frozen=True):
+    """Multiples of a step for each channel, chosen so that the tail's answer moves least.
+
+    `shaped:0.5` takes steps about half the tensor's standard deviation: smaller in channels that
+    the tail heeds, larger in others. Symbols are not the nearest ones: the error of each is handed
+    on to later channels of its place and to neighbouring places, as the tail's own responses to
+    disturbances ask, which the calibration measured. Made to be followed by `ans`. Beside `uniform`
+    at equal bytes it moves the answer about half as far; single elements it moves further.
+
+    `rate=0.1` takes a symbol that needs fewer bits where that adds to the squared error, in steps,
+    no more than 0.1 for each bit saved (entropy-constrained quantisation, by each channel's own
+    lengths). `errors=plain` hands none on.
+
+    Loss: at most 5 steps of the channel within the calibrated range, and the rounding of the
+    tensor's own type; values outside, infinities included, become the nearer end first. NaN is
+    refused. At most 256 levels and 1024 channels.
+
+    Decoding multiplies whole numbers by whole numbers and one step, so it is bit-identical on every
+    machine. What only the encoder needs stays on the device.
+    """
+
+    id: ClassVar[str] = "shaped"
+    positional: ClassVar[str | None] = "step"
+    calibrated: ClassVar[bool] = True
+    floats_only: ClassVar[bool] = True
+
+    step: float
+    """In the tensor's own units; a channel's is `step` times a power of the 16th root of 2."""
+    sixteenths: bytes
+    """A byte for each channel: that power, plus 128."""
+    zero: Annotated[int, Meta(ge=0, le=_MOST_LEVELS - 1)]
+    """The symbol of 0."""
+    levels: Annotated[int, Meta(ge=2, le=_MOST_LEVELS)]
+    shaping: Shaping | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if not SMALLEST_STEP * 512 <= self.step <= LARGEST_STEP / 512:
+            raise UsageError(f"shaped cannot divide by a step of {self.step}")
+        if self.zero >= self.levels:
+            raise UsageError(f"shaped has {self.levels} levels, and zero is none of them")
+        if not 1 <= len(self.sixteenths) <= MOST_CHANNELS:
+            raise UsageError(f"shaped has steps for 1 to {MOST_CHANNELS} channels")
+
+    @classmethod
+    def check(cls, arguments: Mapping[str, str]) -> None:
+        """Step and rate; all else comes from the calibration."""
+        if "step" not in arguments:
+            raise CodecUnknown(
+                "codec stage 'shaped' needs its step in standard deviations, as in shaped:0.5"
+            )
+        _written(arguments)
+
+    @classmethod
+    def wants_sensitivity(cls, arguments: Mapping[str, str]) -> bool:
+        """Always."""
+        del arguments
+        return True
+
+    @classmethod
+    def bind(cls, arguments: Mapping[str, str], binding: Binding) -> Shaped:
+        """Steps and feedback from the tail's responses, range and lengths from the frames."""
+        cls.check(arguments)
+        written, spec = _written(arguments), binding.spec
+        statistics, sensitivity = binding.statistics, binding.sensitivity
+        channels, _, _ = planes_shape(spec.shape)
+        if channels > MOST_CHANNELS:
+            raise CodecError(
+                f"shaped takes at most {MOST_CHANNELS} channels, and '{spec.name}' has {channels}: "
+                "use uniform"
+            )
+        if statistics is None or sensitivity is None or not binding.samples:
+            raise CodecError(
+                f"shaped needs a calibration of tensor '{spec.name}' that has measured the tail: "
+                "make one with `splitbed calibrate --codec shaped:0.5+ans` and give it with "
+                "--calibration"
+            )
+        if sensitivity.channels != channels:
+            raise CodecError(
+                f"the calibration measured {sensitivity.channels} channels of '{spec.name}', which "
+                f"has {channels}: make it again for this cut"
+            )
+        feedback = feedback_of(sensitivity.matrix())
+        deviation = statistics.deviation or max(abs(statistics.low), abs(statistics.high), 1e-20)
+        step = written.step * deviation
+        fields = [planes(array.astype(np.float32)) for array in binding.samples]
+        sixteenths, zero, levels = _levels(step, feedback.scale, fields, written.step, spec.name)
+        shaping = Shaping(
+            low=statistics.low,
+            high=statistics.high,
+            taps=sensitivity.taps if written.errors == "shaped" else (0.0, 0.0, 0.0, 0.0),
+            passed=_packed(feedback.passed * (written.errors == "shaped")),
+        )
+        stage = cls(step, sixteenths, zero, levels, shaping)
+        for _ in range(_ROUNDS if written.rate else 0):
+            costs = _costs([stage._rounded(field) for field in fields], channels, levels)
+            changed = msgspec.structs.replace(shaping, rate=written.rate, costs=costs)
+            stage = msgspec.structs.replace(stage, shaping=changed)
+        return stage
+
+    def as_sent(self) -> Shaped:
+        """Without what only the encoder needs."""
+        return msgspec.structs.replace(self, shaping=UNSET)
+
+    @property
+    def alphabet(self) -> int:
+        """Number of symbols."""
+        return self.levels
+
+    @property
+    def steps(self) -> NDArray[np.float64]:
+        """[channels]: distance of two neighbouring decoded values."""
+        power = np.frombuffer(self.sixteenths, np.uint8).astype(np.int64) - _MIDDLE
+        octave, part = np.divmod(power, 16)
+        whole = np.array(_SIXTEENTHS, np.float64)[part]
+        return np.ldexp(whole * self.step, (octave - 12).astype(np.int32))
+
+    @property
+    def _bits(self) -> int:
+        return max(2, (self.levels - 1).bit_length())
+
+    def refuses(self, spec: TensorSpec) -> str | None:
+        """Only floating-point tensors of as many channels as there are steps."""
+        if not spec.is_float:
+            return f"shaped codes floating-point tensors, not {spec.dtype}"
+        channels, _, _ = planes_shape(spec.shape)
+        if channels != len(self.sixteenths):
+            return (
+                f"shaped has steps for {len(self.sixteenths)} channels, and {spec} has {channels}"
+            )
+        largest = float(self.steps.max()) * self.levels
+        if largest > float(np.finfo(np.dtype(spec.dtype)).max):
+            return f"shaped with values up to {largest:g} does not fit {spec.dtype}"
+        return None
+
+    def max_bytes(self, spec: TensorSpec) -> int:
+        """All encodings without an entropy coder have this length."""
+        return (spec.elements * self._bits + 7) // 8
+
+    def symbols(self, array: Array) -> NDArray[np.uint8]:
+        """The symbol of each element, of the array's shape, decided in single precision."""
+        with np.errstate(over="ignore"):
+            field = planes(array.astype(np.float32))
+        if field.size and np.isnan(field.sum()) and np.isnan(field).any():
+            raise CodecError(NOT_A_NUMBER)
+        return from_planes(self._rounded(field), array.shape)
+
+    def _rounded(self, field: NDArray[np.float32]) -> NDArray[np.uint8]:
+        if not field.size:
+            return np.zeros(field.shape, np.uint8)
+        return Shaper(self._tables(), *field.shape).symbols(field)
+
+    def _tables(self) -> ShapingTables:
+        """UsageError for a shaping that is none."""
+        channels = len(self.sixteenths)
+        if isinstance(self.shaping, UnsetType):
+            raise CodecError(
+                "this codec came without what an encoder needs: plan it where it encodes"
+            )
+        shaping = self.shaping
+        costs = None
+        if shaping.rate:
+            eighths = _unpacked(shaping.costs, np.uint8, channels * self.levels)
+            costs = (eighths * np.float32(shaping.rate / _COST_ONE)).reshape(channels, self.levels)
+        passed = np.zeros((channels, channels), np.float32)
+        flat = _unpacked(shaping.passed, np.int8, channels * (channels - 1) // 2)
+        passed[np.triu_indices(channels, 1)] = flat / np.float32(_WEIGHT_ONE)
+        return ShapingTables(
+            steps=self.steps.astype(np.float32),
+            passed=passed,
+            taps=shaping.taps,
+            low=shaping.low,
+            high=shaping.high,
+            zero=self.zero,
+            levels=self.levels,
+            costs=costs,
+        )
+
+    def values(self, symbols: NDArray[np.uint8], spec: TensorSpec) -> Array:
+        """Whole numbers times their channel's step, in double precision, rounded once."""
+        field = planes(symbols.reshape(spec.shape))
+        wide = np.minimum(field, self.levels - 1).astype(np.float64)
+        wide -= self.zero
+        wide *= self.steps[:, None, None] if field.size else 1.0
+        found: Array = from_planes(wide.astype(spec.dtype), spec.shape)
+        return found
+
+    def encode(self, array: Array) -> Buffer:
+        """Symbols side by side."""
+        return pack(self.symbols(array).reshape(-1), self._bits)
+
+    def decode(self, payload: Buffer, spec: TensorSpec) -> Array:
+        """The values of symbols side by side."""
+        packed = TensorSpec(spec.name, "uint8", (self.max_bytes(spec),))
+        whole = array_of(payload, np.dtype(np.uint8), packed).astype(np.uint8, copy=False)
+        return self.values(unpack(whole, self._bits, spec.elements), spec)
+
+
+def _written(arguments: Mapping[str, str]) -> Written:
+    try:
+        found = msgspec.convert(dict(arguments), Written, strict=False)
+    except msgspec.ValidationError as error:
+        raise CodecUnknown(f"codec stage 'shaped': {error}") from error
+    if not math.isfinite(found.step):
+        raise CodecUnknown("codec stage 'shaped': the step is a number")
+    return found
+
+
+def _levels(
+    step: float,
+    scale: NDArray[np.float64],
+    fields: list[NDArray[np.float32]],
+    written: float,
+    name: str,
+) -> tuple[bytes, int, int]:
+    """Steps as bytes, the symbol of zero, and the number of symbols that all channels share."""
+    lows = np.min([field.min(axis=(1, 2)) for field in fields], axis=0).astype(np.float64)
+    highs = np.max([field.max(axis=(1, 2)) for field in fields], axis=0).astype(np.float64)
+    below, above = np.maximum(0, -lows), np.maximum(0, highs)
+    room = _MOST_LEVELS - 2 if not below.any() or not above.any() else _MOST_LEVELS // 2 - 1
+    least = np.maximum(below, above) / room
+    if np.count_nonzero(step * scale < least) > scale.size // 2:
+        wanted = written * float(np.median(least / scale)) / step
+        raise CodecError(
+            f"shaped:{written:g} would take more than {_MOST_LEVELS} levels for tensor '{name}', "
+            f"whose values lie far apart: use a step of {wanted:.2g} or more, or cast"
+        )
+    # Rounded up, so that what `least` keeps within the room stays there.
+    power = np.ceil(16 * np.log2(np.maximum(scale, least / step)) - 1e-9)
+    power = np.clip(power, -_MIDDLE, _MIDDLE - 1)
+    steps = step * 2 ** (power / 16)
+    zero = int(min(room, np.rint(below / steps).max()))
+    top = int(min(room, np.rint(above / steps).max()))
+    return (power + _MIDDLE).astype(np.uint8).tobytes(), zero, max(2, zero + top + 1)
+
+
+def _costs(symbols: list[NDArray[np.uint8]], channels: int, levels: int) -> bytes:
+    """Lengths of the symbols in each channel, by how often they came."""
+    counts = np.full((channels, levels), 0.2)
+    for field in symbols:
+        index = field.reshape(channels, -1) + np.arange(channels)[:, None] * levels
+        counts += np.bincount(index.reshape(-1), minlength=counts.size).reshape(counts.shape)
+    bits = -np.log2(counts / counts.sum(axis=1, keepdims=True))
+    return _zstd(np.minimum(np.rint(bits * _COST_ONE), 255).astype(np.uint8))
+
+
+def _packed(passed: NDArray[np.float64]) -> bytes:
+    upper = passed[np.triu_indices(passed.shape[0], 1)]
+    return _zstd(np.clip(np.rint(upper * _WEIGHT_ONE), -127, 127).astype(np.int8))
+
+
+def _zstd(array: NDArray[Any]) -> bytes:
+    return bytes(Zstd(level=19).encode(array.tobytes()))
+
+
+def _unpacked(data: bytes, kind: type[np.uint8] | type[np.int8], count: int) -> NDArray[Any]:
+    try:
+        found = np.frombuffer(Zstd().decode(data, count), kind)
+    except PayloadInvalid as error:
+        raise UsageError(f"shaped has a shaping that cannot be read ({error})") from error
+    if found.size != count:
+        raise UsageError(f"shaped has a shaping of {found.size} numbers where {count} are needed")
+    return found
+
+
+assert MOST_SHIFT + 1 <= 5  # what the docstring says of the loss
