@@ -17,6 +17,7 @@ from splitbed.codec.entropy.coder import library
 
 Singles = NDArray[np.float32]
 
+WEIGHT_ONE: Final = 64
 MOST_SHIFT: Final = 4.0
 """Steps that a value may be moved by what others hand on."""
 _MOST_KEPT: Final = 2.0
@@ -28,8 +29,9 @@ class ShapingTables(msgspec.Struct, frozen=True):
 
     steps: Singles
     """[channels]."""
-    passed: Singles
-    """[channels, channels]: row j says what the error of j takes off each later channel."""
+    passed: NDArray[np.int8]
+    """[channels, channels], in 64ths: row j says what the error of j takes off each later channel;
+    zero elsewhere."""
     taps: tuple[float, float, float, float]
     low: float
     high: float
@@ -44,6 +46,10 @@ class Shaper:
 
     def __init__(self, tables: ShapingTables, channels: int, height: int, width: int) -> None:
         self._tables, self._shape = tables, (channels, height, width)
+        blocks = -(-channels // 8)
+        passed = np.zeros((8 * blocks, 8 * blocks), np.float32)
+        passed[:channels, :channels] = tables.passed
+        self._passed = np.ascontiguousarray(passed.reshape(blocks, 8, -1).transpose(0, 2, 1))
 
     def symbols(self, field: Singles) -> NDArray[np.uint8]:
         """uint8 [channels, height, width]; `field` has no NaN."""
@@ -54,7 +60,7 @@ class Shaper:
         c = library()
         if c is not None:
             found = native.shape(
-                c, values, t.steps, t.passed, t.taps, t.zero, t.levels, t.costs, _LIMITS
+                c, values, t.steps, self._passed, t.taps, t.zero, t.levels, t.costs, _LIMITS
             )
         else:
             found = self._by_wavefronts(values)
@@ -67,6 +73,7 @@ class Shaper:
         taps = [one(tap) for tap in t.taps]
         inverse = one(1) / t.steps
         most_shift, most_kept = one(MOST_SHIFT) * t.steps, one(_MOST_KEPT) * t.steps
+        passed = t.passed.astype(np.float32)
         errors = np.zeros((height + 1, width + 2, channels), np.float32)
         found = np.empty((height, width, channels), np.uint8)
         for front in range(width + 2 * (height - 1)):
@@ -90,8 +97,8 @@ class Shaper:
                 error = (symbol - one(t.zero)) * t.steps[k] - value[:, k]
                 new = error - own[:, k]
                 errors[y + 1, x + 1, k] = np.clip(error, -most_kept[k], most_kept[k])
-                new = np.clip(new, -most_kept[k], most_kept[k])
-                taken[:, k + 1 :] += new[:, None] * t.passed[k, k + 1 :]
+                new = np.clip(new, -most_kept[k], most_kept[k]) * one(1 / WEIGHT_ONE)
+                taken[:, k + 1 :] += new[:, None] * passed[k, k + 1 :]
         return found
 
     def _chosen(self, scaled: Singles, k: int) -> Singles:

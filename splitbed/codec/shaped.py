@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 import msgspec
@@ -15,7 +16,7 @@ from splitbed.codec.layout import from_planes, planes, planes_shape
 from splitbed.codec.packing import pack, unpack
 from splitbed.codec.quantize import NOT_A_NUMBER
 from splitbed.codec.raw import array_of
-from splitbed.codec.rounding import MOST_SHIFT, Shaper, ShapingTables
+from splitbed.codec.rounding import MOST_SHIFT, WEIGHT_ONE, Shaper, ShapingTables
 from splitbed.codec.sensitivity import MOST_CHANNELS, Taps, feedback_of
 from splitbed.codec.stage import Binding, SymbolSource
 from splitbed.codec.zstd import Zstd
@@ -28,7 +29,6 @@ _MOST_LEVELS: Final = 256
 _SIXTEENTHS: Final = tuple(round(4096 * 2 ** (part / 16)) for part in range(16))
 """Of an octave, in 4096ths: steps are made of whole numbers, so that every machine has the same."""
 _MIDDLE: Final = 128
-_WEIGHT_ONE: Final = 64
 _COST_ONE: Final = 8
 _ROUNDS: Final = 2
 """Symbols' lengths depend on the symbols taken, and those on the lengths."""
@@ -205,10 +205,10 @@ class Shaped(SymbolSource, frozen=True):
     def _rounded(self, field: NDArray[np.float32]) -> NDArray[np.uint8]:
         if not field.size:
             return np.zeros(field.shape, np.uint8)
-        return Shaper(self._tables(), *field.shape).symbols(field)
+        return _shaper(self, *field.shape).symbols(field)
 
-    def _tables(self) -> ShapingTables:
-        """UsageError for a shaping that is none."""
+    def tables(self) -> ShapingTables:
+        """What rounding takes; CodecError where the encoder's part is missing, UsageError for a shaping that is none."""
         channels = len(self.sixteenths)
         if isinstance(self.shaping, UnsetType):
             raise CodecError(
@@ -219,9 +219,9 @@ class Shaped(SymbolSource, frozen=True):
         if shaping.rate:
             eighths = _unpacked(shaping.costs, np.uint8, channels * self.levels)
             costs = (eighths * np.float32(shaping.rate / _COST_ONE)).reshape(channels, self.levels)
-        passed = np.zeros((channels, channels), np.float32)
-        flat = _unpacked(shaping.passed, np.int8, channels * (channels - 1) // 2)
-        passed[np.triu_indices(channels, 1)] = flat / np.float32(_WEIGHT_ONE)
+        passed = np.zeros((channels, channels), np.int8)
+        upper = np.triu_indices(channels, 1)
+        passed[upper] = _unpacked(shaping.passed, np.int8, upper[0].size)
         return ShapingTables(
             steps=self.steps.astype(np.float32),
             passed=passed,
@@ -251,6 +251,12 @@ class Shaped(SymbolSource, frozen=True):
         packed = TensorSpec(spec.name, "uint8", (self.max_bytes(spec),))
         whole = array_of(payload, np.dtype(np.uint8), packed).astype(np.uint8, copy=False)
         return self.values(unpack(whole, self._bits, spec.elements), spec)
+
+
+@lru_cache(maxsize=8)
+def _shaper(stage: Shaped, channels: int, height: int, width: int) -> Shaper:
+    """Tables unpacked once for a session."""
+    return Shaper(stage.tables(), channels, height, width)
 
 
 def _written(arguments: Mapping[str, str]) -> Written:
@@ -303,7 +309,7 @@ def _costs(symbols: list[NDArray[np.uint8]], channels: int, levels: int) -> byte
 
 def _packed(passed: NDArray[np.float64]) -> bytes:
     upper = passed[np.triu_indices(passed.shape[0], 1)]
-    return _zstd(np.clip(np.rint(upper * _WEIGHT_ONE), -127, 127).astype(np.int8))
+    return _zstd(np.clip(np.rint(upper * WEIGHT_ONE), -127, 127).astype(np.int8))
 
 
 def _zstd(array: NDArray[Any]) -> bytes:

@@ -409,71 +409,135 @@ void splitbed_diffuse(const float *scaled, int64_t channels, int64_t height, int
 
 /* --------------------------------------------------------------- rounding with errors handed on */
 
+enum { BLOCK = 8, ROWS = 8 };
+
+/* Of vectors handed to functions, all of which are inlined. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
+
+typedef float Floats __attribute__((vector_size(4 * ROWS)));
+typedef int32_t Whole __attribute__((vector_size(4 * ROWS)));
+
 typedef struct {
     int64_t channels, height, width;
-    const float *steps, *passed; /* channels; channels x channels, of which the upper triangle */
+    int64_t padded;              /* channels, rounded up to whole blocks */
+    const float *steps;          /* channels */
+    const float *passed;         /* blocks x padded x BLOCK: what each of a block passes on to each */
     const float *costs;          /* channels x levels, or NULL */
     float taps[4];               /* W, N, NW, NE */
     float most_shift, most_kept; /* in steps */
     int32_t zero, levels;
 } Shaping;
 
-INLINE float within(float value, float most)
+INLINE Floats chosen_of(Whole mask, Floats yes, Floats no)
 {
-    return value < -most ? -most : value > most ? most : value;
+    return (Floats)((mask & (Whole)yes) | (~mask & (Whole)no));
+}
+INLINE Floats least(Floats a, Floats b) { return chosen_of(a < b, a, b); }
+INLINE Floats most(Floats a, Floats b) { return chosen_of(a > b, a, b); }
+INLINE Floats within(Floats value, float end)
+{
+    return most(least(value, end + (Floats){0}), -end + (Floats){0});
 }
 
-INLINE float rounded_down(float value, float last)
+INLINE Floats rounded_down(Floats value, float last)
 {
-    value = value < 0 ? 0 : value > last ? last : value;
-    return (float)(int32_t)value;
+    value = most(least(value, last + (Floats){0}), (Floats){0});
+    return __builtin_convertvector(__builtin_convertvector(value, Whole), Floats);
 }
 
-/* What rounding.py does by wavefronts, with the same operations in the same order, place by place.
- * `values` and `symbols` are height x width x channels; `errors` is (height + 1) x (width + 2) x
- * channels, `own` and `taken` are one place each. */
-WIDE void splitbed_shape(const Shaping *s, const float *values, float *errors, float *own,
-                         float *taken, uint8_t *symbols)
+INLINE Floats symbols_of(const Shaping *s, int64_t k, Floats scaled, float last)
+{
+    if (!s->costs) return rounded_down(scaled + 0.5f, last);
+    const float *cost = s->costs + k * s->levels;
+    const Floats lower = rounded_down(scaled, last);
+    const Floats upper = least(lower + 1, last + (Floats){0});
+    Floats of_lower, of_upper;
+    for (int i = 0; i < ROWS; i++) {
+        of_lower[i] = cost[(int32_t)lower[i]];
+        of_upper[i] = cost[(int32_t)upper[i]];
+    }
+    const Floats below = (scaled - lower) * (scaled - lower) + of_lower;
+    const Floats above = (scaled - upper) * (scaled - upper) + of_upper;
+    return chosen_of(above < below, upper, lower);
+}
+
+/* One place in each of ROWS rows, each two columns behind the row above it. */
+typedef struct {
+    Floats *own, *taken, *value, *error, *symbol; /* `padded` each */
+} Places;
+
+/* What rounding.py does, with the same operations in the same order: channels of one place one after
+ * the other. An error goes to the channels of its block at once, and to later blocks together with
+ * the others of its own. */
+INLINE void shape_places(const Shaping *s, const Places *p, const float *inverse)
+{
+    const float zero = (float)s->zero, last = (float)(s->levels - 1);
+    for (int64_t k = 0; k < s->padded; k++) p->taken[k] = (Floats){0};
+    for (int64_t block = 0; block < s->channels; block += BLOCK) {
+        const int64_t end = block + BLOCK < s->channels ? block + BLOCK : s->channels;
+        const float *passed = s->passed + block * s->padded;
+        Floats new[BLOCK] = {{0}};
+        for (int64_t k = block; k < end; k++) {
+            const float step = s->steps[k];
+            const Floats shift = within(p->own[k] - p->taken[k], s->most_shift * step);
+            const Floats scaled = (p->value[k] + shift) * inverse[k] + zero;
+            const Floats symbol = symbols_of(s, k, scaled, last);
+            const Floats off = (symbol - zero) * step - p->value[k];
+            const Floats scale = within(off - p->own[k], s->most_kept * step) * (1.0f / 64);
+            p->symbol[k] = symbol;
+            p->error[k] = within(off, s->most_kept * step);
+            new[k - block] = scale;
+            for (int64_t j = k + 1; j < end; j++)
+                p->taken[j] += scale * passed[j * BLOCK + k - block];
+        }
+        for (int64_t j = block + BLOCK; j < s->channels; j++) {
+            Floats sum = p->taken[j];
+            for (int i = 0; i < BLOCK; i++) sum += new[i] * passed[j * BLOCK + i];
+            p->taken[j] = sum;
+        }
+    }
+}
+
+/* `values` and `symbols` are height x width x channels; `errors` is (height + 1) x (width + 2) x
+ * channels, `inverse` is channels, `places` 5 x padded x ROWS, aligned to 4 x ROWS bytes. */
+WIDE void splitbed_shape(const Shaping *s, const float *values, float *errors, float *inverse,
+                         float *places, uint8_t *symbols)
 {
     const int64_t c = s->channels, row = (s->width + 2) * c;
-    const float zero = (float)s->zero, last = (float)(s->levels - 1);
+    Floats *at = (Floats *)places;
+    const Places p = {at, at + s->padded, at + 2 * s->padded, at + 3 * s->padded, at + 4 * s->padded};
     memset(errors, 0, sizeof *errors * (size_t)((s->height + 1) * row));
-    for (int64_t y = 0; y < s->height; y++)
-        for (int64_t x = 0; x < s->width; x++) {
-            float *error = errors + (y + 1) * row + (x + 1) * c;
-            const float *west = error - c, *north = error - row;
-            const float *north_west = north - c, *north_east = north + c;
-            for (int64_t k = 0; k < c; k++) {
-                float sum = s->taps[0] * west[k];
-                sum = sum + s->taps[1] * north[k];
-                sum = sum + s->taps[2] * north_west[k];
-                sum = sum + s->taps[3] * north_east[k];
-                own[k] = -sum;
-                taken[k] = 0;
-            }
-            for (int64_t k = 0; k < c; k++) {
-                const float step = s->steps[k], inverse = 1.0f / step;
-                const float shift = within(own[k] - taken[k], s->most_shift * step);
-                const float scaled = (values[k] + shift) * inverse + zero;
-                float symbol;
-                if (s->costs) {
-                    const float *cost = s->costs + k * s->levels;
-                    const float lower = rounded_down(scaled, last);
-                    const float upper = lower + 1 > last ? last : lower + 1;
-                    const float below = (scaled - lower) * (scaled - lower) + cost[(int32_t)lower];
-                    const float above = (scaled - upper) * (scaled - upper) + cost[(int32_t)upper];
-                    symbol = above < below ? upper : lower;
-                } else {
-                    symbol = rounded_down(scaled + 0.5f, last);
+    memset(places, 0, sizeof *at * 5 * (size_t)s->padded);
+    for (int64_t k = 0; k < c; k++) inverse[k] = 1.0f / s->steps[k];
+    for (int64_t first = 0; first < s->height; first += ROWS)
+        for (int64_t step = 0; step < s->width + 2 * (ROWS - 1); step++) {
+            for (int64_t i = 0; i < ROWS; i++) {
+                const int64_t y = first + i, x = step - 2 * i;
+                if (y >= s->height || x < 0 || x >= s->width) continue;
+                const float *west = errors + (y + 1) * row + x * c;
+                const float *north = west + c - row, *north_west = north - c, *north_east = north + c;
+                const float *value = values + (y * s->width + x) * c;
+                for (int64_t k = 0; k < c; k++) {
+                    float sum = s->taps[0] * west[k];
+                    sum = sum + s->taps[1] * north[k];
+                    sum = sum + s->taps[2] * north_west[k];
+                    sum = sum + s->taps[3] * north_east[k];
+                    ((float *)(p.own + k))[i] = -sum;
+                    ((float *)(p.value + k))[i] = value[k];
                 }
-                symbols[k] = (uint8_t)symbol;
-                const float off = (symbol - zero) * step - values[k];
-                const float new = within(off - own[k], s->most_kept * step);
-                error[k] = within(off, s->most_kept * step);
-                const float *passed = s->passed + k * c;
-                for (int64_t j = k + 1; j < c; j++) taken[j] += new * passed[j];
             }
-            values += c;
-            symbols += c;
+            shape_places(s, &p, inverse);
+            for (int64_t i = 0; i < ROWS; i++) {
+                const int64_t y = first + i, x = step - 2 * i;
+                if (y >= s->height || x < 0 || x >= s->width) continue;
+                float *error = errors + (y + 1) * row + (x + 1) * c;
+                uint8_t *symbol = symbols + (y * s->width + x) * c;
+                for (int64_t k = 0; k < c; k++) {
+                    error[k] = ((const float *)(p.error + k))[i];
+                    symbol[k] = (uint8_t)((const float *)(p.symbol + k))[i];
+                }
+            }
         }
 }

@@ -82,11 +82,16 @@ def diffuse(
     return found
 
 
+_ROWS: Final = 8
+"""That rounding works on at once."""
+
+
 class _Shaping(ctypes.Structure):
     _fields_ = (
         ("channels", ctypes.c_int64),
         ("height", ctypes.c_int64),
         ("width", ctypes.c_int64),
+        ("padded", ctypes.c_int64),
         ("steps", ctypes.c_void_p),
         ("passed", ctypes.c_void_p),
         ("costs", ctypes.c_void_p),
@@ -109,13 +114,18 @@ def shape(
     costs: NDArray[np.float32] | None,
     limits: tuple[float, float],
 ) -> NDArray[np.uint8]:
-    """`splitbed.codec.rounding` rounds so: [height, width, channels], all arrays contiguous."""
+    """`splitbed.codec.rounding` rounds so: [height, width, channels], all arrays contiguous.
+
+    `passed` is [blocks, 8 x blocks, 8]: eight channels that pass on, and what to each channel.
+    """
     height, width, channels = values.shape
-    assert passed.shape == (channels, channels)
+    blocks, padded, _ = passed.shape
+    assert passed.shape == (-(-channels // 8), 8 * blocks, 8)
     described = _Shaping(
         channels,
         height,
         width,
+        padded,
         steps.ctypes.data,
         passed.ctypes.data,
         None if costs is None else costs.ctypes.data,
@@ -126,10 +136,12 @@ def shape(
     )
     found = np.empty(values.shape, np.uint8)
     errors = np.empty((height + 1, width + 2, channels), np.float32)
-    own, taken = np.empty(channels, np.float32), np.empty(channels, np.float32)
+    inverse = np.empty(channels, np.float32)
+    places = np.empty((5 * padded + 1) * _ROWS, np.float32)
+    aligned = places[-(places.ctypes.data // 4) % _ROWS :]
     library.splitbed_shape(
         ctypes.byref(described),
-        *(ctypes.c_void_p(array.ctypes.data) for array in (values, errors, own, taken, found)),
+        *(ctypes.c_void_p(a.ctypes.data) for a in (values, errors, inverse, aligned, found)),
     )
     return found
 
