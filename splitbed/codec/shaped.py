@@ -208,7 +208,9 @@ class Shaped(SymbolSource, frozen=True):
         return _shaper(self, *field.shape).symbols(field)
 
     def tables(self) -> ShapingTables:
-        """What rounding takes; CodecError where the encoder's part is missing, UsageError for a shaping that is none."""
+        """What rounding takes; CodecError where the encoder's part did not come along, UsageError
+        where it is none.
+        """
         channels = len(self.sixteenths)
         if isinstance(self.shaping, UnsetType):
             raise CodecError(
