@@ -17,7 +17,7 @@ MOST_CHANNELS: Final = 1024
 
 Taps = tuple[float, float, float, float]
 
-RIDGE: Final = 0.3
+RIDGE: Final = 0.1
 """Of the mean channel's, added to each one's: what was seen of a few frames is not all there is."""
 
 

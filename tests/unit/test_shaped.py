@@ -122,7 +122,7 @@ def test_feedback_is_the_factor_of_the_form() -> None:
     """The error left in each term is that channel's own rounding alone."""
     gram = gram_of(7, 3)
     feedback = feedback_of(gram)
-    ridged = gram / np.trace(gram) * 7 + 0.3 * np.eye(7)
+    ridged = gram / np.trace(gram) * 7 + 0.1 * np.eye(7)
     unit = np.eye(7) + feedback.passed.T
     terms = np.linalg.inv(unit).T @ ridged @ np.linalg.inv(unit)
     np.testing.assert_allclose(terms, np.diag(np.diag(terms)), atol=1e-9)
