@@ -132,7 +132,7 @@ def test_feedback_is_the_factor_of_the_form() -> None:
 
 
 def test_a_tail_that_was_asked_is_harmed_less() -> None:
-    """A linear tail after which the squared error is known, at equal step and bytes."""
+    """By a linear tail, for no more bytes."""
     spec = TensorSpec("x", "float32", (1, 12, 9, 9))
     rng = np.random.default_rng(1)
     mixing = rng.normal(0, 1, (4, 12))
@@ -157,7 +157,7 @@ def test_a_tail_that_was_asked_is_harmed_less() -> None:
     calibration = msgspec.structs.replace(calibration, sensitivities={"x": sensitivity})
     harm: dict[str, float] = {}
     size: dict[str, int] = {}
-    for text in ("uniform:0.8+ans", "shaped:0.8+ans"):
+    for text in ("uniform:0.5+ans", "shaped:0.8+ans"):
         codec = build(plan(text, [spec], calibration)[0], spec)
         payloads = [codec.encode(frame) for frame in frames[8:]]
         moved: Any = [
@@ -166,8 +166,8 @@ def test_a_tail_that_was_asked_is_harmed_less() -> None:
         ]
         harm[text] = float(np.square(moved).sum())
         size[text] = sum(map(len, payloads))
-    assert harm["shaped:0.8+ans"] < 0.3 * harm["uniform:0.8+ans"]
-    assert size["shaped:0.8+ans"] < 1.25 * size["uniform:0.8+ans"]
+    assert size["shaped:0.8+ans"] <= size["uniform:0.5+ans"]
+    assert harm["shaped:0.8+ans"] < 0.6 * harm["uniform:0.5+ans"]
 
 
 def test_a_rate_saves_bytes_and_costs_error() -> None:
