@@ -23,6 +23,7 @@ from experiments.bench_table import page, write_csv
 from experiments.codec_bench import WARMUP, Bench, LeftOut, Measured, check_codec
 from experiments.cut_rule import RuleCut, cuts_by_rule
 from experiments.embedded import model_file, rendered_pictures
+from experiments.learned import find_pair
 from experiments.pictures import PictureSet, read_pictures
 from experiments.planning import check_labels
 from experiments.preparation import PreparedModel, prepare_model
@@ -157,6 +158,9 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
     pictures = _pictures(options, model, scratch)
     check_labels(model, pictures)
     codecs, notes = _codecs(options)
+    for text in options.codec:
+        if not is_tiles(text):
+            find_pair(model, text)  # a pair that is not there is no reason to measure the others
     found: dict[str, list[Measured]] = {}
     left_out: list[LeftOut] = []
     wanted = len(ANCHOR_CODECS) + len(cuts) * len(codecs)

@@ -44,6 +44,8 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """SHA-256 of those pictures' files, so that a run can leave them out."""
     frames: dict[str, CalibrationFrames] = {}
     """By tensor."""
+    pair: str = ""
+    """Digest of the learned codec whose code was looked at; "" where it was the boundary itself."""
 
     def arrays(self, spec: TensorSpec) -> tuple[Array, ...]:
         """The tensors kept of one boundary tensor; UsageError where they are of another shape."""
