@@ -207,7 +207,9 @@ def _coders(
     cut = prepared.cut
     if not is_tiles(text):
         planned = codec.plan(text, cut.boundary, calibration, prepared.ranges)
-        built = [codec.build(w, spec) for w, spec in zip(planned, cut.boundary, strict=True)]
+        # No graph quantises here; numpy makes the same bytes.
+        numpy = codec.by_numpy(planned)
+        built = [codec.build(w, spec) for w, spec in zip(numpy, cut.boundary, strict=True)]
         return list(built), [len(msgspec.json.encode(planned))]
     if calibration is None:
         raise CodecError("tiles code floating-point numbers, and nothing at this cut holds any")
