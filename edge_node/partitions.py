@@ -108,12 +108,12 @@ class Partitions:
     def describe(self, question: CutQuestion) -> CutAnswer:
         """What this cut is made of; both parts are ready to be fetched and run afterwards."""
         stored = self._store.get(question.model, question.input_shapes)
+        pair = self._store.pair(question.pair, stored) if question.pair else None
         known = self._answers(question)
         with self._lock:
             turn = known.turns.setdefault(question, threading.Lock())
         # Digests read every weight: who asks the same waits for the answer, others go on.
         with turn:
-            pair = self._store.pair(question.pair, stored) if question.pair else None
             now = (stored.canonical.id.digest, _json_of(stored.task))
             with self._lock:
                 kept = known.answers.get(question)
