@@ -99,12 +99,7 @@ def _calibration(options: DeviceOptions, answer: CutAnswer) -> Calibration | Non
             f"the calibration {options.calibration} was made for another model or cut "
             f"({calibration.cut}): make one with `splitbed calibrate`"
         )
-    if calibration.pair != (answer.pair.digest if answer.pair is not None else ""):
-        raise UsageError(
-            f"the calibration {options.calibration} was made "
-            + ("with another learned codec" if calibration.pair else "without a learned codec")
-            + ": make one with `splitbed calibrate --codec` and the codec of this session"
-        )
+    calibration.check_pair(answer.pair, options.calibration)
     return calibration
 
 

@@ -155,6 +155,7 @@ def plan_run(
     found: Calibration | None = None
     if calibration is not None:
         found = codec.read_calibration(calibration)
+        found.check_pair(None if prepared.pair is None else prepared.pair.id, calibration)
     elif needs_calibration(options.codec, prepared):
         found = calibrate(model, prepared, _for_calibration(options, pictures), options.threads)
         calibration = scratch / f"calibration-{secrets.token_hex(4)}.json"

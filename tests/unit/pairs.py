@@ -1,4 +1,4 @@
-"""Learned codecs for tests: untrained pairs for any model and cut, and the folder that holds one."""
+"""Learned codecs for tests: untrained pairs for any model and cut, and the folders they lie in."""
 
 from __future__ import annotations
 

@@ -51,6 +51,7 @@ from tests.unit.edges import (
     tensor_of,
 )
 from tests.unit.pairs import untrained_pair
+from tests.unit.test_conversion import ANSWER, PARTITION, SPEC
 from tests.unit.test_learned import HOSTILE
 
 CODED = "learned:pair+quantize:4+zstd:3"
@@ -115,7 +116,8 @@ def test_the_code_crosses(transport: Transport, cut: str, pair: str, rest: str) 
         reply = session.submit(number, sent).result(30)
         assert reply.error is None
         scores = tensor_of(reply.payloads[0], session.agreed.outputs[0])
-        np.testing.assert_allclose(scores, carry(tail, decoded, ["scores"])["scores"], rtol=1e-5)
+        wanted: Any = carry(tail, decoded, ["scores"])["scores"]
+        np.testing.assert_allclose(np.asarray(scores), wanted, rtol=1e-5)
     session.close()
 
 
@@ -123,14 +125,13 @@ def test_everything_survives_the_wire() -> None:
     pair = PairId("a/b", "1" * 64, "2" * 64)
     question = CutQuestion("m", "c", pair="a/b")
     assert conversion.question_of(conversion.question_message(question)) == question
-    with_edge = pytest.importorskip("tests.unit.test_conversion")
     answer = msgspec.structs.replace(
-        with_edge.ANSWER,
-        first=msgspec.structs.replace(with_edge.PARTITION, pair=pair),
+        ANSWER,
+        first=msgspec.structs.replace(PARTITION, pair=pair),
         ranges=(CodeRange("code", -0.1, 1.7),),
     )
     assert conversion.answer_of(conversion.answer_message(answer)) == answer
-    spec = msgspec.structs.replace(with_edge.SPEC, pair=pair)
+    spec = msgspec.structs.replace(SPEC, pair=pair)
     assert conversion.spec_of(conversion.spec_message(spec)) == spec
 
 
@@ -341,7 +342,7 @@ def test_a_calibration_is_of_one_pair(
 ) -> None:
     model = prepare_model(edge.models / "tiny.onnx")
     plain = prepare_cut(model, "sum")
-    files = {}
+    files: dict[str, Path] = {}
     for text in ("raw", CODED):
         cut = coded_cut(model, plain, text)
         files[text] = tmp_path / f"{len(files)}.json"
@@ -351,8 +352,8 @@ def test_a_calibration_is_of_one_pair(
     assert {row[0] for row in rows} == {"ok"}
     with pytest.raises(UsageError, match="made without a learned codec"):
         prepare_head(transport, options_for(tmp_path, codec=text, calibration=files["raw"]))
+    options = options_for(tmp_path, codec="uniform:0.5+ans", calibration=files[CODED])
     with pytest.raises(UsageError, match="made with another learned codec"):
-        options = options_for(tmp_path, codec="uniform:0.5+ans", calibration=files[CODED])
         prepare_head(transport, options)
 
 
