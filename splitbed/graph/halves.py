@@ -188,8 +188,9 @@ def _whole(source: SourceModel, proto: onnx.ModelProto) -> onnx.ModelProto:
 def fitted(half: Half, opsets: Mapping[str, int], model: str) -> onnx.ModelProto:
     """The network with operators of the versions that a model has (`opsets`, by domain).
 
-    Nothing is changed where its operators are the same in both versions. Otherwise ONNX's own are
-    converted; ModelError where that is not possible, and for other domains.
+    Nothing is changed where its operators are the same in both versions, or differ in the types
+    that they take alone. Otherwise ONNX's own are converted; ModelError where that is not possible,
+    and for other domains.
     """
     used = {(node.domain, node.op_type) for node in _nodes(half.proto.graph.node)}
     own = _opsets(half.proto)
@@ -198,7 +199,7 @@ def fitted(half: Half, opsets: Mapping[str, int], model: str) -> onnx.ModelProto
         if want is None or want == have:
             continue
         kinds = [kind for of, kind in used if of == domain]
-        if all(_since(domain, kind, have) == _since(domain, kind, want) for kind in kinds):
+        if all(_face(domain, kind, have) == _face(domain, kind, want) for kind in kinds):
             continue
         if domain != _PLAIN:
             raise ModelError(
@@ -214,7 +215,7 @@ def _converted(half: Half, have: int, want: int, model: str) -> onnx.ModelProto:
     try:
         found = version_converter.convert_version(half.proto, want)
     except Exception as error:  # the converter raises plain RuntimeError
-        said = " ".join(str(error).split())[:200]
+        said = " ".join(str(error).split()).rpartition("failed: ")[2][:200]
         raise ModelError(
             f"{half.where} has operators of set {have}, {model} of set {want}, and the one cannot "
             f"be made the other ({said}): {advice}"
@@ -228,12 +229,22 @@ def _converted(half: Half, have: int, want: int, model: str) -> onnx.ModelProto:
     return found
 
 
-def _since(domain: str, kind: str, version: int) -> int | None:
-    """From which version on an operator is what it is in `version`; None for an unknown one."""
+def _face(domain: str, kind: str, version: int) -> object:
+    """Inputs, outputs and attributes of an operator, without their types.
+
+    Most versions of an operator only take more types than those before: Relu 14 is Relu 13 and
+    takes bfloat16. Of an operator that is not known here, the version itself.
+    """
     try:
-        return int(defs.get_schema(kind, version, domain).since_version)
+        schema = defs.get_schema(kind, version, domain)
     except defs.SchemaError:
-        return None
+        return version
+    ends = [[(end.name, end.option) for end in ends] for ends in (schema.inputs, schema.outputs)]
+    attributes = {
+        name: (one.type, one.required, one.default_value.SerializeToString(deterministic=True))
+        for name, one in schema.attributes.items()
+    }
+    return ends, attributes
 
 
 def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
