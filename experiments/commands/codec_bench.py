@@ -100,6 +100,8 @@ Codecs are those of `splitbed codec list`, and for comparison channels tiled
 into a grey picture, with the quality of JPEG and WebP and the QP of H.264 and
 HEVC, which need PyAV:
   tiles:jpeg:85  tiles:webp:80  tiles:png  tiles:h264:30  tiles:hevc:30
+learned:NAME+... is measured from the boundary to what its decoder makes of
+it, both networks' time included.
 
 columns, with the 95 % interval below a figure:
   bytes       median a frame
