@@ -247,6 +247,11 @@ def _face(domain: str, kind: str, version: int) -> object:
     return ends, attributes
 
 
+def domains(proto: onnx.ModelProto) -> set[str]:
+    """Of the operators in a graph, its subgraphs included."""
+    return {node.domain for node in _nodes(proto.graph.node)}
+
+
 def _opsets(proto: onnx.ModelProto) -> dict[str, int]:
     return {_short(entry.domain): entry.version for entry in proto.opset_import}
 

@@ -13,7 +13,7 @@ import onnx
 from splitbed.errors import CutUnknown, ModelError, ModelMismatch, UsageError
 from splitbed.graph.canonical import CanonicalModel
 from splitbed.graph.extract import ExtractedPart, Parts
-from splitbed.graph.halves import Half, LearnedPair, fitted, renamed
+from splitbed.graph.halves import Half, LearnedPair, domains, fitted, renamed
 from splitbed.graph.reading import subgraphs, writes
 from splitbed.pair import Ranges
 from splitbed.tensor import Cut, TensorSpec
@@ -147,8 +147,9 @@ def _spliced(
     opsets = {entry.domain: entry.version for entry in frame.opset_import}
     proto = fitted(half, opsets, model.source.path.name)
     nodes = [renamed(node, name) for node in proto.graph.node]
+    used = domains(proto)
     for entry in proto.opset_import:
-        if entry.domain not in opsets:
+        if entry.domain in used and entry.domain not in opsets:
             frame.opset_import.append(entry)
     constants = []
     for tensor in proto.graph.initializer:

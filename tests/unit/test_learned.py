@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,6 +34,7 @@ from splitbed.graph import (
     cut_points,
     extract,
     find_cut,
+    halves,
     load_pair,
     quantising,
     with_pair,
@@ -529,10 +531,44 @@ def test_networks_with_other_ends(tmp_path: Path) -> None:
     assert "reads 'sum', 'noise', and bottleneck.toml says 'sum'" in sentence
 
 
+def test_weights_in_other_files_and_files_that_are_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaned = canonical(tiny_model(), tmp_path)
+    parts = parts_at(cleaned, "sum")
+    folder = tmp_path / "pair"
+    networks = projections(parts.cut.boundary, 2)
+    of = described(folder, cleaned.source.path, "sum", parts.cut.boundary, networks)
+    onnx.save_model(
+        networks[0],
+        str(folder / "encoder.onnx"),
+        save_as_external_data=True,
+        location="weights",
+        size_threshold=0,
+    )
+    content = (folder / "encoder.onnx").read_bytes()
+    of["encoder"]["sha256"] = hashlib.sha256(content).hexdigest()
+    write_description(folder, of)
+    sentence = refusal(ModelError, lambda: load_pair(folder, "pair"))
+    assert "has weights in other files: save it in one file" in sentence
+    monkeypatch.setattr(halves, "MOST_HALF_BYTES", len(content) - 1)
+    sentence = refusal(ModelError, lambda: load_pair(folder, "pair"))
+    assert "it should be small beside the model" in sentence
+
+
+def test_a_version_that_nothing_uses_is_not_imported(tmp_path: Path) -> None:
+    """Exporters import domains by habit; a version of one may be newer than the runtime."""
+    cleaned = canonical(tiny_model(), tmp_path)
+    parts = parts_at(cleaned, "sum")
+    networks = projections(parts.cut.boundary, 2)
+    networks[0].opset_import.append(helper.make_opsetid("ai.onnx.ml", 90))
+    found = coded(tmp_path, cleaned, parts, networks).parts
+    feed = random_feed(cleaned)
+    assert spliced(found, feed, ["scores"])
+
+
 @pytest.mark.parametrize("broken", [b"", b"\x00\x01nonsense", b"<html>"])
 def test_files_that_are_no_networks(broken: bytes, tmp_path: Path) -> None:
-    import hashlib
-
     cleaned = canonical(tiny_model(), tmp_path)
     parts = parts_at(cleaned, "sum")
     folder = tmp_path / "pair"
