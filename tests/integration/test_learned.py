@@ -90,8 +90,10 @@ def test_a_device_started_by_hand(pictures: Path, tmp_path: Path) -> None:
     edge = start("edge_node", *ALONE, "--models", GESTURE.parents[1])
     try:
         address = ready(edge)["address"]
-        common = ("--edge", address, "--model", "gesture", "--images", pictures)
-        common += ("--out", str(tmp_path), "--cache", str(tmp_path / "cache"), "--frames", "10")
+        common: tuple[object, ...] = (
+            *("--edge", address, "--model", "gesture", "--images", pictures, "--frames", 10),
+            *("--out", tmp_path, "--cache", tmp_path / "cache"),
+        )
         code, out, err = finish(start("device_node", *common, *AT, CODED))
         assert code == 0, err
         assert "10 of 10 frames" in out
