@@ -114,13 +114,21 @@ def test_a_bench_beside_others(pictures: Path) -> None:
     done = splitbed(
         *("codec", "bench", GESTURE, "--images", pictures, "--count", 30, "--threads", 1, "--json"),
         *("--cut", "layer2", "--cut", "layer3", "--codec", "quantize:4+zstd:3", "--codec", CODED),
-        *("--codec", "learned:bottleneck+uniform:1+ans"),
+        *(
+            "--codec",
+            "learned:bottleneck+uniform:1+ans",
+            "--codec",
+            "quantize:4,where=graph+zstd:3",
+        ),
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     rows = {row["row"]["codec"]: row["row"] for row in found["cuts"][0]["rows"]}
-    assert set(rows) == {"quantize:4+zstd:3", CODED, "learned:bottleneck+uniform:1+ans"}
+    assert len(rows) == 4
     plain, coded = rows["quantize:4+zstd:3"], rows[CODED]
+    graph = rows["quantize:4,where=graph+zstd:3"]
+    assert graph["payload_bytes"] == plain["payload_bytes"]  # a bench has no graph to leave it to
+    assert graph["error"] == plain["error"]
     assert coded["raw_bytes"] == plain["raw_bytes"] == 32768
     assert coded["payload_bytes"]["value"] < plain["payload_bytes"]["value"] / 5
     assert coded["bits_per_element"] < 0.3
