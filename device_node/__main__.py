@@ -168,7 +168,8 @@ class Device:
                 "init_ns": engine.init_ns if engine else 0,
                 "first_inference_ns": engine.first_inference_ns if engine else 0,
                 "provider": engine.provider if engine else "",
-            },
+            }
+            | ({} if spec.pair is None else {"pair": msgspec.to_builtins(spec.pair)}),
             # What the edge says of itself lies beside the session's own facts, and under none.
             "edge": agreed.pop("node") | agreed,
             "models": msgspec.to_builtins(models),

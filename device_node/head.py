@@ -9,6 +9,7 @@ from splitbed import codec
 from splitbed.codec import Calibration
 from splitbed.engine import Engine
 from splitbed.errors import ModelMismatch, ProtocolViolation, TaskError, UsageError
+from splitbed.pair import PairId
 from splitbed.progress import Progress
 from splitbed.session import (
     LOCAL,
@@ -38,7 +39,7 @@ class Head(msgspec.Struct, frozen=True):
 
 def prepare_head(transport: Transport, options: DeviceOptions) -> Head:
     """Ask for the cut, plan its codecs, fetch its head unless the cache has it, and load it."""
-    question = CutQuestion(options.model, options.cut)
+    question = CutQuestion(options.model, options.cut, pair=codec.learned(options.codec))
     answer = transport.describe_cut(question)
     if options.model_digest and options.model_digest != answer.model_digest:
         raise ModelMismatch(
@@ -46,16 +47,19 @@ def prepare_head(transport: Transport, options: DeviceOptions) -> Head:
             f"({answer.model_digest[:12]}, wanted {options.model_digest[:12]}): copy yours into "
             "its model folder, or give it another name"
         )
+    _check_pair(options, question, answer)
     if not answer.task_json:
         raise TaskError(
             f"nothing at the edge says how pictures become the input of '{options.model}': write "
             f"{options.model}.toml beside the model there"
         )
     task = task_from_json(answer.task_json)
-    codecs = codec.plan(options.codec, answer.cut.boundary, _calibration(options, answer))
+    calibration = _calibration(options, answer)
+    codecs = codec.plan(options.codec, answer.cut.boundary, calibration, answer.ranges)
     quantisers = codec.quantisers(codecs, answer.cut.boundary)
     if quantisers:
-        answer = _quantising(transport, msgspec.structs.replace(question, quantisers=quantisers))
+        question = msgspec.structs.replace(question, quantisers=quantisers)
+        answer = _quantising(transport, question, answer.pair)
     if answer.first is None:
         return Head(answer, task, codecs, None, None)
     progress = Progress("fetching the head (bytes)", answer.first.file_bytes)
@@ -69,6 +73,23 @@ def prepare_head(transport: Transport, options: DeviceOptions) -> Head:
     return Head(answer, task, codecs, engine, fetched)
 
 
+def _check_pair(options: DeviceOptions, question: CutQuestion, answer: CutAnswer) -> None:
+    """Refuse parts without the learned codec that was asked for, or with another one."""
+    pairs = {None if part is None else part.pair for part in (answer.first, answer.second)}
+    pair = answer.pair
+    if len(pairs - {pair}) or (pair.name if pair is not None else "") != question.pair:
+        raise ProtocolViolation(
+            "the edge answered with parts without this learned codec, it may be an older one: "
+            "bring it up to date, or leave out learned"
+        )
+    if pair is not None and options.pair_digest not in ("", pair.digest):
+        raise ModelMismatch(
+            f"the edge at {options.edge} has another learned codec named '{pair.name}' "
+            f"({pair.digest[:12]}, wanted {options.pair_digest[:12]}): copy yours into its model "
+            "folder, or give it another name"
+        )
+
+
 def _calibration(options: DeviceOptions, answer: CutAnswer) -> Calibration | None:
     if options.calibration is None:
         return None
@@ -78,14 +99,15 @@ def _calibration(options: DeviceOptions, answer: CutAnswer) -> Calibration | Non
             f"the calibration {options.calibration} was made for another model or cut "
             f"({calibration.cut}): make one with `splitbed calibrate`"
         )
+    calibration.check_pair(answer.pair, options.calibration)
     return calibration
 
 
-def _quantising(transport: Transport, question: CutQuestion) -> CutAnswer:
-    """The cut with parts that hold the question's quantisers."""
+def _quantising(transport: Transport, question: CutQuestion, pair: PairId | None) -> CutAnswer:
+    """The cut with parts that hold the question's quantisers, and the same pair as before."""
     answer = transport.describe_cut(question)
     if any(
-        part is None or part.quantisers != question.quantisers
+        part is None or part.quantisers != question.quantisers or part.pair != pair
         for part in (answer.first, answer.second)
     ):
         raise ProtocolViolation(
@@ -111,6 +133,7 @@ def session_spec(head: Head, options: DeviceOptions, run_id: str) -> SessionSpec
         task_json=answer.task_json,
         window=options.window,
         provider=options.provider,
+        pair=answer.pair,
     )
 
 

@@ -33,7 +33,13 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ]
     images: Annotated[Path | None, Meta(description="folder of pictures")] = None
     pictures: Annotated[Path | None, Meta(description="text file, one picture a line")] = None
-    codec: Annotated[str, Meta(description="how the cut is coded, as in quantize:4+zstd:3")] = "raw"
+    codec: Annotated[
+        str,
+        Meta(
+            description="how the cut is coded, as in quantize:4+zstd:3 or "
+            "learned:bottleneck+quantize:4"
+        ),
+    ] = "raw"
     calibration: Annotated[Path | None, Meta(description="file of `splitbed calibrate`")] = None
     frames: Annotated[
         Annotated[int, Meta(ge=1)] | None,
@@ -55,6 +61,7 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         default_factory=_cache_folder
     )
     model_digest: Annotated[str, Meta(description="refuse any other model of that name")] = ""
+    pair_digest: Annotated[str, Meta(description="refuse any other learned codec of its name")] = ""
     reference: Annotated[
         Path | None, Meta(description="outputs of the uncut model (.npz), to compare with")
     ] = None

@@ -145,13 +145,24 @@ class EdgeService:
 
     def _described(self, spec: SessionSpec, quantisers: tuple[Quantiser, ...]) -> CutAnswer:
         answer = self._partitions.describe(
-            CutQuestion(spec.model, spec.cut.name, spec.input_shapes, quantisers)
+            CutQuestion(
+                spec.model,
+                spec.cut.name,
+                spec.input_shapes,
+                quantisers,
+                "" if spec.pair is None else spec.pair.name,
+            )
         )
         if spec.model_digest != answer.model_digest:
             raise ModelMismatch(
                 f"the edge has another model named '{spec.model}' ({answer.model_digest[:12]}, "
                 f"yours is {spec.model_digest[:12]}): copy yours into its model folder, or give it "
                 "another name"
+            )
+        if spec.pair is not None and spec.pair != answer.pair:
+            raise ModelMismatch(
+                f"the edge has another learned codec named '{spec.pair.name}': start the device "
+                "again, which fetches the head with the edge's own encoder in it"
             )
         if spec.cut != answer.cut:
             raise ProtocolViolation(

@@ -28,6 +28,16 @@ class Coder(Protocol):
         """The tensor again."""
 
 
+class Networks(Protocol):
+    """A learned codec's two networks, which stand before and after what codes the tensors."""
+
+    def encode(self, boundary: Mapping[str, Array]) -> Mapping[str, Array]:
+        """What crosses."""
+
+    def decode(self, crossing: Mapping[str, Array]) -> dict[str, Array]:
+        """The boundary again."""
+
+
 class Times(msgspec.Struct, frozen=True):
     """Milliseconds a frame, all tensors of the cut together, and the speed of the median."""
 
@@ -109,12 +119,19 @@ class Samples:
         self._of_fold = {spec.name: SymbolCounts(spec) for spec in self.cut.boundary}
         self._counts += self._of_fold.values()
 
-    def add(self, coders: Sequence[Coder], boundary: Mapping[str, Array]) -> dict[str, Array]:
-        """Code one picture's boundary, timed; what was decoded."""
+    def add(
+        self,
+        coders: Sequence[Coder],
+        boundary: Mapping[str, Array],
+        networks: Networks | None = None,
+    ) -> dict[str, Array]:
+        """Code one picture's boundary, timed, networks included; what was decoded."""
         start_ns = time.perf_counter_ns()
-        payloads = [coder.encode(boundary[coder.spec.name]) for coder in coders]
+        crossing = boundary if networks is None else networks.encode(boundary)
+        payloads = [coder.encode(crossing[coder.spec.name]) for coder in coders]
         sent_ns = time.perf_counter_ns()
         decoded = {c.spec.name: c.decode(p) for c, p in zip(coders, payloads, strict=True)}
+        decoded = decoded if networks is None else networks.decode(decoded)
         end_ns = time.perf_counter_ns()
         self.encode_ns.append(sent_ns - start_ns)
         self.decode_ns.append(end_ns - sent_ns)

@@ -5,7 +5,8 @@ Every picture is evaluated once, by a codec whose calibration saw only pictures 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ import numpy as np
 from experiments.bench_rows import Coder, Row, Samples, row_of
 from experiments.cut_runner import CutRunner
 from experiments.kept_arrays import KeptArrays
+from experiments.learned import PairRunner, coded_cut, needs_calibration, verify_pair
 from experiments.pictures import PictureSet, folds
 from experiments.preparation import (
     PreparedCut,
@@ -28,7 +30,8 @@ from experiments.task_metric import Answer, find_metric
 from experiments.tiles import build_tiles, check_tiles, is_tiles
 from splitbed import codec
 from splitbed.codec import Calibration
-from splitbed.errors import CodecError, CodecUnknown
+from splitbed.engine import Engine
+from splitbed.errors import CodecError, CodecUnknown, CutUnknown, ModelMismatch
 from splitbed.progress import Progress
 from splitbed.task import PICTURE_CUT, picture_spec, read_picture
 from splitbed.tensor import Array, Cut
@@ -126,30 +129,32 @@ class Bench:
     def _rows(
         self, cut: PreparedCut, runner: CutRunner, kept: KeptArrays, codecs: Sequence[str]
     ) -> Iterator[Measured | LeftOut]:
-        calibrations: list[Calibration | None] = [None] * len(self.folds)
-        if any(is_tiles(text) or codec.needs_calibration(text) for text in codecs) and any(
-            spec.is_float for spec in cut.cut.boundary
-        ):
-            calibrations = [self._calibration(cut, kept, fold) for fold in self.folds]
+        plain: list[Calibration | None] = [None] * len(self.folds)
+        if any(
+            is_tiles(text) or (not codec.learned(text) and codec.needs_calibration(text))
+            for text in codecs
+        ) and any(spec.is_float for spec in cut.cut.boundary):
+            plain = [self._calibration(cut, kept, fold) for fold in self.folds]
         seen = seen_ranges(self._model, cut)
         variance = _variance(cut.cut, kept, len(self.pictures), seen)
         for text in codecs:
             samples = Samples(cut=cut.cut, codec=text, variance=variance, seen=seen)
             answers: dict[int, Answer] = {}
             try:
+                coded, pair, calibrations = self._coded(text, cut, kept, plain)
                 for fold, calibration in zip(self.folds, calibrations, strict=True):
-                    coders, session_bytes = _coders(text, cut.cut, calibration)
+                    coders, session_bytes = _coders(text, coded, calibration)
                     samples.session_bytes += session_bytes
-                    if not is_tiles(text):
+                    if not is_tiles(text) and pair is None:
                         samples.count_symbols()
                     places = [self._place[path] for path in fold]
                     for place in places[:WARMUP]:
-                        _warm_up(coders, kept.at(place))
+                        _warm_up(coders, kept.at(place), pair)
                     for place in places:
-                        decoded = samples.add(coders, kept.at(place))
+                        decoded = samples.add(coders, kept.at(place), pair)
                         answers[place] = self.metric.answer(runner.outputs(decoded))
                         self._tell(len(answers))
-            except (CodecError, CodecUnknown) as error:
+            except (CodecError, CodecUnknown, ModelMismatch, CutUnknown) as error:
                 yield LeftOut(cut.cut.name, text, str(error))
                 continue
             finally:
@@ -158,25 +163,53 @@ class Bench:
             ordered = tuple(answers[place] for place in range(len(self.pictures)))
             yield Measured(row_of(samples, self.metric.score(ordered)), ordered)
 
+    def _coded(
+        self,
+        text: str,
+        cut: PreparedCut,
+        kept: KeptArrays,
+        plain: Sequence[Calibration | None],
+    ) -> tuple[PreparedCut, PairRunner | None, Sequence[Calibration | None]]:
+        """The cut with a learned codec in it, its networks, and calibrations of its code."""
+        if is_tiles(text) or not codec.learned(text):
+            return cut, None, plain
+        coded = coded_cut(self._model, cut, text)
+        verify_pair(self._model, cut, coded, self.pictures, self._threads)
+        pair = PairRunner(coded, partial(Engine, provider="cpu", threads=self._threads))
+        if not needs_calibration(text, coded):
+            return coded, pair, [None] * len(self.folds)
+        return coded, pair, [self._calibration(coded, kept, f, pair.encode) for f in self.folds]
+
     def _tell(self, coded: int) -> None:
         """How far the bench is: all rows that are done, and the pictures of one more."""
         if self._progress is None:
             self._progress = Progress("codec bench", self._rows_wanted * len(self.pictures))
         self._progress.update(self._rows_done * len(self.pictures) + coded)
 
-    def _calibration(self, cut: PreparedCut, kept: KeptArrays, fold: Sequence[Path]) -> Calibration:
-        """From all pictures that are not in the fold."""
+    def _calibration(
+        self,
+        cut: PreparedCut,
+        kept: KeptArrays,
+        fold: Sequence[Path],
+        encode: Callable[[dict[str, Array]], dict[str, Array]] = lambda boundary: boundary,
+    ) -> Calibration:
+        """From all pictures that are not in the fold; `encode` makes what crosses."""
         own = set(fold)
         others = [path for path in self.pictures if path not in own]
-        boundaries = (kept.at(self._place[path]) for path in others)
+        boundaries = (encode(kept.at(self._place[path])) for path in others)
         return calibration_of(self._model, cut, others, boundaries)
 
 
-def _coders(text: str, cut: Cut, calibration: Calibration | None) -> tuple[list[Coder], list[int]]:
+def _coders(
+    text: str, prepared: PreparedCut, calibration: Calibration | None
+) -> tuple[list[Coder], list[int]]:
     """One for each tensor, and how many bytes of a session they take, where they can be in one."""
+    cut = prepared.cut
     if not is_tiles(text):
-        planned = codec.plan(text, cut.boundary, calibration)
-        built = [codec.build(w, spec) for w, spec in zip(planned, cut.boundary, strict=True)]
+        planned = codec.plan(text, cut.boundary, calibration, prepared.ranges)
+        # No graph quantises here; numpy makes the same bytes.
+        numpy = codec.by_numpy(planned)
+        built = [codec.build(w, spec) for w, spec in zip(numpy, cut.boundary, strict=True)]
         return list(built), [len(msgspec.json.encode(planned))]
     if calibration is None:
         raise CodecError("tiles code floating-point numbers, and nothing at this cut holds any")
@@ -190,9 +223,13 @@ def _coders(text: str, cut: Cut, calibration: Calibration | None) -> tuple[list[
     return coders, []
 
 
-def _warm_up(coders: Sequence[Coder], boundary: Mapping[str, Array]) -> None:
-    for coder in coders:
-        coder.decode(coder.encode(boundary[coder.spec.name]))
+def _warm_up(
+    coders: Sequence[Coder], boundary: Mapping[str, Array], pair: PairRunner | None
+) -> None:
+    crossing = boundary if pair is None else pair.encode(boundary)
+    decoded = {c.spec.name: c.decode(c.encode(crossing[c.spec.name])) for c in coders}
+    if pair is not None:
+        pair.decode(decoded)
 
 
 def _variance(

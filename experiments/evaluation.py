@@ -14,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from experiments.cut_runner import CutRunner
+from experiments.learned import coded_cut
 from experiments.preparation import PreparedCut, PreparedModel
 from experiments.quantising import CodedCut
 from experiments.statistics import PairedLoss, Share, paired_loss, share
@@ -54,8 +55,13 @@ def evaluate(
     calibration: Calibration | None,
     pictures: Sequence[LabelledPicture],
 ) -> Evaluation:
-    """Run every picture through head, codec and tail in this process."""
-    coded = CodedCut(cut, codec.plan(codec_text, cut.cut.boundary, calibration), Engine)
+    """Run every picture through head, codec and tail in this process.
+
+    `cut` is the plain one: a learned codec is put into its parts here.
+    """
+    cut = coded_cut(model, cut, codec_text)
+    codecs = codec.plan(codec_text, cut.cut.boundary, calibration, cut.ranges)
+    coded = CodedCut(cut, codecs, Engine)
     runner = CutRunner(model, cut, coded=coded)
     right: list[bool] = []
     anchor: list[bool] = []

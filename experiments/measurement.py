@@ -54,6 +54,8 @@ class RunPlan(msgspec.Struct, frozen=True):
     reference: Path | None
     """The uncut model's output tensors, for tasks without a class as their answer."""
     verification: Verification | None
+    pair_digest: str = ""
+    """Of the learned codec in both parts."""
     notes: tuple[str, ...] = ()
 
     def new_run_id(self) -> str:
@@ -150,6 +152,8 @@ def _start_device(
         "cache": folder.folder / "head",
         **plan.connection,
     }
+    if plan.pair_digest:
+        options["pair-digest"] = plan.pair_digest
     if plan.calibration is not None:
         options["calibration"] = plan.calibration
     if plan.reference is not None:

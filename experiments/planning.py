@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 from rich.console import Console
 
+from experiments.learned import coded_cut, needs_calibration, verify_pair
 from experiments.measurement import RunPlan
 from experiments.pictures import PictureSet, digests, hold_out, read_pictures
 from experiments.preparation import (
@@ -65,7 +66,11 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         ),
     ] = None
     codec: Annotated[
-        str, Meta(description="as in raw, cast+zstd:3, quantize:4+zstd:3, jpeg:90")
+        str,
+        Meta(
+            description="as in raw, cast+zstd:3, quantize:4+zstd:3, jpeg:90; learned:FOLDER+... "
+            "with the learned codec in that folder beside the model"
+        ),
     ] = "raw"
     link: Annotated[str, Meta(description=f"a profile's name, or {WRITTEN_FORM}")] = "none"
     trace: Annotated[
@@ -142,14 +147,16 @@ def plan_run(
     model: PreparedModel, options: RunOptions, pictures: PictureSet, scratch: Path, say: Console
 ) -> RunPlan:
     """Cut, verify, calibrate, and ask the uncut model, before anything is started."""
-    prepared = prepare_cut(model, options.cut)
+    plain = prepare_cut(model, options.cut)
+    prepared = coded_cut(model, plain, options.codec)
     profile = find_profile(options.link)
     notes: list[str] = []
     calibration = options.calibration
     found: Calibration | None = None
     if calibration is not None:
         found = codec.read_calibration(calibration)
-    elif codec.needs_calibration(options.codec) and any(s.is_float for s in prepared.cut.boundary):
+        found.check_pair(None if prepared.pair is None else prepared.pair.id, calibration)
+    elif needs_calibration(options.codec, prepared):
         found = calibrate(model, prepared, _for_calibration(options, pictures), options.threads)
         calibration = scratch / f"calibration-{secrets.token_hex(4)}.json"
         _keep(calibration, found)
@@ -174,10 +181,11 @@ def plan_run(
         )
         say.print(notes[-1], highlight=False)
     check_labels(model, pictures)
-    codecs = codec.plan(options.codec, prepared.cut.boundary, found)
+    codecs = codec.plan(options.codec, prepared.cut.boundary, found, prepared.ranges)
     frames = options.frames or len(pictures.paths)
     measured = pictures.spread(frames)
-    verification = verify_cut(model, prepared, measured, options.threads)
+    verification = verify_cut(model, plain, measured, options.threads)
+    verify_pair(model, plain, prepared, measured, options.threads)
     verify_quantising(model, prepared, codecs, measured, options.threads)
     keep = model.task.output == "raw" or options.reply == "full"
     output_bytes = sum(spec.nbytes for spec in model.canonical.outputs) * len(measured)
@@ -204,6 +212,7 @@ def plan_run(
         threads=options.threads,
         timeout_s=options.timeout_s,
         seed=options.seed,
+        pair_digest="" if prepared.pair is None else prepared.pair.id.digest,
         connection={
             name: value
             for name, value in (
@@ -221,6 +230,7 @@ def plan_run(
             "trace": find_trace(options.trace, profile).digest if options.trace else None,
             "pictures": contents.hexdigest(),
             "frames": frames,
+            **({} if prepared.pair is None else {"pair": prepared.pair.id.digest}),
             **{name: settings[name] for name in _IDENTIFYING},
         },
         answers=uncut.answers,

@@ -20,6 +20,7 @@ from splitbed.graph import (
     OUTPUT_CUT,
     CanonicalModel,
     CutPoint,
+    LearnedPair,
     Parts,
     Verification,
     canonicalise,
@@ -30,6 +31,8 @@ from splitbed.graph import (
     seen_range,
     verify,
 )
+from splitbed.graph.saturation import EVERYTHING
+from splitbed.pair import Ranges
 from splitbed.progress import Progress
 from splitbed.record import ModelDigest
 from splitbed.runnable import carry
@@ -81,6 +84,10 @@ class PreparedCut(msgspec.Struct, frozen=True):
 
     cut: Cut
     parts: Parts
+    pair: LearnedPair | None = None
+    """The learned codec in both parts."""
+    ranges: Ranges = ()
+    """Of its code, where they are known."""
 
 
 def prepare_model(path: Path) -> PreparedModel:
@@ -118,8 +125,12 @@ def verify_cut(
 
 def seen_ranges(model: PreparedModel, cut: PreparedCut) -> dict[str, tuple[float, float]]:
     """Between which values the tail can tell those of each floating-point boundary tensor apart."""
+    code = 0 if cut.pair is None else len(cut.pair.code)
+    own = {spec.name for spec in cut.cut.boundary[:code]}
     return {
-        spec.name: seen_range(model.canonical, cut.parts.point, spec.name)
+        spec.name: EVERYTHING
+        if spec.name in own
+        else seen_range(model.canonical, cut.parts.point, spec.name)
         for spec in cut.cut.boundary
         if spec.is_float
     }
@@ -165,6 +176,7 @@ def calibration_of(
         tensors={name: collector.statistics() for name, collector in collectors.items()},
         digests=tuple(digests(pictures).values()),
         frames={name: kept for name, keeper in keepers.items() if (kept := keeper.frames())},
+        pair="" if cut.pair is None else cut.pair.id.digest,
     )
 
 

@@ -10,9 +10,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from experiments.learned import coded_cut
 from experiments.pictures import read_pictures
 from experiments.preparation import calibrate, prepare_cut, prepare_model
-from splitbed import config
+from splitbed import codec, config
 from splitbed.errors import RecordError
 
 
@@ -26,6 +27,10 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
     model: Annotated[Path, config.POSITIONAL, Meta(description="an ONNX file")]
     cut: Annotated[str, Meta(description="a cut of `splitbed model cuts`")]
     images: Annotated[Path, Meta(description="folder of pictures")]
+    codec: Annotated[
+        str,
+        Meta(description="of the session; of learned:NAME+... the code is looked at that crosses"),
+    ] = "raw"
     count: Annotated[int, Meta(description="how many of them, evenly spaced", ge=1)] = 16
     threads: Annotated[int, Meta(description="threads, 0: as ONNX Runtime chooses", ge=0)] = 0
     out: Annotated[Path, Meta(description="the file to write")] = Path("calibration.json")
@@ -36,8 +41,9 @@ def main(argv: Sequence[str]) -> int:
     options = config.from_command_line(
         CalibrateOptions, argv, command="splitbed calibrate", table="calibrate"
     )
+    codec.parse(options.codec)
     model = prepare_model(options.model)
-    cut = prepare_cut(model, options.cut)
+    cut = coded_cut(model, prepare_cut(model, options.cut), options.codec)
     pictures = read_pictures(options.images, None)
     chosen = pictures.spread(options.count)
     found = calibrate(model, cut, chosen, options.threads)

@@ -23,6 +23,7 @@ from experiments.bench_table import page, write_csv
 from experiments.codec_bench import WARMUP, Bench, LeftOut, Measured, check_codec
 from experiments.cut_rule import RuleCut, cuts_by_rule
 from experiments.embedded import model_file, rendered_pictures
+from experiments.learned import find_pair
 from experiments.pictures import PictureSet, read_pictures
 from experiments.planning import check_labels
 from experiments.preparation import PreparedModel, prepare_model
@@ -99,6 +100,8 @@ Codecs are those of `splitbed codec list`, and for comparison channels tiled
 into a grey picture, with the quality of JPEG and WebP and the QP of H.264 and
 HEVC, which need PyAV:
   tiles:jpeg:85  tiles:webp:80  tiles:png  tiles:h264:30  tiles:hevc:30
+learned:NAME+... is measured from the boundary to what its decoder makes of
+it, both networks' time included.
 
 columns, with the 95 % interval below a figure:
   bytes       median a frame
@@ -157,6 +160,9 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
     pictures = _pictures(options, model, scratch)
     check_labels(model, pictures)
     codecs, notes = _codecs(options)
+    for text in options.codec:
+        if not is_tiles(text):
+            find_pair(model, text)  # a pair that is not there is no reason to measure the others
     found: dict[str, list[Measured]] = {}
     left_out: list[LeftOut] = []
     wanted = len(ANCHOR_CODECS) + len(cuts) * len(codecs)

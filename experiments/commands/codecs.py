@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 import msgspec
 
@@ -12,6 +13,16 @@ from splitbed import config
 from splitbed.codec.entropy import implementation
 from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
 from splitbed.codec.stage import Stage
+
+_LEARNED: Final = """\
+A pair of networks in the folder NAME beside the model, described by bottleneck.toml: the head
+ends in its encoder, the tail begins with its decoder, and its code crosses instead of the
+boundary. The stages after it code the code, as in learned:bottleneck+quantize:4+zstd:3. An edge
+finds the folder beside the model in its model folder, or anywhere below that where it is the only
+one of its name.
+
+Loss: what the pair loses. Where the description knows the code's range, quantize needs no
+calibration; any other is made on the code. Contract: models/gesture/bottleneck/README.md."""
 
 
 class CodecsOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -39,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
         needs = ", needs calibration" if stage.calibrated else ""
         out.write(f"\n{written}  ({kind} stage, {loss}{needs})\n")
         out.write(_indented(inspect.cleandoc(stage.__doc__ or "")) + "\n")
+    out.write("\nlearned:NAME  (before all stages, lossy)\n" + _indented(_LEARNED) + "\n")
     out.write(f"\nans codes in {implementation()} here.\n")
     return 0
 

@@ -18,6 +18,7 @@ from splitbed.codec.raw import array_of, raw_bytes
 from splitbed.codec.statistics import TensorStatistics
 from splitbed.codec.zstd import Zstd
 from splitbed.errors import PayloadInvalid, UsageError
+from splitbed.pair import PairId
 from splitbed.tensor import Array, TensorSpec
 
 MOST_FRAMES_BYTES: Final = 64 << 20
@@ -44,6 +45,8 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """SHA-256 of those pictures' files, so that a run can leave them out."""
     frames: dict[str, CalibrationFrames] = {}
     """By tensor."""
+    pair: str = ""
+    """Digest of the learned codec whose code was looked at; "" where it was the boundary itself."""
 
     def arrays(self, spec: TensorSpec) -> tuple[Array, ...]:
         """The tensors kept of one boundary tensor; UsageError where they are of another shape."""
@@ -60,6 +63,15 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"this cut ({error})"
             ) from error
         return tuple(flat)
+
+    def check_pair(self, pair: PairId | None, where: object) -> None:
+        """Raise UsageError where another tensor was looked at than the one that crosses."""
+        if self.pair != ("" if pair is None else pair.digest):
+            raise UsageError(
+                f"the calibration {where} was made "
+                + ("with another learned codec" if self.pair else "without a learned codec")
+                + ": make one with `splitbed calibrate --codec` and the codec of this session"
+            )
 
 
 def _stacked(spec: TensorSpec, count: int) -> TensorSpec:

@@ -11,6 +11,7 @@ import msgspec
 
 from splitbed.codec.calibration import Calibration
 from splitbed.codec.codec import Codec
+from splitbed.codec.quantize import Quantize
 from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
 from splitbed.codec.stage import (
     ArrayStage,
@@ -19,10 +20,14 @@ from splitbed.codec.stage import (
     SymbolSource,
     SymbolStage,
 )
-from splitbed.errors import CodecError, CodecUnknown, SplitbedError
+from splitbed.errors import CodecError, CodecUnknown, SplitbedError, UsageError
+from splitbed.pair import CodeRange, check_name
 from splitbed.quantiser import Quantiser
 from splitbed.session import StageSpec, TensorCodec
 from splitbed.tensor import TensorSpec
+
+LEARNED: Final = "learned"
+"""`learned:NAME` before everything else: a pair of networks whose code the stages after it code."""
 
 _MOST_STAGES: Final = 8
 _STAGES: Final[dict[str, type[Stage]]] = {**ARRAY_STAGES, **SYMBOL_STAGES, **BYTE_STAGES}
@@ -40,10 +45,11 @@ class Written(msgspec.Struct, frozen=True):
 def parse(text: str) -> tuple[Written, ...]:
     """`quantize:4+zstd:3` or `quantize:bits=4,clip=p99.9+zstd` in its parts.
 
-    A text that begins with a byte stage is coded `raw` before it. Raises CodecUnknown.
+    A text that begins with a byte stage is coded `raw` before it. The `learned:NAME` before all
+    stages is none of them. Raises CodecUnknown.
     """
-    # A plus begins a stage where a name follows; in 1e+3 it does not.
-    stages = [_parse_stage(part.strip()) for part in re.split(r"\+(?!\d)", text)]
+    _, *parts = _split(text)
+    stages = [_parse_stage(part) for part in parts or ["raw"]]
     if stages[0].id in BYTE_STAGES:
         stages.insert(0, Written("raw", {}))
     for stage in stages[1:]:
@@ -58,6 +64,27 @@ def parse(text: str) -> tuple[Written, ...]:
                 f"codec '{text}': '{stage.id}' codes symbols, so it comes right after {makers}"
             )
     return tuple(stages)
+
+
+def learned(text: str) -> str:
+    """The name of the learned codec that a text begins with, "" without one; CodecUnknown."""
+    return _split(text)[0]
+
+
+def _split(text: str) -> list[str]:
+    """The learned codec's name, and each stage as it was written."""
+    # A plus begins a stage where a name follows; in 1e+3 it does not.
+    first, *rest = [part.strip() for part in re.split(r"\+(?!\d)", text)]
+    if any(part.partition(":")[0] == LEARNED for part in rest):
+        raise CodecUnknown(f"codec '{text}': '{LEARNED}' can only come first, and only once")
+    kind, _, name = first.partition(":")
+    if kind != LEARNED:
+        return ["", first, *rest]
+    try:
+        check_name(name)
+    except UsageError as error:
+        raise CodecUnknown(f"codec '{text}': {error}") from error
+    return [name, *rest]
 
 
 def _makes_symbols(name: str) -> bool:
@@ -88,10 +115,12 @@ def _parse_stage(text: str) -> Written:
     return Written(name, arguments)
 
 
-def needs_calibration(text: str) -> bool:
-    """Whether this codec looks at statistics of the tensor."""
+def needs_calibration(text: str, *, known: bool = False) -> bool:
+    """Whether this codec looks at statistics of the tensor. `known`: the ranges of all are."""
     first, *rest = parse(text)
     given = {"low", "high"} <= set(first.arguments)
+    if known and first.id == Quantize.id:
+        given = given or "clip" not in first.arguments
     return (_STAGES[first.id].calibrated and not given) or any(
         _STAGES[stage.id].calibrated for stage in rest
     )
@@ -103,13 +132,18 @@ def is_lossless(text: str) -> bool:
         stages = parse(text)
     except CodecUnknown:
         return False
-    return all(_STAGES[stage.id].lossless for stage in stages)
+    return not learned(text) and all(_STAGES[stage.id].lossless for stage in stages)
 
 
 def plan(
-    text: str, boundary: Sequence[TensorSpec], calibration: Calibration | None
+    text: str,
+    boundary: Sequence[TensorSpec],
+    calibration: Calibration | None,
+    ranges: Sequence[CodeRange] = (),
 ) -> tuple[TensorCodec, ...]:
     """One complete codec specification for each boundary tensor, in order.
+
+    With a learned codec, that is the boundary of its code. `ranges` are those that are known.
 
     A tensor that the array stage cannot code because it holds no floating-point numbers (indices,
     masks) goes `raw` instead, followed by the same byte stages; a boundary of nothing else is
@@ -123,12 +157,13 @@ def plan(
             f"({names}): use raw+zstd, or jpeg and png for @picture"
         )
     codecs = []
+    limits = {known.tensor: (known.low, known.high) for known in ranges}
     for spec in boundary:
         first, *tail = written
         if ARRAY_STAGES[first.id].floats_only and not spec.is_float:
             first = Written("raw", {})
             tail = [stage for stage in tail if stage.id in BYTE_STAGES]
-        stages = _bound(first, tail, spec, calibration)
+        stages = _bound(first, tail, spec, calibration, limits.get(spec.name))
         specs = tuple(StageSpec(s.id, msgspec.to_builtins(s)) for s in stages)
         codec = TensorCodec(spec.name, specs)
         build(codec, spec)
@@ -137,13 +172,18 @@ def plan(
 
 
 def _bound(
-    first: Written, tail: Sequence[Written], spec: TensorSpec, calibration: Calibration | None
+    first: Written,
+    tail: Sequence[Written],
+    spec: TensorSpec,
+    calibration: Calibration | None,
+    limits: tuple[float, float] | None,
 ) -> list[Stage]:
     """Stages with complete configurations."""
     binding = Binding(
         spec=spec,
         statistics=calibration.tensors.get(spec.name) if calibration else None,
         last=not tail,
+        limits=limits,
     )
     array_stage = ARRAY_STAGES[first.id].bind(first.arguments, binding)
     assert isinstance(array_stage, ArrayStage)

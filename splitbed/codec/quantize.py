@@ -76,11 +76,17 @@ class Quantize(SymbolSource, frozen=True):
 
     @classmethod
     def bind(cls, arguments: Mapping[str, str], binding: Binding) -> Quantize:
-        """`clip` chooses the range from the statistics: `mse` (default), `minmax`, `p99.9`."""
+        """`clip` chooses the range from the statistics: `mse` (default), `minmax`, `p99.9`.
+
+        Where nothing is written and the range is known, it is that one.
+        """
         cls.check(arguments)
         written = dict(arguments)
         clip = written.pop("clip", "mse")
         bits = int(written["bits"])
+        if binding.limits is not None and not {"low", "clip"} & set(arguments):
+            low, high = binding.limits
+            written |= {"low": repr(low), "high": repr(high)}
         if "low" not in written:
             if binding.statistics is None:
                 raise CodecError(

@@ -37,6 +37,8 @@ class Binding(msgspec.Struct, frozen=True):
     """Tensors of calibration frames, where there are any."""
     source: SymbolSource | None = None
     """For a symbol stage: what makes the symbols, complete."""
+    limits: tuple[float, float] | None = None
+    """Outside which no element lies, where that is known without having seen any."""
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

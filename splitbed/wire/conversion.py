@@ -30,10 +30,14 @@ from splitbed.wire.partition import (
     cut_message,
     cut_of,
     name_of,
+    pair_message,
+    pair_of,
     partition_message,
     partition_of,
     quantiser_message,
     quantisers_of,
+    range_message,
+    ranges_of,
     shape_messages,
     shapes_of,
     tensor_message,
@@ -68,6 +72,7 @@ def question_message(question: CutQuestion) -> pb.CutQuestion:
         cut=question.cut,
         input_shapes=shape_messages(question.input_shapes),
         quantisers=map(quantiser_message, question.quantisers),
+        pair=question.pair,
     )
 
 
@@ -78,6 +83,7 @@ def question_of(message: pb.CutQuestion) -> CutQuestion:
         message.cut,
         shapes_of(message.input_shapes),
         quantisers_of(message.quantisers),
+        message.pair,
     )
 
 
@@ -92,6 +98,7 @@ def answer_message(answer: CutAnswer) -> pb.CutAnswer:
         outputs=map(tensor_message, answer.outputs),
         task_json=answer.task_json,
         source=None if answer.source is None else _file(answer.source),
+        ranges=map(range_message, answer.ranges),
     )
 
 
@@ -107,6 +114,7 @@ def answer_of(message: pb.CutAnswer) -> CutAnswer:
             outputs=tensors_of(message.outputs),
             task_json=message.task_json,
             source=_file_of(message.source) if message.HasField("source") else None,
+            ranges=ranges_of(message.ranges),
         )
     )
 
@@ -136,6 +144,7 @@ def spec_message(spec: SessionSpec) -> pb.SessionSpec:
         window=spec.window,
         provider=spec.provider,
         input_shapes=shape_messages(spec.input_shapes),
+        pair=pair_message(spec.pair),
     )
 
 
@@ -169,6 +178,7 @@ def spec_of(message: pb.SessionSpec) -> SessionSpec:
             window=message.window,
             provider=message.provider,  # type: ignore[arg-type]
             input_shapes=shapes_of(message.input_shapes),
+            pair=pair_of(message.pair) if message.HasField("pair") else None,
         )
         return msgspec.convert(msgspec.to_builtins(spec), SessionSpec)
 

@@ -174,12 +174,12 @@ def test_ctrl_c_keeps_what_is_measured(
     coded = Samples.add
     calls = 0
 
-    def interrupted(samples: Samples, coders: Any, boundary: Any) -> dict[str, Array]:
+    def interrupted(samples: Samples, *arguments: Any) -> dict[str, Array]:
         nonlocal calls
         calls += samples.codec == "cast"
         if calls == 25:  # within the second cut
             raise KeyboardInterrupt
-        return coded(samples, coders, boundary)
+        return coded(samples, *arguments)
 
     monkeypatch.setattr(Samples, "add", interrupted)
     arguments = ["--images", str(pictures), "--codec", "raw", "--codec", "cast", "--json"]
