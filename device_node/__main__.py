@@ -190,6 +190,7 @@ class Device:
             edge=facts["edge"] | {"tail_bytes": facts["tail_bytes"]},
             cut=facts["cut"],
             codecs=facts["codecs"],
+            codec=head.codec,
             model_digest=spec.model_digest,
             models=models,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 
 from device_node.options import DeviceOptions
 from splitbed import codec
-from splitbed.codec import Calibration
+from splitbed.codec import PlannedCodec
 from splitbed.engine import Engine
 from splitbed.errors import ModelMismatch, ProtocolViolation, TaskError, UsageError
 from splitbed.progress import Progress
@@ -31,6 +33,8 @@ class Head(msgspec.Struct, frozen=True):
     task: TaskSpec
     codecs: tuple[TensorCodec, ...]
     """Of the boundary, in its order; the engine does what they leave to the graph."""
+    codec: str
+    """As a person would write them."""
     engine: Engine | None
     """None where nothing runs before the cut."""
     fetched: FetchReport | None
@@ -38,6 +42,7 @@ class Head(msgspec.Struct, frozen=True):
 
 def prepare_head(transport: Transport, options: DeviceOptions) -> Head:
     """Ask for the cut, plan its codecs, fetch its head unless the cache has it, and load it."""
+    planned = find_planned(options)
     question = CutQuestion(options.model, options.cut)
     answer = transport.describe_cut(question)
     if options.model_digest and options.model_digest != answer.model_digest:
@@ -52,12 +57,16 @@ def prepare_head(transport: Transport, options: DeviceOptions) -> Head:
             f"{options.model}.toml beside the model there"
         )
     task = task_from_json(answer.task_json)
-    codecs = codec.plan(options.codec, answer.cut.boundary, _calibration(options, answer))
+    if planned is None:
+        text, codecs = options.codec, codec.plan(options.codec, answer.cut.boundary, None)
+    else:
+        text = planned.codec
+        codecs = planned.codecs_at(answer.model_digest, answer.cut, _file(options))
     quantisers = codec.quantisers(codecs, answer.cut.boundary)
     if quantisers:
         answer = _quantising(transport, msgspec.structs.replace(question, quantisers=quantisers))
     if answer.first is None:
-        return Head(answer, task, codecs, None, None)
+        return Head(answer, task, codecs, text, None, None)
     progress = Progress("fetching the head (bytes)", answer.first.file_bytes)
     fetched = fetch_part(
         transport, answer.first, options.cache, lambda done, _: progress.update(done)
@@ -66,19 +75,27 @@ def prepare_head(transport: Transport, options: DeviceOptions) -> Head:
     what = f"the head of '{options.model}' at {options.cut}"
     engine = Engine(fetched.path, provider="cpu", threads=options.threads, what=what)
     engine.warm_up()
-    return Head(answer, task, codecs, engine, fetched)
+    return Head(answer, task, codecs, text, engine, fetched)
 
 
-def _calibration(options: DeviceOptions, answer: CutAnswer) -> Calibration | None:
-    if options.calibration is None:
+def find_planned(options: DeviceOptions) -> PlannedCodec | None:
+    """The file that --codec names, None for a codec that is complete as it is written.
+
+    UsageError for one that would have to be fitted to pictures here.
+    """
+    if options.codec.startswith(codec.FILE_MARK):
+        return codec.read_planned(Path(_file(options)))
+    if codec.find_target(options.codec) is None and not codec.needs_calibration(options.codec):
         return None
-    calibration = codec.read_calibration(options.calibration)
-    if calibration.model_digest != answer.model_digest or calibration.cut != answer.cut.name:
-        raise UsageError(
-            f"the calibration {options.calibration} was made for another model or cut "
-            f"({calibration.cut}): make one with `splitbed calibrate`"
-        )
-    return calibration
+    raise UsageError(
+        f"the codec {options.codec} is fitted to pictures where the model is, not on a device: run "
+        f"{codec.plan_command(options.codec, options.cut)} there, copy codec.json over and give "
+        f"it with --codec {codec.FILE_MARK}codec.json"
+    )
+
+
+def _file(options: DeviceOptions) -> str:
+    return options.codec.removeprefix(codec.FILE_MARK)
 
 
 def _quantising(transport: Transport, question: CutQuestion) -> CutAnswer:

@@ -33,8 +33,13 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ]
     images: Annotated[Path | None, Meta(description="folder of pictures")] = None
     pictures: Annotated[Path | None, Meta(description="text file, one picture a line")] = None
-    codec: Annotated[str, Meta(description="how the cut is coded, as in quantize:4+zstd:3")] = "raw"
-    calibration: Annotated[Path | None, Meta(description="file of `splitbed calibrate`")] = None
+    codec: Annotated[
+        str,
+        Meta(
+            description="how the cut is coded, as in cast+zstd:3, or @FILE: a file that `splitbed "
+            "calibrate --codec` made for this cut"
+        ),
+    ] = "raw"
     frames: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="frames to measure (default: every picture once)"),

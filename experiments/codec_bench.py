@@ -13,6 +13,8 @@ import msgspec
 import numpy as np
 
 from experiments.bench_rows import Coder, Row, Samples, row_of
+from experiments.choice_cache import ChoiceCache, choice_key
+from experiments.codec_search import CodecChoice, CodecSearch
 from experiments.cut_runner import CutRunner
 from experiments.kept_arrays import KeptArrays
 from experiments.pictures import PictureSet, folds
@@ -27,7 +29,7 @@ from experiments.preparation import (
 from experiments.task_metric import Answer, find_metric
 from experiments.tiles import build_tiles, check_tiles, is_tiles
 from splitbed import codec
-from splitbed.codec import Calibration
+from splitbed.codec import Calibration, Target
 from splitbed.errors import CodecError, CodecUnknown
 from splitbed.progress import Progress
 from splitbed.task import PICTURE_CUT, picture_spec, read_picture
@@ -56,7 +58,7 @@ def check_codec(text: str) -> None:
     """Raise CodecUnknown for a codec that nobody knows, UsageError where its library is missing."""
     if is_tiles(text):
         check_tiles(text)
-    else:
+    elif codec.find_target(text) is None:
         codec.parse(text)
 
 
@@ -71,8 +73,13 @@ class Bench:
         seed: int,
         threads: int,
         rows: int = 1,
+        choices: ChoiceCache | None = None,
     ) -> None:
-        """`rows` are those that will be measured, for the time that is left."""
+        """`rows` are those that will be measured, for the time that is left; `choices` keeps what
+        `auto` finds.
+        """
+        self._seed, self._choices = seed, choices or ChoiceCache(None)
+        self._labels = pictures.labels
         self.folds = folds(pictures, fold_count, seed)
         self.pictures = pictures.paths
         labels = [pictures.labels.get(path.name) for path in self.pictures]
@@ -127,18 +134,22 @@ class Bench:
         self, cut: PreparedCut, runner: CutRunner, kept: KeptArrays, codecs: Sequence[str]
     ) -> Iterator[Measured | LeftOut]:
         calibrations: list[Calibration | None] = [None] * len(self.folds)
-        if any(is_tiles(text) or codec.needs_calibration(text) for text in codecs) and any(
+        if any(_calibrated(text) for text in codecs) and any(
             spec.is_float for spec in cut.cut.boundary
         ):
             calibrations = [self._calibration(cut, kept, fold) for fold in self.folds]
         seen = seen_ranges(self._model, cut)
         variance = _variance(cut.cut, kept, len(self.pictures), seen)
         for text in codecs:
+            target = None if is_tiles(text) else codec.find_target(text)
             samples = Samples(cut=cut.cut, codec=text, variance=variance, seen=seen)
             answers: dict[int, Answer] = {}
             try:
                 for fold, calibration in zip(self.folds, calibrations, strict=True):
-                    coders, session_bytes = _coders(text, cut.cut, calibration)
+                    if target is not None:
+                        samples.chosen.append(self._chosen(cut, runner, kept, fold, target))
+                    coding = samples.chosen[-1] if target is not None else text
+                    coders, session_bytes = _coders(coding, cut.cut, calibration)
                     samples.session_bytes += session_bytes
                     if not is_tiles(text):
                         samples.count_symbols()
@@ -164,12 +175,45 @@ class Bench:
             self._progress = Progress("codec bench", self._rows_wanted * len(self.pictures))
         self._progress.update(self._rows_done * len(self.pictures) + coded)
 
+    def _chosen(
+        self,
+        cut: PreparedCut,
+        runner: CutRunner,
+        kept: KeptArrays,
+        fold: Sequence[Path],
+        target: Target,
+    ) -> str:
+        """What `auto` finds on all pictures that are not in the fold."""
+        own = set(fold)
+        others = PictureSet(tuple(p for p in self.pictures if p not in own), self._labels)
+        places = [self._place[path] for path in others.paths]
+
+        def search() -> CodecChoice:
+            return CodecSearch(
+                self._model,
+                cut,
+                runner,
+                others,
+                lambda place: kept.at(places[place]),
+                target,
+                self._seed,
+            ).found()
+
+        key = choice_key(self._model, cut, others, target, self._seed)
+        return self._choices.choice(key, search).codec
+
     def _calibration(self, cut: PreparedCut, kept: KeptArrays, fold: Sequence[Path]) -> Calibration:
         """From all pictures that are not in the fold."""
         own = set(fold)
         others = [path for path in self.pictures if path not in own]
         boundaries = (kept.at(self._place[path]) for path in others)
         return calibration_of(self._model, cut, others, boundaries)
+
+
+def _calibrated(text: str) -> bool:
+    if is_tiles(text):
+        return True
+    return codec.find_target(text) is not None or codec.needs_calibration(text)
 
 
 def _coders(text: str, cut: Cut, calibration: Calibration | None) -> tuple[list[Coder], list[int]]:

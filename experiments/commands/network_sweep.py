@@ -75,7 +75,9 @@ def _check_points(sweep: Sweep) -> None:
     model = prepare_model(model_file(sweep.options.model))
     for cut, coding in sweep.points:
         boundary = prepare_cut(model, cut).cut.boundary
-        # What needs calibration gets it in its run; it fits wherever there is a float.
+        # What is found or calibrated is so in its run; it fits wherever there is a float.
+        if codec.find_target(coding) is not None or coding.startswith(codec.FILE_MARK):
+            continue
         if not (codec.needs_calibration(coding) and any(spec.is_float for spec in boundary)):
             codec.plan(coding, boundary, None)
 
@@ -84,7 +86,7 @@ def _find_pictures(sweep: Sweep) -> None:
     """Render those that nobody gave, and see that there are some."""
     options = sweep.options
     if sweep.rendered is not None:
-        sweep.rendered.render(options.frames, options.calibration_count)
+        sweep.rendered.render(options.frames, sweep.calibrated_from)
     assert options.images is not None  # read_sweep saw to it
     read_pictures(options.images, options.labels)
 
