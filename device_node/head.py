@@ -40,9 +40,10 @@ class Head(msgspec.Struct, frozen=True):
     fetched: FetchReport | None
 
 
-def prepare_head(transport: Transport, options: DeviceOptions) -> Head:
+def prepare_head(
+    transport: Transport, options: DeviceOptions, planned: PlannedCodec | None
+) -> Head:
     """Ask for the cut, plan its codecs, fetch its head unless the cache has it, and load it."""
-    planned = find_planned(options)
     question = CutQuestion(options.model, options.cut)
     answer = transport.describe_cut(question)
     if options.model_digest and options.model_digest != answer.model_digest:

@@ -47,8 +47,8 @@ class Judgement(msgspec.Struct, frozen=True):
         text = f"on {self.pictures} pictures {self.changed} answers changed"
         if self.labelled:
             lost = 100 * self.net_lost / self.labelled
-            text += f", loss {lost:+.1f} points on {self.labelled} with labels"
-        text += f"; of others {self.expected_changed_pct:.1f} % are expected to"
+            text += f", loss {lost:+.1f} points ({self.labelled} labelled)"
+        text += f"; expected of others: {self.expected_changed_pct:.1f} % changed"
         if self.expected_lost_points is not None:
             text += f", loss {self.expected_lost_points:+.1f} points"
         return text

@@ -204,5 +204,5 @@ def check_search(model: PreparedModel, pictures: PictureSet, target: Target) -> 
     if len(pictures.paths) < FEWEST_PICTURES:
         raise UsageError(
             f"{target.text} is looked for on {FEWEST_PICTURES} pictures at least, and there are "
-            f"{len(pictures.paths)}: give more, 40 or so"
+            f"{len(pictures.paths)}: give more, 48 or so (of its own a run keeps a third aside)"
         )

@@ -90,9 +90,10 @@ def main(argv: Sequence[str]) -> int:
             sys.stdout.write(f"{coding.choice.sentence}\n")
         path = options.planned or _PLANNED
         size = written(path, msgspec.json.encode(coding.planned))
+        fitted = f"from {len(coding.planned.digests)} pictures; " * bool(coding.planned.digests)
         sys.stdout.write(
-            f"{path}: {coding.planned.codec} at {cut.cut.name}, {size} bytes, from {len(coding.planned.digests)} pictures; a device "
-            f"takes it with --codec {FILE_MARK}{path}\n"
+            f"{path}: {coding.planned.codec} at {cut.cut.name}, {size} bytes, {fitted}"
+            f"a device takes it with --codec {FILE_MARK}{path}\n"
         )
         if options.out is None:
             return 0

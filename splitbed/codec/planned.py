@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -62,7 +63,10 @@ class PlannedCodec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 def plan_command(text: str, cut: str) -> str:
     """What a person types to have a codec planned."""
-    return f"`splitbed calibrate MODEL.onnx --cut {cut} --images PICTURES --codec {text}`"
+    return (
+        f"`splitbed calibrate MODEL.onnx --cut {shlex.quote(cut)} --images PICTURES --codec "
+        f"{shlex.quote(text)}`"
+    )
 
 
 def read_planned(path: Path) -> PlannedCodec:
