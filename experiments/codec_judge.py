@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from experiments.answer_change import expected_change, log_scores, margin
+from experiments.answer_change import Change, Floats, expected_change, log_scores, margin
 from experiments.kept_arrays import KeptArrays
 from experiments.preparation import PreparedModel
 from experiments.task_metric import Answer, find_metric
@@ -79,73 +79,93 @@ def find_judge(model: PreparedModel, labels: Sequence[int | None], target: Targe
     return ClassJudge(model, labels, target)
 
 
-class ClassJudge:
-    """Top-1 classes: those that changed, and by how little the others did not.
+def keeps(
+    target: Target, change: Change, changed: int, pictures: int, net_lost: int, labelled: int
+) -> bool:
+    """Whether a target holds: for what is to be expected of other pictures, and as counted.
 
-    A target holds for what is to be expected of other pictures. What was counted may not exceed it
-    either, but for one picture, which may be a close call that any change of the input decides.
+    A count may be over it by one picture, which may be a close call that anything decides.
     """
+    most_changed, most_lost = 100 - target.agreement_pct, target.loss_points
+    return (
+        change.changed_pct <= most_changed
+        and (change.lost_pct is None or change.lost_pct <= most_lost)
+        and changed <= max(1, most_changed * pictures / 100)
+        and net_lost <= max(1, most_lost * labelled / 100)
+    )
+
+
+class Compared(msgspec.Struct, frozen=True):
+    """Coded pictures beside the uncut model, in the pictures' order."""
+
+    answers: list[Answer]
+    pushes: list[float]
+    """How far the uncut answer's margin fell."""
+    right: list[tuple[float, float]]
+    """Margin of the right class and how far it fell, of pictures that have a label."""
+
+
+class ClassJudge:
+    """Top-1 classes: those that changed, and by how little the others did not."""
 
     def __init__(self, model: PreparedModel, labels: Sequence[int | None], target: Target) -> None:
+        self.margins: list[float] = []
+        """Of the uncut model's answers."""
         self._metric = find_metric(model, labels)
         self._target, self._labels = target, labels
-        outputs = model.canonical.outputs
-        self._scores = model.task.scores or outputs[0].name
+        self._scores = model.task.scores or model.canonical.outputs[0].name
         self._offset = model.task.label_offset
         self._answers: list[Answer] = []
-        self._margins: list[float] = []
         self._right: list[float] = []
-        """Margins of the right class, for pictures that have a label."""
 
     def anchor(self, place: int, outputs: Mapping[str, Array]) -> None:
         """Answer and margins."""
         scores = log_scores(outputs[self._scores])
         self._answers.append(self._metric.answer(outputs))
-        self._margins.append(margin(scores, self._answers[-1] + self._offset))
-        label = self._labels[place]
-        if label is not None:
-            self._right.append(margin(scores, label + self._offset))
+        self.margins.append(margin(scores, self._answers[-1] + self._offset))
+        self._right.append(self._right_margin(scores, place))
         self._metric.compare_with(self._answers)
 
-    def judged(self, coded: Coded) -> Judgement:
-        """Counted, and to be expected."""
-        answers: dict[int, Answer] = {}
-        after: dict[int, tuple[float, float]] = {}
+    def _right_margin(self, scores: Floats, place: int) -> float:
+        label = self._labels[place]
+        return 0.0 if label is None else margin(scores, label + self._offset)
+
+    def compared(self, coded: Coded) -> Compared:
+        """All pictures with one codec."""
+        answers, after, right = dict[int, Answer](), dict[int, float](), dict[int, float]()
         for place, outputs in coded:
             scores = log_scores(outputs[self._scores])
             answers[place] = self._metric.answer(outputs)
-            label = self._labels[place]
-            after[place] = (
-                margin(scores, self._answers[place] + self._offset),
-                0.0 if label is None else margin(scores, label + self._offset),
-            )
+            after[place] = margin(scores, self._answers[place] + self._offset)
+            right[place] = self._right_margin(scores, place)
         places = range(len(self._answers))
-        pushes = [self._margins[place] - after[place][0] for place in places]
-        labelled = [place for place in places if self._labels[place] is not None]
-        right = [
-            (before, before - after[place][1])
-            for place, before in zip(labelled, self._right, strict=True)
-        ]
-        found = expected_change(self._margins, pushes, right)
-        score = self._metric.score([answers[place] for place in places])
+        return Compared(
+            answers=[answers[place] for place in places],
+            pushes=[self.margins[place] - after[place] for place in places],
+            right=[
+                (self._right[place], self._right[place] - right[place])
+                for place in places
+                if self._labels[place] is not None
+            ],
+        )
+
+    def judged(self, coded: Coded) -> Judgement:
+        """Counted, and to be expected."""
+        found = self.compared(coded)
+        change = expected_change(self.margins, found.pushes, found.right)
+        score = self._metric.score(found.answers)
         changed = score.agreement.count - score.agreement.successes
         loss = score.loss
         net_lost = 0 if loss is None else loss.became_wrong - loss.became_right
-        most_changed, most_lost = 100 - self._target.agreement_pct, self._target.loss_points
-        good = (
-            found.changed_pct <= most_changed
-            and (found.lost_pct is None or found.lost_pct <= most_lost)
-            and changed <= max(1, most_changed * len(places) / 100)
-            and net_lost <= max(1, most_lost * len(labelled) / 100)
-        )
+        pictures, labelled = len(found.answers), len(found.right)
         return Judgement(
-            good=good,
-            pictures=len(places),
-            labelled=len(labelled),
+            good=keeps(self._target, change, changed, pictures, net_lost, labelled),
+            pictures=pictures,
+            labelled=labelled,
             changed=changed,
             net_lost=net_lost,
-            expected_changed_pct=found.changed_pct,
-            expected_lost_points=found.lost_pct,
+            expected_changed_pct=change.changed_pct,
+            expected_lost_points=change.lost_pct,
         )
 
     def close(self) -> None:

@@ -64,7 +64,8 @@ def test_it_is_right_on_average_where_counting_is_coarse() -> None:
     for draw in range(300):
         own = slice(16 * draw, 16 * draw + 16)
         counted.append(100 * float((pushes[own] >= margins[own]).mean()))
-        expected.append(expected_change(margins[own], pushes[own], ()).changed_pct)
+        change = expected_change(margins[own].tolist(), pushes[own].tolist(), ())
+        expected.append(change.changed_pct)
     assert 0.8 * truth < np.mean(expected) < 3 * truth  # on the safe side
     assert np.std(expected) < 0.6 * np.std(counted)
 

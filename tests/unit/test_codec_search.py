@@ -23,6 +23,7 @@ from experiments.preparation import PreparedModel, calibration_of, prepare_cut, 
 from splitbed import codec
 from splitbed.codec import Target
 from splitbed.errors import UsageError
+from splitbed.progress import Progress
 from splitbed.task import read_picture
 from splitbed.tensor import Array
 from tests.integration.nodes import GESTURE
@@ -89,7 +90,7 @@ def test_bytes_rise_along_a_family(model: PreparedModel, pictures: PictureSet) -
 class Scripted:
     """A judge that finds good what a test says."""
 
-    def __init__(self, good: Callable[[str], bool], search: CodecSearch) -> None:
+    def __init__(self, good: Callable[[str], bool], search: Tried) -> None:
         self._good, self._search = good, search
         self.asked: list[str] = []
 
@@ -139,14 +140,16 @@ def test_bisection_finds_what_trying_all_of_them_finds(
     search = Tried.__new__(Tried)
     search._families = families
     search._pictures = PictureSet(tuple(map(Path, map(str, range(24)))), {})
-    search._target, search._best, search._trials = ONE_POINT, None, []
+    search._target, search._trials = ONE_POINT, []
+    search._best = None
     search._wanted, search._anchored = 99, True
-    search._progress = experiments.codec_search.Progress("x", 1)
+    search._progress = Progress("x", 1)
     search._judge = Scripted(good.__contains__, search)
     for family in families:
         search._descend(family, 0)
     wanted = min((int(text.partition(":")[2]) for text in good), default=None)
-    assert (None if search._best is None else search._best[0]) == wanted
+    best: tuple[float, str, Judgement] | None = search._best
+    assert (best and best[0]) == wanted
     steps = sum(len(family.rungs).bit_length() for family in families)
     assert len(search._trials) <= steps
 

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from device_node import head
 from device_node.__main__ import Device, main
 from device_node.head import find_planned
 from device_node.options import DeviceOptions
@@ -176,7 +175,7 @@ def test_a_device_never_fits_anything(
     def fitted(*_: object) -> None:
         raise AssertionError("a device planned a codec")
 
-    monkeypatch.setattr(head.codec, "plan", fitted)
+    monkeypatch.setattr(codec, "plan", fitted)
     picture = tmp_path / "0.png"
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(picture)
     device = Device(options_for(tmp_path, codec=f"@{path}"))
