@@ -10,10 +10,9 @@ import pytest
 
 import experiments.codec_bench
 from experiments.codec_bench import Bench, Measured
-from experiments.codec_planning import plan_codec
 from experiments.codec_search import CodecSearch
-from experiments.pictures import read_pictures
-from experiments.preparation import prepare_cut, prepare_model
+from experiments.pictures import PictureSet, read_pictures
+from experiments.preparation import prepare_model
 from splitbed.codec import read_planned
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
@@ -74,7 +73,7 @@ def test_a_planned_codec_goes_to_a_device_and_to_a_run(pictures: Path, tmp_path:
             "device_node",
             *("--edge", ready(edge)["address"], "--model", "gesture", "--cut", CUT),
             *("--pictures", folder / "pictures.txt", "--codec", f"@{planned}"),
-            *("--out", tmp_path / "by-hand", "--run-id", "one", "--warmup", 0),
+            *("--out", tmp_path / "by-hand", "--run-id", "one", "--warmup", 1),
             *("--cache", tmp_path / "heads"),
         )
         code, _, err = finish(device)
@@ -146,7 +145,9 @@ def test_in_a_bench_auto_is_chosen_on_the_other_folds(
             super().__init__(model, cut, runner, seen, *rest)
 
     monkeypatch.setattr(experiments.codec_bench, "CodecSearch", Spied)
-    bench = Bench(prepare_model(GESTURE), read_pictures(pictures, None), 3, 7, 1)
+    given = read_pictures(pictures, None)
+    few = PictureSet(given.spread(18), given.labels)
+    bench = Bench(prepare_model(GESTURE), few, 3, 7, 1)
     auto, plain = bench.measure(CUT, ["auto:1pp", "uniform:1.4+ans"])
     bench.close()
     assert isinstance(auto, Measured)
@@ -156,25 +157,14 @@ def test_in_a_bench_auto_is_chosen_on_the_other_folds(
     assert plain.row.chosen == ()
     for fold, seen in zip(bench.folds, searched, strict=True):
         assert seen == set(bench.pictures) - set(fold)
-    # One that every fold chooses gives the row that the codec itself gives.
-    if set(auto.row.chosen) == {"uniform:1.4+ans"}:
-        assert auto.row.payload_bytes == plain.row.payload_bytes
+    assert auto.row.score.agreement.successes >= 17
 
 
 def test_a_bench_names_what_auto_chose(pictures: Path) -> None:
-    arguments = ("--count", 24, "--threads", 1, "--images", pictures, "--cut", CUT)
+    arguments = ("--count", 15, "--threads", 1, "--images", pictures, "--cut", CUT)
     done = splitbed("codec", "bench", GESTURE, *arguments, "--codec", "auto:1pp", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     (row,) = (one["row"] for one in found["cuts"][0]["rows"])
     assert row["codec"] == "auto:1pp"
     assert f"auto:1pp at {CUT} is, fold by fold: {', '.join(row['chosen'])}" in found["notes"]
-
-
-def test_what_one_plans_is_what_another_does(pictures: Path) -> None:
-    """The planned codec of a search is fitted to all of its pictures."""
-    model, given = prepare_model(GESTURE), read_pictures(pictures, None)
-    cut = prepare_cut(model, CUT)
-    found = plan_codec(model, cut, "auto:1pp", lambda: given)
-    assert found.calibration is None or len(found.calibration.digests) == 60
-    assert len(found.planned.digests) == 60
