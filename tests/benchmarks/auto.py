@@ -29,6 +29,7 @@ from experiments.cut_runner import CutRunner
 from experiments.pictures import PictureSet, read_pictures
 from experiments.preparation import prepare_cut, prepare_model
 from splitbed.codec import Target
+from splitbed.errors import CodecError
 from splitbed.task import read_picture
 
 Draw = NDArray[np.int64]
@@ -141,7 +142,10 @@ def measured(
     uncut = judge.compared(boundaries).answers
     steps = []
     for text in FEATURES[0].rungs:
-        payloads, codecs = search._coded(text.removesuffix("+ans"), 0)
+        try:
+            payloads, codecs = search._coded(text.removesuffix("+ans"), 0)
+        except CodecError:  # too fine for what crosses
+            break
         after = judge.compared(search._decoded(payloads, codecs, 0))
         changed = [a != b for a, b in zip(after.answers, uncut, strict=True)]
         lost = [(a > 0) - (a - fell > 0) for a, fell in after.right]
