@@ -34,12 +34,16 @@ class Change(msgspec.Struct, frozen=True):
     """Right ones less, net of those that became right; None without labels."""
 
 
-def log_scores(scores: Array) -> Floats:
-    """Logarithms of probabilities, flat, from a softmax's output or from what goes into one."""
+def are_shares(scores: Array) -> bool:
+    """Whether scores are probabilities, a softmax's output, and not what goes into one."""
     flat = scores.astype(np.float64).reshape(-1)
-    if flat.min() >= 0 and abs(flat.sum() - 1) < 1e-2:
-        return np.asarray(np.log(np.maximum(flat, 1e-12)))
-    return flat
+    return bool(flat.min(initial=0.0) >= 0 and abs(flat.sum() - 1) < 1e-2)
+
+
+def log_scores(scores: Array, shares: bool) -> Floats:
+    """Logarithms of probabilities but for a constant, flat."""
+    flat = scores.astype(np.float64).reshape(-1)
+    return np.asarray(np.log(np.maximum(flat, 1e-12))) if shares else flat
 
 
 def margin(scores: Floats, chosen: int) -> float:

@@ -8,7 +8,14 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from experiments.answer_change import Change, Floats, expected_change, log_scores, margin
+from experiments.answer_change import (
+    Change,
+    Floats,
+    are_shares,
+    expected_change,
+    log_scores,
+    margin,
+)
 from experiments.kept_arrays import KeptArrays
 from experiments.preparation import PreparedModel
 from experiments.task_metric import Answer, find_metric
@@ -117,10 +124,14 @@ class ClassJudge:
         self._offset = model.task.label_offset
         self._answers: list[Answer] = []
         self._right: list[float] = []
+        self._shares = False
+        """Whether the scores are probabilities; told by the first picture, for all of them."""
 
     def anchor(self, place: int, outputs: Mapping[str, Array]) -> None:
         """Answer and margins."""
-        scores = log_scores(outputs[self._scores])
+        if not self._answers:
+            self._shares = are_shares(outputs[self._scores])
+        scores = log_scores(outputs[self._scores], self._shares)
         self._answers.append(self._metric.answer(outputs))
         self.margins.append(margin(scores, self._answers[-1] + self._offset))
         self._right.append(self._right_margin(scores, place))
@@ -134,7 +145,7 @@ class ClassJudge:
         """All pictures with one codec."""
         answers, after, right = dict[int, Answer](), dict[int, float](), dict[int, float]()
         for place, outputs in coded:
-            scores = log_scores(outputs[self._scores])
+            scores = log_scores(outputs[self._scores], self._shares)
             answers[place] = self._metric.answer(outputs)
             after[place] = margin(scores, self._answers[place] + self._offset)
             right[place] = self._right_margin(scores, place)

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.answer_change import PRIOR_PICTURES, expected_change, log_scores, margin
+from experiments.answer_change import (
+    PRIOR_PICTURES,
+    are_shares,
+    expected_change,
+    log_scores,
+    margin,
+)
 
 numbers = st.floats(-50, 50, allow_nan=False)
 pairs = st.lists(st.tuples(st.floats(0, 50), numbers), min_size=1, max_size=30)
@@ -17,9 +23,11 @@ def test_a_margin_is_the_same_for_scores_and_their_softmax() -> None:
     scores = np.array([[3.0, 1.0, -2.0]], np.float32)
     softmax = np.exp(scores) / np.exp(scores).sum()
     for chosen, wanted in ((0, 2.0), (1, -2.0), (2, -5.0)):
-        assert margin(log_scores(scores), chosen) == pytest.approx(wanted)
-        assert margin(log_scores(softmax), chosen) == pytest.approx(wanted, abs=1e-5)
-    assert margin(log_scores(np.array([0.3], np.float32)), 0) == np.inf
+        assert margin(log_scores(scores, False), chosen) == pytest.approx(wanted)
+        assert margin(log_scores(softmax, True), chosen) == pytest.approx(wanted, abs=1e-5)
+    assert not are_shares(scores)
+    assert are_shares(softmax)
+    assert margin(log_scores(np.array([0.3], np.float32), False), 0) == np.inf
 
 
 @given(pairs)
