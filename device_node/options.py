@@ -36,11 +36,10 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     codec: Annotated[
         str,
         Meta(
-            description="how the cut is coded, as in quantize:4+zstd:3 or "
-            "learned:bottleneck+quantize:4"
+            description="how the cut is coded, as in cast+zstd:3 or learned:bottleneck+quantize:4, "
+            "or @FILE: a file that `splitbed calibrate --codec` made for this cut"
         ),
     ] = "raw"
-    calibration: Annotated[Path | None, Meta(description="file of `splitbed calibrate`")] = None
     frames: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="frames to measure (default: every picture once)"),

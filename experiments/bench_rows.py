@@ -96,6 +96,8 @@ class Row(msgspec.Struct, frozen=True):
     score: Score
     break_even: BreakEven
     """Against sending the tensors raw, whose coding takes no time."""
+    chosen: tuple[str, ...] = ()
+    """What `auto` found for each fold, on the pictures of the others; empty for other codecs."""
 
 
 class Samples:
@@ -110,6 +112,8 @@ class Samples:
         self.decode_ns: list[int] = []
         self.session_bytes: list[int] = []
         """One for each calibration; empty where no session can have the codec."""
+        self.chosen: list[str] = []
+        """What `auto` found for each fold; empty for other codecs."""
         self._squared, self._largest = 0.0, 0.0
         self._counts: list[SymbolCounts] = []
         self._of_fold: dict[str, SymbolCounts] = {}
@@ -194,6 +198,7 @@ def row_of(samples: Samples, score: Score) -> Row:
         error=samples.error,
         score=score,
         break_even=break_even(raw_bytes - size.value, coding_ns),
+        chosen=tuple(samples.chosen),
     )
 
 

@@ -223,6 +223,8 @@ def _flat(value: dict[str, Any], above: str = "") -> dict[str, Any]:
     for name, item in value.items():
         if isinstance(item, dict):
             found |= _flat(item, f"{above}{name}_")
+        elif isinstance(item, (list, tuple)):
+            found[f"{above}{name}"] = " ".join(map(str, item))
         else:
             found[f"{above}{name}"] = item
     return found

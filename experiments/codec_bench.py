@@ -14,6 +14,8 @@ import msgspec
 import numpy as np
 
 from experiments.bench_rows import Coder, Row, Samples, row_of
+from experiments.choice_cache import ChoiceCache, choice_key
+from experiments.codec_search import CodecChoice, CodecSearch
 from experiments.cut_runner import CutRunner
 from experiments.kept_arrays import KeptArrays
 from experiments.learned import PairRunner, coded_cut, needs_calibration, verify_pair
@@ -29,7 +31,7 @@ from experiments.preparation import (
 from experiments.task_metric import Answer, find_metric
 from experiments.tiles import build_tiles, check_tiles, is_tiles
 from splitbed import codec
-from splitbed.codec import Calibration
+from splitbed.codec import Calibration, Target
 from splitbed.engine import Engine
 from splitbed.errors import CodecError, CodecUnknown, CutUnknown, ModelMismatch
 from splitbed.progress import Progress
@@ -59,7 +61,7 @@ def check_codec(text: str) -> None:
     """Raise CodecUnknown for a codec that nobody knows, UsageError where its library is missing."""
     if is_tiles(text):
         check_tiles(text)
-    else:
+    elif codec.find_target(text) is None:
         codec.parse(text)
 
 
@@ -74,8 +76,13 @@ class Bench:
         seed: int,
         threads: int,
         rows: int = 1,
+        choices: ChoiceCache | None = None,
     ) -> None:
-        """`rows` are those that will be measured, for the time that is left."""
+        """`rows` are those that will be measured, for the time that is left; `choices` keeps what
+        `auto` finds.
+        """
+        self._seed, self._choices = seed, choices or ChoiceCache(None)
+        self._labels = pictures.labels
         self.folds = folds(pictures, fold_count, seed)
         self.pictures = pictures.paths
         labels = [pictures.labels.get(path.name) for path in self.pictures]
@@ -130,20 +137,23 @@ class Bench:
         self, cut: PreparedCut, runner: CutRunner, kept: KeptArrays, codecs: Sequence[str]
     ) -> Iterator[Measured | LeftOut]:
         plain: list[Calibration | None] = [None] * len(self.folds)
-        if any(
-            is_tiles(text) or (not codec.learned(text) and codec.needs_calibration(text))
-            for text in codecs
-        ) and any(spec.is_float for spec in cut.cut.boundary):
+        if any(_calibrated(text) for text in codecs) and any(
+            spec.is_float for spec in cut.cut.boundary
+        ):
             plain = [self._calibration(cut, kept, fold) for fold in self.folds]
         seen = seen_ranges(self._model, cut)
         variance = _variance(cut.cut, kept, len(self.pictures), seen)
         for text in codecs:
+            target = None if is_tiles(text) else codec.find_target(text)
             samples = Samples(cut=cut.cut, codec=text, variance=variance, seen=seen)
             answers: dict[int, Answer] = {}
             try:
                 coded, pair, calibrations = self._coded(text, cut, kept, plain)
                 for fold, calibration in zip(self.folds, calibrations, strict=True):
-                    coders, session_bytes = _coders(text, coded, calibration)
+                    if target is not None:
+                        samples.chosen.append(self._chosen(cut, runner, kept, fold, target))
+                    coding = samples.chosen[-1] if target is not None else text
+                    coders, session_bytes = _coders(coding, coded, calibration)
                     samples.session_bytes += session_bytes
                     if not is_tiles(text) and pair is None:
                         samples.count_symbols()
@@ -186,6 +196,33 @@ class Bench:
             self._progress = Progress("codec bench", self._rows_wanted * len(self.pictures))
         self._progress.update(self._rows_done * len(self.pictures) + coded)
 
+    def _chosen(
+        self,
+        cut: PreparedCut,
+        runner: CutRunner,
+        kept: KeptArrays,
+        fold: Sequence[Path],
+        target: Target,
+    ) -> str:
+        """What `auto` finds on all pictures that are not in the fold."""
+        own = set(fold)
+        others = PictureSet(tuple(p for p in self.pictures if p not in own), self._labels)
+        places = [self._place[path] for path in others.paths]
+
+        def search() -> CodecChoice:
+            return CodecSearch(
+                self._model,
+                cut,
+                runner,
+                others,
+                lambda place: kept.at(places[place]),
+                target,
+                self._seed,
+            ).found()
+
+        key = choice_key(self._model, cut, others, target, self._seed)
+        return self._choices.choice(key, search).codec
+
     def _calibration(
         self,
         cut: PreparedCut,
@@ -198,6 +235,13 @@ class Bench:
         others = [path for path in self.pictures if path not in own]
         boundaries = (encode(kept.at(self._place[path])) for path in others)
         return calibration_of(self._model, cut, others, boundaries)
+
+
+def _calibrated(text: str) -> bool:
+    """Whether a codec looks at what crosses at the plain cut; a learned one looks at its code."""
+    if is_tiles(text) or codec.find_target(text) is not None:
+        return True
+    return not codec.learned(text) and codec.needs_calibration(text)
 
 
 def _coders(

@@ -266,7 +266,7 @@ def _codec_text(manifest: RunManifest) -> str:
     """As the person wrote it; as it was agreed where nobody did, or where tensors differ."""
     codecs = [msgspec.convert(item, TensorCodec) for item in manifest.codecs]
     agreed = list(dict.fromkeys(codec.written(item) for item in codecs))
-    asked = str(manifest.config.get("codec", ""))
+    asked = manifest.codec or str(manifest.config.get("codec", ""))
     return asked if asked and len(agreed) < 2 else ", ".join(agreed)
 
 

@@ -20,6 +20,7 @@ from experiments.bench_report import (
     smallest,
 )
 from experiments.bench_table import page, write_csv
+from experiments.choice_cache import ChoiceCache, cache_folder
 from experiments.codec_bench import WARMUP, Bench, LeftOut, Measured, check_codec
 from experiments.cut_rule import RuleCut, cuts_by_rule
 from experiments.embedded import model_file, rendered_pictures
@@ -83,6 +84,9 @@ class BenchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         int, Meta(description="groups that are calibrated from each other", ge=2, le=1000)
     ] = 3
     seed: Annotated[int, Meta(description="of the folds")] = 0
+    auto_cache: Annotated[
+        bool, Meta(description="take what auto found before on the same pictures")
+    ] = True
     threads: Annotated[int, Meta(description="of the network, 0: ONNX Runtime's", ge=0)] = 0
     plot: Annotated[Path | None, Meta(description="draw bytes against loss (.svg, .png, .pdf)")] = (
         None
@@ -102,6 +106,8 @@ HEVC, which need PyAV:
   tiles:jpeg:85  tiles:webp:80  tiles:png  tiles:h264:30  tiles:hevc:30
 learned:NAME+... is measured from the boundary to what its decoder makes of
 it, both networks' time included.
+auto:1pp is the smallest codec that loses at most a point, chosen for each fold
+on the pictures of the other folds.
 
 columns, with the 95 % interval below a figure:
   bytes       median a frame
@@ -166,7 +172,8 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
     found: dict[str, list[Measured]] = {}
     left_out: list[LeftOut] = []
     wanted = len(ANCHOR_CODECS) + len(cuts) * len(codecs)
-    bench = Bench(model, pictures, options.folds, options.seed, options.threads, wanted)
+    choices = ChoiceCache(cache_folder() if options.auto_cache else None)
+    bench = Bench(model, pictures, options.folds, options.seed, options.threads, wanted, choices)
     complete = True
     try:
         for name in (PICTURE_CUT, *cuts):
@@ -182,6 +189,12 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
         notes.append(f"interrupted: {rows} of {wanted} rows were measured")
     finally:
         bench.close()
+    notes += [
+        f"{one.row.codec} at {name} is, fold by fold: {', '.join(one.row.chosen)}"
+        for name, measured in found.items()
+        for one in measured
+        if one.row.chosen
+    ]
     anchors = [one.row for one in found.pop(PICTURE_CUT, [])]
     reports = []
     for name, measured in found.items():

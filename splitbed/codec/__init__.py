@@ -19,24 +19,39 @@ from splitbed.codec.pipeline import (
     quantisers,
     written,
 )
+from splitbed.codec.planned import (
+    FILE_MARK,
+    PLANNED_FORMAT,
+    PlannedCodec,
+    plan_command,
+    read_planned,
+)
 from splitbed.codec.raw import raw_array, raw_bytes
 from splitbed.codec.statistics import TensorStatistics
+from splitbed.codec.target import Target, find_target
 
 __all__ = [
+    "FILE_MARK",
+    "PLANNED_FORMAT",
     "Calibration",
     "CalibrationFrames",
     "Codec",
+    "PlannedCodec",
+    "Target",
     "TensorStatistics",
     "build",
     "by_numpy",
+    "find_target",
     "is_lossless",
     "learned",
     "needs_calibration",
     "parse",
     "plan",
+    "plan_command",
     "quantisers",
     "raw_array",
     "raw_bytes",
     "read_calibration",
+    "read_planned",
     "written",
 ]

@@ -70,7 +70,7 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise UsageError(
                 f"the calibration {where} was made "
                 + ("with another learned codec" if self.pair else "without a learned codec")
-                + ": make one with `splitbed calibrate --codec` and the codec of this session"
+                + ": make one with `splitbed calibrate --out`, and this run's codec for --codec"
             )
 
 

@@ -17,9 +17,10 @@ import experiments.codec_bench
 from experiments.bench_report import ANCHOR_CODECS
 from experiments.bench_rows import Samples
 from experiments.codec_bench import Bench, Measured
+from experiments.codec_planning import plan_codec
 from experiments.commands import codec_bench
 from experiments.evaluation import LabelledPicture, evaluate
-from experiments.pictures import read_pictures
+from experiments.pictures import PictureSet, read_pictures
 from experiments.preparation import calibration_of, prepare_cut, prepare_model, reference
 from splitbed.codec import Calibration
 from splitbed.tensor import Array
@@ -158,7 +159,9 @@ def test_the_figures_are_those_of_an_evaluation(bench: Bench, pictures: Path) ->
         for path in bench.pictures
     ]
     text = "quantize:bits=2,low=0,high=6+zstd:3"
-    wanted = evaluate(model, prepare_cut(model, CUT), text, None, labelled)
+    cut = prepare_cut(model, CUT)
+    planned = plan_codec(model, cut, text, lambda: PictureSet((), {})).planned
+    wanted = evaluate(model, cut, planned, labelled)
     (one,) = bench.measure(CUT, [text])
     assert isinstance(one, Measured)
     score = one.row.score

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from experiments.codec_planning import plan_codec
 from experiments.evaluation import LabelledPicture, evaluate
 from experiments.gestures import CALIBRATION_SEED, HELD_OUT_SEED, write_folder
 from experiments.pictures import read_pictures
@@ -72,9 +73,11 @@ def test_a_calibrated_code(pictures: Path, tmp_path: Path) -> None:
     write_folder(tmp_path / "calibration", CALIBRATION_SEED, 16)
     made = ("calibrate", GESTURE, "--cut", "layer2", "--images", tmp_path / "calibration", "--out")
     for file, coding in (("code.json", text), ("plain.json", "uniform:1+ans")):
-        done = splitbed(*made, tmp_path / file, "--codec", coding)
+        planned = ("--planned", tmp_path / f"planned-{file}", "--codec", coding)
+        done = splitbed(*made, tmp_path / file, *planned)
         assert done.returncode == 0, done.stderr
     assert splitbed(*made, tmp_path / "x", "--codec", "learned:none").returncode == 2
+    assert not (tmp_path / "x").exists()
     found = run(tmp_path / "b", pictures, *AT, text, "--calibration", tmp_path / "code.json")
     assert found["frames_ok"] == 30
     done = splitbed(
@@ -100,11 +103,28 @@ def test_a_device_started_by_hand(pictures: Path, tmp_path: Path) -> None:
         for text, words in (
             ("learned:nothing", "this edge has no learned codec 'nothing' for 'gesture'"),
             ("learned:../bottleneck", "cannot be the name of a learned codec"),
-            ("learned:bottleneck+uniform:1", "needs a calibration for tensor 'code'"),
+            ("learned:bottleneck+uniform:1", "is fitted to pictures where the model is"),
         ):
             code, _, err = finish(start("device_node", *common, *AT, text))
             assert code in (2, 3)
             assert words in one_sentence(err.replace("device: ", "splitbed: "))
+        # Planned where the model is: the file names the pair, and a run takes it, too.
+        text, file = "learned:bottleneck+uniform:0.5+ans", tmp_path / "codec.json"
+        write_folder(tmp_path / "calibration", CALIBRATION_SEED, 16)
+        done = splitbed(
+            *("calibrate", GESTURE, "--cut", "layer2", "--images", tmp_path / "calibration"),
+            *("--codec", text, "--planned", file),
+        )
+        assert done.returncode == 0, done.stderr
+        code, out, err = finish(start("device_node", *common, *AT, f"@{file}", "--run-id", "one"))
+        assert code == 0, err
+        assert "10 of 10 frames" in out
+        manifest = read_manifest(tmp_path / "one")
+        assert manifest.codec == text
+        assert manifest.head is not None
+        assert manifest.head["pair"]["name"] == "bottleneck"
+        found = run(tmp_path / "runs", pictures, *AT, f"@{file}")
+        assert (found["codec"], found["frames_ok"]) == (text, 30)
     finally:
         assert stop(edge) == 0
 
@@ -155,7 +175,10 @@ def test_an_evaluation(tmp_path: Path) -> None:
         LabelledPicture(path, pictures.labels[path.name], answers[path.name])
         for path in pictures.paths
     ]
-    found = evaluate(model, prepare_cut(model, "layer2"), CODED, None, labelled)
+    cut = prepare_cut(model, "layer2")
+    planned = plan_codec(model, cut, CODED, lambda: pictures).planned
+    assert planned.digests == ()
+    found = evaluate(model, cut, planned, labelled)
     assert 240 < found.payload_bytes < 280
     assert found.agreement.pct > 90
 

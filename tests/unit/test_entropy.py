@@ -48,9 +48,10 @@ def mixtures(seed: int, frames: int, shape: tuple[int, int, int]) -> Symbols:
     """Symbols of channels that are mixtures of a few, as a pointwise convolution makes them."""
     rng = np.random.default_rng(seed)
     channels, height, width = shape
-    few = np.stack([smooth(rng, (6, height, width)) for _ in range(frames)])
-    mixed = np.einsum("ck,fkyx->fcyx", rng.normal(0, 2, (channels, 6)), few)
-    return (np.clip(np.rint(mixed), -30, 30) + 30).astype(np.uint8)
+    few: Any = np.stack([smooth(rng, (6, height, width)) for _ in range(frames)])
+    mixed: Any = np.einsum("ck,fkyx->fcyx", np.asarray(rng.normal(0, 2, (channels, 6))), few)
+    found: Symbols = (np.clip(np.rint(mixed), -30, 30) + 30).astype(np.uint8)
+    return found
 
 
 def models(symbols: Symbols, alphabet: int, zero: int) -> tuple[ContextModel, ChannelModel]:

@@ -14,13 +14,16 @@ import pytest
 from PIL import Image
 
 from device_node.__main__ import Device
-from device_node.head import prepare_head
+from device_node.head import find_planned, prepare_head
 from device_node.options import DeviceOptions
 from edge_node import partitions
 from edge_node.store import ModelStore
+from experiments.codec_planning import CodecPlan, plan_codec
 from experiments.learned import coded_cut
+from experiments.pictures import PictureSet
 from experiments.preparation import calibrate, prepare_cut, prepare_model
 from splitbed import codec
+from splitbed.codec import PlannedCodec, read_planned
 from splitbed.engine import Engine
 from splitbed.errors import (
     CutUnknown,
@@ -334,12 +337,65 @@ def test_a_device_needs_no_calibration_where_the_range_is_known(
     assert plain == graph
     assert len(list((tmp_path / "cache").glob("*.onnx"))) == 2
     with pytest.raises(UsageError, match="learned"):
-        prepare_head(transport, options_for(tmp_path, codec="learned:..+raw"))
+        find_planned(options_for(tmp_path, codec="learned:..+raw"))
 
 
-def test_a_calibration_is_of_one_pair(
+def planned_at(edge: Edge, pictures: list[Path], text: str) -> PlannedCodec:
+    model = prepare_model(edge.models / "tiny.onnx")
+    found = PictureSet(tuple(pictures), {})
+    return plan_codec(model, prepare_cut(model, "sum"), text, lambda: found, threads=1).planned
+
+
+def kept(path: Path, planned: PlannedCodec) -> str:
+    path.write_bytes(msgspec.json.encode(planned))
+    return f"@{path}"
+
+
+@pytest.mark.parametrize("text", ["learned:pair+uniform:0.5+ans", IN_GRAPH])
+def test_a_planned_file_holds_what_a_device_needs(
+    edge: Edge,
+    transport: Transport,
+    pictures: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    text: str,
+) -> None:
+    """The pair's name and identity with the codecs of its code, so that nothing else is said."""
+    planned = planned_at(edge, pictures, text)
+    assert planned.pair == asked(transport, "sum", "pair").pair
+    file = kept(tmp_path / "codec.json", planned)
+
+    def fitted(*_: object) -> None:
+        raise AssertionError("a device planned a codec")
+
+    monkeypatch.setattr(codec, "plan", fitted)
+    rows = run(transport, pictures, options_for(tmp_path, codec=file))
+    assert [row[:2] for row in rows] == [("ok", 4 * 192)] * 8
+
+
+def test_a_planned_file_is_of_one_pair(
     edge: Edge, transport: Transport, pictures: list[Path], tmp_path: Path
 ) -> None:
+    planned = planned_at(edge, pictures, "learned:pair+uniform:0.5+ans")
+    assert planned.pair is not None
+    other = msgspec.structs.replace(planned.pair, decoder_sha256="0" * 64)
+    stranger = msgspec.structs.replace(planned, pair=other)
+    options = options_for(tmp_path, codec=kept(tmp_path / "other.json", stranger))
+    with pytest.raises(ModelMismatch, match="another learned codec named 'pair'"):
+        prepare_head(transport, options, find_planned(options))
+    answer = asked(transport, "sum", "pair")
+    with pytest.raises(UsageError, match="planned for another learned codec"):
+        stranger.codecs_at(answer.model_digest, answer.cut, answer.pair, "other.json")
+    for changes in ({"pair": None}, {"codec": "uniform:0.5+ans"}, {"codec": "learned:two+raw"}):
+        plain = msgspec.to_builtins(planned) | changes
+        with pytest.raises(UsageError, match="learned codec is not the one that its text"):
+            msgspec.convert(plain, PlannedCodec)
+        (tmp_path / "odd.json").write_bytes(msgspec.json.encode(plain))
+        with pytest.raises(UsageError, match="is no planned codec"):
+            read_planned(tmp_path / "odd.json")
+
+
+def test_a_calibration_is_of_one_pair(edge: Edge, pictures: list[Path], tmp_path: Path) -> None:
     model = prepare_model(edge.models / "tiny.onnx")
     plain = prepare_cut(model, "sum")
     files: dict[str, Path] = {}
@@ -347,23 +403,45 @@ def test_a_calibration_is_of_one_pair(
         cut = coded_cut(model, plain, text)
         files[text] = tmp_path / f"{len(files)}.json"
         files[text].write_bytes(msgspec.json.encode(calibrate(model, cut, pictures, 1)))
+
+    def plan(text: str, calibration: Path) -> CodecPlan:
+        return plan_codec(
+            model, plain, text, lambda: PictureSet((), {}), calibration=calibration, threads=1
+        )
+
     text = "learned:pair+uniform:0.5+ans"
-    rows = run(transport, pictures, options_for(tmp_path, codec=text, calibration=files[CODED]))
-    assert {row[0] for row in rows} == {"ok"}
+    assert plan(text, files[CODED]).planned.pair is not None
     with pytest.raises(UsageError, match="made without a learned codec"):
-        prepare_head(transport, options_for(tmp_path, codec=text, calibration=files["raw"]))
-    options = options_for(tmp_path, codec="uniform:0.5+ans", calibration=files[CODED])
+        plan(text, files["raw"])
     with pytest.raises(UsageError, match="made with another learned codec"):
-        prepare_head(transport, options)
+        plan("uniform:0.5+ans", files[CODED])
+
+
+@pytest.mark.parametrize("rest", ["quantize:4,clip=p99", "uniform:0.5", "quantize:4+ans"])
+def test_a_code_that_is_to_be_fitted_is_refused_on_a_device(
+    transport: Transport, tmp_path: Path, rest: str
+) -> None:
+    options = options_for(tmp_path, codec=f"learned:pair+{rest}")
+    with pytest.raises(UsageError, match="fitted to pictures where the model is") as refused:
+        prepare_head(transport, options, find_planned(options))
+    assert f"--codec learned:pair+{rest}`" in str(refused.value)
+
+
+def test_a_code_of_unknown_range_is_refused_on_a_device(edge: Edge, tmp_path: Path) -> None:
+    """Only the edge's answer tells."""
+    options = options_for(tmp_path)
+    assert find_planned(options) is None
+    with pytest.raises(UsageError, match="fitted to pictures where the model is"):
+        prepare_head(Ranging(edge.service), options, None)
 
 
 def test_a_device_that_wants_another_pair(transport: Transport, tmp_path: Path) -> None:
     pair = asked(transport, "sum", "pair").pair
     assert pair is not None
-    head = prepare_head(transport, options_for(tmp_path, pair_digest=pair.digest))
+    head = prepare_head(transport, options_for(tmp_path, pair_digest=pair.digest), None)
     assert head.answer.pair == pair
     with pytest.raises(ModelMismatch, match="another learned codec named 'pair'"):
-        prepare_head(transport, options_for(tmp_path, pair_digest="0" * 64))
+        prepare_head(transport, options_for(tmp_path, pair_digest="0" * 64), None)
 
 
 class Older(InProcessTransport):
@@ -371,6 +449,13 @@ class Older(InProcessTransport):
 
     def describe_cut(self, question: CutQuestion) -> CutAnswer:
         return super().describe_cut(msgspec.structs.replace(question, pair=""))
+
+
+class Ranging(InProcessTransport):
+    """To an edge whose pair does not say in which range its code is."""
+
+    def describe_cut(self, question: CutQuestion) -> CutAnswer:
+        return msgspec.structs.replace(super().describe_cut(question), ranges=())
 
 
 class Mixing(InProcessTransport):
@@ -390,4 +475,4 @@ def test_an_edge_without_the_pair_is_refused(
     edge: Edge, kind: type[InProcessTransport], tmp_path: Path
 ) -> None:
     with pytest.raises(ProtocolViolation, match="without this learned codec"):
-        prepare_head(kind(edge.service), options_for(tmp_path))
+        prepare_head(kind(edge.service), options_for(tmp_path), None)

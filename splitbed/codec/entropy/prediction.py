@@ -91,7 +91,8 @@ class _Rows:
 
     def _at(self, channels: NDArray[np.intp], down: int, right: int) -> Singles:
         y, x = self._y + down, self._x + right
-        return self._padded[self._frame, channels[:, None], y, x].astype(np.float32)
+        found: Singles = self._padded[self._frame, channels[:, None], y, x].astype(np.float32)
+        return found
 
     def near(self, channels: NDArray[np.intp]) -> tuple[Singles, Floats]:
         """[channels, 6, rows] less their means, and the means."""
@@ -154,7 +155,8 @@ def learnt(values: Ints, padded: Ints) -> Weights:
 
 
 def _gram(rows: _Rows) -> Floats:
-    return (rows.own @ rows.own.T).astype(np.float64) / rows.count
+    found: Floats = (rows.own @ rows.own.T).astype(np.float64) / rows.count
+    return found
 
 
 def _parents(gram: Floats, begins: NDArray[np.int64]) -> NDArray[np.int16]:

@@ -137,8 +137,10 @@ def _weighted(padded: Ints, near: NDArray[np.int16]) -> Ints:
 
 
 def _from_all(dense: NDArray[np.int16], values: Ints) -> Ints:
-    """[channels, sources] times [sources, places]: whole numbers, which double precision adds up
-    without an error in any order."""
+    """[channels, sources] times [sources, places].
+
+    Whole numbers, which double precision adds up without an error in any order.
+    """
     found = (dense.astype(np.float64) @ values.astype(np.float64)).astype(np.int64)
     return found >> m.DENSE_SHIFT
 
