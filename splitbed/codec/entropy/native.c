@@ -194,6 +194,37 @@ int64_t splitbed_channel_decode(const Tables *tables, const uint8_t *table_of, i
     return used_up(&reader) ? 0 : DAMAGED;
 }
 
+/* --------------------------------------------------------------------- a table given for each entry */
+
+/* As the others, without the number of escapes: `out` begins with a byte that is none of it. */
+int64_t splitbed_given_encode(const Tables *tables, const uint16_t *table_of, const uint8_t *entries,
+                              int64_t count, const Workspace *w, int32_t lanes, uint8_t *out,
+                              int64_t room)
+{
+    for (int64_t i = 0; i < count; i++) {
+        const uint16_t *cumulative =
+            tables->cumulative + (int64_t)table_of[i] * (tables->entries + 1) + entries[i];
+        w->intervals[i] = (uint32_t)cumulative[0] << 16 | (uint32_t)(cumulative[1] - cumulative[0]);
+    }
+    uint8_t *end = w->words + 2 * count;
+    uint8_t *first = put_all(w->intervals, count, w->states, lanes, end);
+    return assembled(NULL, 0, w->states, lanes, first, end - first, out, room);
+}
+
+/* The next `count` entries, the first of which is in `lane`; bytes of `words` taken, or DAMAGED. */
+int64_t splitbed_given_decode(const Tables *tables, const uint16_t *table_of, int64_t count,
+                              uint32_t *states, int32_t lanes, int32_t lane, const uint8_t *words,
+                              int64_t size, uint8_t *entries)
+{
+    Reader reader = {states, lanes, words, words + size};
+    for (int64_t i = 0; i < count; i++) {
+        int32_t entry = take(&reader, tables, table_of[i], (uint32_t)((lane + i) & (lanes - 1)));
+        if (entry < 0) return DAMAGED;
+        entries[i] = (uint8_t)entry;
+    }
+    return reader.next - words;
+}
+
 /* ----------------------------------------------------------------------- tables chosen by context */
 
 /* Where things lie in the workspace. */

@@ -53,8 +53,9 @@ def load() -> ctypes.CDLL | None:
     """The library, None where it was not built or is another machine's."""
     try:
         found = ctypes.CDLL(str(FILE))
-        for name in ("channel_encode", "channel_decode", "context_encode", "context_decode"):
-            getattr(found, f"splitbed_{name}").restype = ctypes.c_int64
+        for model in ("channel", "context", "given"):
+            for way in ("encode", "decode"):
+                getattr(found, f"splitbed_{model}_{way}").restype = ctypes.c_int64
         found.splitbed_diffuse.restype = None
     except (OSError, AttributeError):
         return None
@@ -214,3 +215,48 @@ class NativeContexts(_Coder):
         """The symbols again; PayloadInvalid."""
         function = self._library.splitbed_context_decode
         return self._decoded(function, self._model, payload, self._shape)
+
+
+class NativeGiven(_Coder):
+    """Up to `most` entries, the table of each given (uint16), in up to `lanes` lanes."""
+
+    def __init__(self, library: ctypes.CDLL, tables: Tables, most: int, lanes: int) -> None:
+        super().__init__(library, lanes, most, 0, 0)
+        self._given = ctypes.byref(self._tables(tables))
+
+    def encode(self, table: NDArray[np.uint16], entry: NDArray[np.uint8], lanes: int) -> bytes:
+        """States and words of all entries."""
+        size = self._library.splitbed_given_encode(
+            self._given,
+            ctypes.c_void_p(table.ctypes.data),
+            ctypes.c_void_p(entry.ctypes.data),
+            ctypes.c_int64(table.size),
+            ctypes.byref(self._workspace),
+            ctypes.c_int32(lanes),
+            ctypes.c_void_p(self._room.ctypes.data),
+            ctypes.c_int64(self._room.size),
+        )
+        assert size >= 1
+        return self._room[1:size].tobytes()
+
+    def take(
+        self,
+        table: NDArray[np.uint16],
+        states: NDArray[np.uint32],
+        lane: int,
+        words: NDArray[np.uint8],
+    ) -> tuple[NDArray[np.uint8], int] | None:
+        """The next entries, and how many bytes of the words that took; None for damaged ones."""
+        found = np.empty(table.size, np.uint8)
+        taken = self._library.splitbed_given_decode(
+            self._given,
+            ctypes.c_void_p(table.ctypes.data),
+            ctypes.c_int64(table.size),
+            ctypes.c_void_p(states.ctypes.data),
+            ctypes.c_int32(states.size),
+            ctypes.c_int32(lane),
+            ctypes.c_void_p(words.ctypes.data),
+            ctypes.c_int64(words.size),
+            ctypes.c_void_p(found.ctypes.data),
+        )
+        return None if taken < 0 else (found, int(taken))

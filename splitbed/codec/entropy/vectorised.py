@@ -102,6 +102,29 @@ def decode_contexts(
     return np.ascontiguousarray(inner.transpose(2, 0, 1)).astype(np.uint8)
 
 
+def encode_given(
+    tables: Tables, table: NDArray[np.uint16], entry: Symbols, lanes: int
+) -> bytes:
+    """States and words of entries, the table of each given."""
+    states, words = _put(tables, table.astype(np.int64), entry.astype(np.int64), lanes)
+    return states.astype("<u4").tobytes() + words.astype("<u2").tobytes()
+
+
+class GivenReader:
+    """Takes them out again."""
+
+    def __init__(self, tables: Tables, stream: Buffer, lanes: int) -> None:
+        self._reader = _Reader(tables, b"\0" + bytes(stream), lanes, most_escapes=0)
+
+    def take(self, table: NDArray[np.uint16]) -> Symbols:
+        """The next entries, one for each table given; PayloadInvalid where the words end."""
+        return self._reader.take(table.astype(np.int64)).astype(np.uint8)
+
+    def end(self) -> None:
+        """Raise PayloadInvalid unless everything was used up."""
+        self._reader.end()
+
+
 # --------------------------------------------------------------------------- what a symbol looks at
 
 
