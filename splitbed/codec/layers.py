@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from splitbed.codec.ans import MOST_MODEL_BYTES
 from splitbed.codec.entropy import LayeredCoder, LayeredModel, fit_layers, layers_for, most_layers
-from splitbed.codec.entropy.nesting import MOST_DEPTH
+from splitbed.codec.entropy.nesting import MOST_LAYERS
 from splitbed.codec.layout import from_planes, planes, planes_shape
 from splitbed.codec.stage import Binding, SymbolCoder, SymbolSource, SymbolStage
 from splitbed.codec.zstd import Zstd
@@ -32,7 +32,7 @@ Budget = Annotated[int, Meta(ge=1, le=_LARGEST_BUDGET_BYTES)]
 class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a person writes of it."""
 
-    layers: Annotated[int, Meta(ge=1, le=MOST_DEPTH)] | UnsetType = UNSET
+    layers: Annotated[int, Meta(ge=1, le=MOST_LAYERS)] | UnsetType = UNSET
     budget_bytes: Budget | UnsetType = UNSET
 
 
@@ -70,7 +70,7 @@ class Layers(SymbolStage, frozen=True):
 
     data: bytes
     """The model as `splitbed.codec.entropy` packs it, as one zstd frame."""
-    layers: Annotated[int, Meta(ge=1, le=MOST_DEPTH)]
+    layers: Annotated[int, Meta(ge=1, le=MOST_LAYERS)]
     budget_bytes: Budget | UnsetType = UNSET
 
     def __post_init__(self) -> None:

@@ -10,18 +10,15 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from splitbed.codec.entropy import nesting
-from splitbed.codec.entropy.given import DAMAGED, GivenCoder
+from splitbed.codec.entropy.given import DAMAGED, GivenCoder, Reader
 from splitbed.codec.entropy.layered import LENGTH_BYTES, LayeredModel
-from splitbed.codec.entropy.nesting import Bins
+from splitbed.codec.entropy.nesting import PARTS, Bins, Numbers, Plane, Symbols
 from splitbed.errors import PayloadInvalid
 from splitbed.session import Buffer
 
-Symbols = NDArray[np.uint8]
-
-_NO_BIN: Final = np.int16(0x4000)
+_NOTHING: Final = 0x4000
+"""No bin is as large."""
 
 
 class LayeredCoder:
@@ -31,38 +28,23 @@ class LayeredCoder:
     """
 
     def __init__(self, model: LayeredModel, height: int, width: int) -> None:
-        self._model, self._plane = model, (height, width)
-        self._even, self._odd = nesting.places(height, width)
-        self._order = model.channel.astype(np.intp)
-        most, lanes = max(model.groups) * height * width, max(model.lanes)
+        self._model, self._plane = model, Plane.of(height, width)
+        self._channel = model.channel.astype(np.intp)
+        most, lanes = max(model.groups) * self._plane.places, max(model.lanes)
         self._coarsest = GivenCoder(model.coarsest, most, lanes)
         self._finer = GivenCoder(model.finer, most, lanes)
-        self._even_tables, self._odd_tables = model.even_tables(), model.odd_tables()
-        depths = range(model.layers)
-        values = np.arange(256, dtype=np.int16) - np.int16(model.zero)
-        # By depth: the bin of each symbol, and which part of its bin of the next depth that is.
-        self._bins = [nesting.bins_of(values, depth) for depth in depths]
-        self._parts = [
-            nesting.parts_of(coarse, fine)
-            for fine, coarse in zip(self._bins, self._bins[1:], strict=False)
-        ]
-        self._refined = [self._refining(depth) for depth in depths[1:]]
-
-    def _refining(self, depth: int) -> Bins:
-        """[bins x 3]: the finer bin of each part of a bin, _NO_BIN for what is none."""
-        low, high = nesting.ends(self._model.alphabet, self._model.zero, depth)
-        coarse = np.repeat(np.arange(low, high + 1, dtype=np.int16), nesting.PARTS)
-        part = np.tile(np.arange(nesting.PARTS, dtype=np.uint8), high - low + 1)
-        fine = nesting.refined(coarse, part)
-        first, last = nesting.ends(self._model.alphabet, self._model.zero, depth - 1)
-        known = (fine >= first) & (fine <= last) & ((coarse == 0) | (part < 2))
-        return np.where(known, fine, _NO_BIN)
+        nesting, depths = model.nesting, range(model.layers)
+        # By depth, for each symbol; and for each part of each bin of the next depth.
+        self._bins = [nesting.bins(depth) for depth in depths]
+        self._parts = [nesting.parts(depth) for depth in depths[:-1]]
+        self._refined = [nesting.refined(depth, _NOTHING) for depth in depths[:-1]]
 
     def encode(self, symbols: Symbols, budget_bytes: int | None = None) -> bytes:
         """As many chunks as fit the budget."""
-        ordered, taken, left = symbols[self._order], [], budget_bytes
+        taken, left = [], budget_bytes
+        passes = self._passes(symbols)
         for number in range(len(self._model.chunks)):
-            chunk = self._chunk(ordered, number)
+            chunk = self._chunk(passes, number)
             if left is not None:
                 left -= len(chunk)
                 if left < 0:
@@ -72,56 +54,75 @@ class LayeredCoder:
 
     def first_bytes(self, symbols: Symbols) -> int:
         """Length of the first chunk."""
-        return len(self._chunk(symbols[self._order], 0))
+        return len(self._chunk(self._passes(symbols), 0))
 
-    def _chunk(self, ordered: Symbols, number: int) -> bytes:
+    def _passes(self, symbols: Symbols) -> tuple[Symbols, Symbols]:
+        """Those at even places and those at odd ones, channels in their order."""
+        ordered = symbols.reshape(self._model.channels, -1)[self._channel]
+        even, odd = self._plane.at
+        return ordered[:, even], ordered[:, odd]
+
+    def _chunk(self, passes: tuple[Symbols, Symbols], number: int) -> bytes:
         group, layer, lanes = self._model.chunks[number]
         these = self._model.slices[group]
-        stream = self._stream(ordered[these], these, layer, lanes)
+        even, odd = (symbols[these] for symbols in passes)
+        stream = (self._finer_stream if layer else self._first_stream)(even, odd, these, layer, lanes)
         return _length((len(stream) - 4 * lanes) // 2) + stream
 
-    def _stream(self, symbols: Symbols, these: slice, layer: int, lanes: int) -> bytes:
-        depth = self._model.depth(layer)
-        if layer:
-            table = self._finer_tables(self._bins[depth + 1][symbols], these, layer)
-            part = self._parts[depth][symbols]
-            return self._finer.encode(table.reshape(-1), part.reshape(-1), lanes)
-        bins = self._bins[depth][symbols]
-        low, _ = nesting.ends(self._model.alphabet, self._model.zero, depth)
-        entry = (bins - np.int16(low)).astype(np.uint8).reshape(symbols.shape[0], -1)
-        table = np.concatenate([self._at_even(these), self._at_odd(bins, these)])
-        flat = [entry[:, self._even].reshape(-1), entry[:, self._odd].reshape(-1)]
-        return self._coarsest.encode(table, np.concatenate(flat), lanes)
+    def _first_stream(
+        self, even: Symbols, odd: Symbols, these: slice, layer: int, lanes: int
+    ) -> bytes:
+        model = self._model
+        bins = self._bins[model.depth(layer)]
+        low, _ = model.nesting.ends(model.depth(layer))
+        near = self._plane.frame(even.shape[0])
+        near[:, self._plane.framed[0]] = bins[even]
+        tables = [self._at_even(these), self._at_odd(near, these)]
+        entry = (bins - np.int16(low)).astype(np.uint8)
+        entries = entry[np.concatenate([even.reshape(-1), odd.reshape(-1)])]
+        return self._coarsest.encode(np.concatenate(tables), entries, lanes)
 
-    def _at_even(self, these: slice) -> NDArray[np.uint16]:
-        return np.repeat(self._even_tables[these], self._even.size)
+    def _finer_stream(
+        self, even: Symbols, odd: Symbols, these: slice, layer: int, lanes: int
+    ) -> bytes:
+        plane, depth, class_of = self._plane, self._model.depth(layer), self._model.class_of[these]
+        doubled = self._bins[depth + 1] * np.int16(2)
+        near = plane.frame(even.shape[0])
+        near[:, plane.framed[0]] = doubled[even]
+        near[:, plane.framed[1]] = doubled[odd]
+        tables = [plane.finer_tables(near, False, class_of, layer)]
+        near[:, plane.framed[0]] = self._bins[depth][even]
+        tables.append(plane.finer_tables(near, True, class_of, layer))
+        parts = self._parts[depth][np.concatenate([even.reshape(-1), odd.reshape(-1)])]
+        return self._finer.encode(np.concatenate(tables), parts, lanes)
 
-    def _at_odd(self, known: Bins, these: slice) -> NDArray[np.uint16]:
-        kinds = nesting.coarsest_kinds(known).reshape(known.shape[0], -1)[:, self._odd]
-        return (kinds + self._odd_tables[these, None]).reshape(-1)
+    def _at_even(self, these: slice) -> Numbers:
+        return np.repeat(self._model.table_of[these].astype(np.uint16), self._plane.at[0].size)
 
-    def _finer_tables(self, coarse: Bins, these: slice, layer: int) -> NDArray[np.uint16]:
-        found = nesting.refinement_tables(coarse, self._model.class_of[these].astype(np.uint16))
-        found += np.uint16((layer - 1) * nesting.REFINEMENT_TABLES)
-        return found
+    def _at_odd(self, near: Bins, these: slice) -> Numbers:
+        model = self._model
+        return self._plane.coarsest_tables(near, model.class_of[these], model.even_tables)
 
     def decode(self, payload: Buffer) -> Symbols:
         """The symbols, or what stands for them where the payload ends early; PayloadInvalid for
         bytes that no encoder made."""
-        model = self._model
-        known: list[Bins | None] = [None] * len(model.groups)
-        layer_of = [0] * len(model.groups)
+        model, plane = self._model, self._plane
+        known: list[tuple[Bins, int] | None] = [None] * len(model.groups)
         whole = zip(model.chunks, self._whole(payload), strict=False)
         for (group, layer, lanes), (stream, _) in whole:
-            known[group] = self._taken(stream, known[group], model.slices[group], layer, lanes)
-            layer_of[group] = layer
-        found = np.empty((model.channels, *self._plane), np.uint8)
-        for bins, layer, these in zip(known, layer_of, model.slices, strict=True):
-            channels = self._order[these]
-            if bins is None:
-                found[channels] = model.mean[these, None, None]
+            these, before = model.slices[group], known[group]
+            if before is None:
+                near = self._first_bins(self._coarsest.reader(stream, lanes), these)
             else:
-                found[channels] = self._standing(bins, layer)
+                reader = self._finer.reader(stream, lanes)
+                near = self._finer_bins(reader, before[0], these, layer)
+            known[group] = near, layer
+        found = np.empty((model.channels, plane.height, plane.width), np.uint8)
+        for group, these in zip(known, model.slices, strict=True):
+            if group is None:
+                found[self._channel[these]] = model.mean[these, None, None]
+            else:
+                found[self._channel[these]] = self._standing(*group)
         return found
 
     def cuts(self, payload: Buffer) -> tuple[int, ...]:
@@ -132,7 +133,6 @@ class LayeredCoder:
         """The stream of each chunk that is there, and where it stops; PayloadInvalid for lengths
         that no chunk has, or for more than the last one."""
         view, at = memoryview(payload).cast("B"), 0
-        plane = self._plane[0] * self._plane[1]
         for group, _, lanes in self._model.chunks:
             words = shift = 0
             while True:
@@ -146,7 +146,7 @@ class LayeredCoder:
                     break
                 if shift == 7 * LENGTH_BYTES:
                     raise PayloadInvalid(DAMAGED)
-            if words > self._model.groups[group] * plane:
+            if words > self._model.groups[group] * self._plane.places:
                 raise PayloadInvalid(DAMAGED)
             stop = at + 4 * lanes + 2 * words
             if stop > len(view):
@@ -156,40 +156,40 @@ class LayeredCoder:
         if at != len(view):
             raise PayloadInvalid("a payload in layers goes on after its last chunk")
 
-    def _taken(
-        self, stream: memoryview, coarse: Bins | None, these: slice, layer: int, lanes: int
-    ) -> Bins:
-        """The bins of one chunk."""
-        model, depth = self._model, self._model.depth(layer)
-        if coarse is not None:
-            reader = self._finer.reader(stream, lanes)
-            part = reader.take(self._finer_tables(coarse, these, layer).reshape(-1))
-            reader.end()
-            low, _ = nesting.ends(model.alphabet, model.zero, depth + 1)
-            index = (coarse - np.int16(low)) * np.int16(nesting.PARTS)
-            index += part.reshape(coarse.shape)
-            found = self._refined[depth][index]
-            if int(found.max()) == _NO_BIN:
-                raise PayloadInvalid(DAMAGED)
-            return found
-        low, _ = nesting.ends(model.alphabet, model.zero, depth)
+    def _first_bins(self, reader: Reader, these: slice) -> Bins:
+        """The coarsest bins of a group, framed."""
         channels = these.stop - these.start
-        bins = np.zeros((channels, self._even.size + self._odd.size), np.int16)
-        reader = self._coarsest.reader(stream, lanes)
-        entry = reader.take(self._at_even(these)).reshape(channels, -1)
-        bins[:, self._even] = entry + np.int16(low)
-        known = bins.reshape(channels, *self._plane)
-        entry = reader.take(self._at_odd(known, these)).reshape(channels, -1)
-        bins[:, self._odd] = entry + np.int16(low)
+        low = np.int16(self._model.nesting.ends(self._model.layers - 1)[0])
+        even, odd = self._plane.framed
+        near = self._plane.frame(channels)
+        near[:, even] = reader.take(self._at_even(these)).reshape(channels, -1) + low
+        near[:, odd] = reader.take(self._at_odd(near, these)).reshape(channels, -1) + low
         reader.end()
-        return known
+        return near
 
-    def _standing(self, bins: Bins, layer: int) -> Symbols:
-        """The symbols that stand for bins."""
-        model = self._model
+    def _finer_bins(self, reader: Reader, coarse: Bins, these: slice, layer: int) -> Bins:
+        """The bins of a group one depth finer, framed."""
+        depth = self._model.depth(layer)
+        low = np.int16(self._model.nesting.ends(depth + 1)[0])
+        near = coarse * np.int16(2)
+        for odd, places in enumerate(self._plane.framed):
+            tables = self._plane.finer_tables(near, bool(odd), self._model.class_of[these], layer)
+            index = (coarse[:, places] - low) * np.int16(PARTS)
+            index += reader.take(tables).reshape(index.shape)
+            found = self._refined[depth][index]
+            if int(found.max(initial=0)) == _NOTHING:
+                raise PayloadInvalid(DAMAGED)
+            near[:, places] = found
+        reader.end()
+        return near
+
+    def _standing(self, near: Bins, layer: int) -> Symbols:
+        """The symbols that stand for framed bins."""
+        plane, model = self._plane, self._model
+        bins = near.reshape(-1, plane.height + 2, plane.width + 2)[:, 1:-1, 1:-1]
         if layer == model.layers - 1:
             return (bins + np.int16(model.zero)).astype(np.uint8)
-        low, _ = nesting.ends(model.alphabet, model.zero, model.depth(layer))
+        low, _ = model.nesting.ends(model.depth(layer))
         return model.middles[layer][bins - np.int16(low)]
 
 

@@ -7,10 +7,22 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitbed.codec.entropy import nesting
 from splitbed.codec.entropy.fitting import fit_channels
 from splitbed.codec.entropy.layered import MOST_GROUPS, LayeredModel
 from splitbed.codec.entropy.model import MOST_LANES
+from splitbed.codec.entropy.nesting import (
+    CLASSES,
+    COARSEST_KINDS,
+    FINER_TABLES,
+    BINS,
+    LEANINGS,
+    MOST_LAYERS,
+    PARTS,
+    Bins,
+    Nesting,
+    Plane,
+    Symbols,
+)
 from splitbed.codec.entropy.tables import TOTAL, Tables
 
 Floats = NDArray[np.float64]
@@ -26,7 +38,7 @@ _CHUNK_BYTES: Final = 256
 _BYTES_A_LANE: Final = 320
 
 
-def layers_for(symbols: NDArray[np.uint8], alphabet: int, zero: int) -> int:
+def layers_for(symbols: Symbols, alphabet: int, zero: int) -> int:
     """How many layers suit these symbols."""
     values = symbols.astype(np.float32) - zero
     reach = _REACH * float(np.sqrt(np.square(values).mean()))
@@ -36,63 +48,54 @@ def layers_for(symbols: NDArray[np.uint8], alphabet: int, zero: int) -> int:
 
 def most_layers(alphabet: int, zero: int) -> int:
     """With more, the coarsest bins would all be one."""
-    layers = nesting.MOST_DEPTH
-    while layers > 1 and nesting.width(alphabet, zero, layers - 1) < 2:
+    layers, nesting = MOST_LAYERS, Nesting(alphabet, zero)
+    while layers > 1 and nesting.width(layers - 1) < 2:
         layers -= 1
     return layers
 
 
-def fit_layers(
-    symbols: NDArray[np.uint8], alphabet: int, zero: int, layers: int
-) -> LayeredModel:
+def fit_layers(symbols: Symbols, alphabet: int, zero: int, layers: int) -> LayeredModel:
     """A model from symbols [frames, channels, height, width]."""
-    frames, channels = symbols.shape[:2]
+    channels, nesting = symbols.shape[1], Nesting(alphabet, zero)
     values = symbols.astype(np.int16) - np.int16(zero)
-    bins = [nesting.bins_of(values, depth) for depth in range(layers - 1, -1, -1)]
-    size = np.abs(values).mean(axis=(0, 2, 3))
     class_of = np.empty(channels, np.uint8)
-    class_of[np.argsort(size, kind="stable")] = np.arange(channels) * nesting.CLASSES // channels
-    coarsest, table_of, bits = _coarsest(bins[0], class_of, alphabet, zero, layers - 1)
-    costs, gains = [bits / frames], []
-    finer, middles = [], []
+    size = np.abs(values).mean(axis=(0, 2, 3))
+    class_of[np.argsort(size, kind="stable")] = np.arange(channels) * CLASSES // channels
+    field = _Field(symbols, nesting, class_of)
+    coarsest, table_of, bits = field.coarsest(layers - 1)
+    finer = [field.finer(depth) for depth in range(layers - 2, -1, -1)]
+    cost = np.stack([bits, *(found for _, found in finer)])
     mean = np.clip(np.rint(values.mean(axis=(0, 2, 3))), -zero, alphabet - 1 - zero)
-    error = _squared(values - mean[:, None, None].astype(np.int16))
-    for layer, found in enumerate(bins):
-        if layer:
-            tables, bits = _finer(bins[layer - 1], found, class_of)
-            finer.append(tables)
-            costs.append(bits / frames)
-        if layer == layers - 1:
-            left = np.zeros(channels)
-        else:
-            middle = _middles(values, found, alphabet, zero, layers - 1 - layer)
-            middles.append((middle + zero).astype(np.uint8))
-            low, _ = nesting.ends(alphabet, zero, layers - 1 - layer)
-            left = _squared(values - middle[found - np.int16(low)])
-        gains.append((error - left) / frames)
-        error = left
-    cost, gain = np.stack(costs), np.stack(gains)
+    errors = [_squared(values - mean[:, None, None].astype(np.int16))]
+    middles = []
+    for depth in range(layers - 1, 0, -1):
+        bins = nesting.bins(depth)[symbols] - np.int16(nesting.ends(depth)[0])
+        middles.append(_middles(values, bins, nesting, depth))
+        errors.append(_squared(values - middles[-1][bins]))
+    gain = -np.diff(np.stack([*errors, np.zeros(channels)]), axis=0)
     channel = np.argsort(-gain.sum(axis=0), kind="stable")
-    groups = _groups(cost.sum(axis=0)[channel], layers)
+    groups = _groups(cost.sum(axis=0)[channel] / symbols.shape[0], layers)
     starts = np.cumsum([0, *groups[:-1]])
-    cost, gain = (np.add.reduceat(found[:, channel], starts, axis=1) for found in (cost, gain))
+    cost, gain = (
+        np.add.reduceat(found[:, channel], starts, axis=1) / symbols.shape[0]
+        for found in (cost, gain)
+    )
     order = _order(cost, gain)
+    none = Tables.of(np.ones((1, PARTS))).frequencies
     return LayeredModel(
-        alphabet,
-        zero,
-        layers,
-        groups,
-        channel.astype(np.uint16),
-        np.array([group for group, _ in order], np.uint8),
-        tuple(_lanes(cost[layer, group] / 8) for group, layer in order),
-        (mean + zero).astype(np.uint8)[channel],
-        tuple(middles),
-        table_of[channel],
-        class_of[channel],
-        coarsest,
-        Tables(np.concatenate([tables.frequencies for tables in finer]))
-        if finer
-        else Tables.of(np.ones((1, nesting.PARTS))),
+        alphabet=alphabet,
+        zero=zero,
+        layers=layers,
+        groups=groups,
+        channel=channel.astype(np.uint16),
+        order=np.array([group for group, _ in order], np.uint8),
+        lanes=tuple(_lanes(cost[layer, group] / 8) for group, layer in order),
+        mean=(mean + zero).astype(np.uint8)[channel],
+        middles=tuple((middle + zero).astype(np.uint8) for middle in middles),
+        table_of=table_of[channel],
+        class_of=class_of[channel],
+        coarsest=coarsest,
+        finer=Tables(np.concatenate([table.frequencies for table, _ in finer] or [none])),
     )
 
 
@@ -102,54 +105,68 @@ def _squared(error: NDArray[Any]) -> Floats:
     return found
 
 
-def _coarsest(
-    bins: nesting.Bins, class_of: NDArray[np.uint8], alphabet: int, zero: int, depth: int
-) -> tuple[Tables, NDArray[np.uint8], Floats]:
-    """Tables of both kinds of places, which a channel has at even ones, and its bits in all."""
-    frames, channels, height, width = bins.shape
-    low, high = nesting.ends(alphabet, zero, depth)
-    entries = high - low + 1
-    even, odd = nesting.places(height, width)
-    entry = (bins - np.int16(low)).astype(np.uint8).reshape(frames, channels, -1)
-    at_even = fit_channels(entry[:, :, even], entries)
-    rows = at_even.tables.frequencies.shape[0]
-    table = np.empty((frames, channels, height * width), np.int64)
-    table[:, :, even] = at_even.table_of[:, None]
-    flat = bins.reshape(-1, height, width)
-    kinds = nesting.coarsest_kinds(flat).reshape(frames, channels, -1)[:, :, odd]
-    table[:, :, odd] = rows + class_of[:, None].astype(np.int64) * nesting.COARSE_KINDS + kinds
-    tables = rows + nesting.CLASSES * nesting.COARSE_KINDS
-    counts = _counts(table, entry, tables, entries)
-    by_class = counts[rows:].reshape(nesting.CLASSES, nesting.COARSE_KINDS, entries)
-    believed = _believed(by_class, by_class.sum(axis=0, keepdims=True))
-    found = Tables(
-        np.concatenate(
-            [at_even.tables.frequencies, Tables.of(believed.reshape(-1, entries)).frequencies]
+class _Field:
+    """Symbols of all frames, each channel of each frame a plane of its own, in two passes."""
+
+    def __init__(self, symbols: Symbols, nesting: Nesting, class_of: Symbols) -> None:
+        self._frames, self._channels, height, width = symbols.shape
+        self._nesting, self._class_of = nesting, class_of
+        self._plane = Plane.of(height, width)
+        flat = symbols.reshape(-1, height * width)
+        self._passes = [flat[:, places] for places in self._plane.at]
+        self._classes = np.tile(class_of, self._frames)
+
+    def coarsest(self, depth: int) -> tuple[Tables, Symbols, Floats]:
+        """Tables of coarsest bins, which one a channel has at even places, each channel's bits."""
+        bins, (low, high) = self._nesting.bins(depth), self._nesting.ends(depth)
+        entries = high - low + 1
+        near = self._plane.frame(self._classes.size)
+        near[:, self._plane.framed[0]] = bins[self._passes[0]]
+        even, odd = ((bins[symbols] - np.int16(low)).astype(np.uint8) for symbols in self._passes)
+        at_even = fit_channels(even.reshape(self._frames, self._channels, -1), entries)
+        table = self._plane.coarsest_tables(near, self._classes, 0).reshape(odd.shape)
+        counts = _counts(table, odd, CLASSES * COARSEST_KINDS, entries)
+        counts = counts.reshape(CLASSES, COARSEST_KINDS, entries)
+        believed = _believed(counts, _believed(counts.sum(axis=0), counts.sum(axis=(0, 1))))
+        at_odd = Tables.of(believed.reshape(-1, entries))
+        rows = np.tile(at_even.table_of, self._frames)[:, None]
+        bits = self._bits(at_even.tables, rows, even) + self._bits(at_odd, table, odd)
+        both = np.concatenate([at_even.tables.frequencies, at_odd.frequencies])
+        return Tables(both), at_even.table_of, bits
+
+    def finer(self, depth: int) -> tuple[Tables, Floats]:
+        """Tables of the refinement to a depth, and each channel's bits."""
+        coarse, fine = self._nesting.bins(depth + 1) * np.int16(2), self._nesting.bins(depth)
+        near = self._plane.frame(self._classes.size)
+        for places, symbols in zip(self._plane.framed, self._passes, strict=True):
+            near[:, places] = coarse[symbols]
+        tables, parts = [], [self._nesting.parts(depth)[symbols] for symbols in self._passes]
+        for odd, part in enumerate(parts):
+            found = self._plane.finer_tables(near, bool(odd), self._classes, 1)
+            tables.append(found.reshape(part.shape))
+            near[:, self._plane.framed[0]] = fine[self._passes[0]]
+        counts = sum(
+            _counts(table, part, FINER_TABLES, PARTS)
+            for table, part in zip(tables, parts, strict=True)
         )
-    )
-    return found, at_even.table_of, _bits(found, table, entry)
+        counts = np.asarray(counts).reshape(2, CLASSES, BINS, LEANINGS, PARTS)
+        of_bin = counts.sum(axis=(0, 1, 3))[:, None]
+        of_leaning = _believed(counts.sum(axis=1, keepdims=True), of_bin)
+        shared = Tables.of(_believed(counts, of_leaning).reshape(-1, PARTS))
+        bits = [self._bits(shared, *pair) for pair in zip(tables, parts, strict=True)]
+        return shared, bits[0] + bits[1]
+
+    def _bits(self, tables: Tables, table: NDArray[Any], entry: Symbols) -> Floats:
+        """By channel."""
+        cost = -np.log2(tables.frequencies / TOTAL).astype(np.float32)
+        by_plane = cost[table, entry].sum(axis=1, dtype=np.float64)
+        found: Floats = by_plane.reshape(self._frames, self._channels).sum(axis=0)
+        return found
 
 
-def _finer(
-    coarse: nesting.Bins, fine: nesting.Bins, class_of: NDArray[np.uint8]
-) -> tuple[Tables, Floats]:
-    """Tables of one refinement, and the bits of each channel in all."""
-    frames, channels, height, width = coarse.shape
-    classes = np.tile(class_of.astype(np.uint16), frames)
-    table = nesting.refinement_tables(coarse.reshape(-1, height, width), classes)
-    table = table.reshape(frames, channels, -1).astype(np.int64)
-    part = nesting.parts_of(coarse, fine).reshape(frames, channels, -1)
-    counts = _counts(table, part, nesting.REFINEMENT_TABLES, nesting.PARTS)
-    counts = counts.reshape(nesting.CLASSES, -1, nesting.LEANINGS, nesting.PARTS)
-    of_bin = counts.sum(axis=(0, 2), keepdims=True)
-    of_leaning = _believed(counts.sum(axis=0, keepdims=True), of_bin)
-    tables = Tables.of(_believed(counts, of_leaning).reshape(-1, nesting.PARTS))
-    return tables, _bits(tables, table, part)
-
-
-def _counts(table: NDArray[np.int64], entry: NDArray[np.uint8], tables: int, entries: int) -> Floats:
-    index = (table * entries + entry).reshape(-1)
-    return np.bincount(index, minlength=tables * entries).reshape(tables, entries).astype(np.float64)
+def _counts(table: NDArray[Any], entry: Symbols, tables: int, entries: int) -> Floats:
+    index = (table.astype(np.int64) * entries + entry).reshape(-1)
+    return np.bincount(index, minlength=tables * entries).reshape(tables, entries).astype(float)
 
 
 def _believed(counts: Floats, coarser: Floats) -> Floats:
@@ -162,26 +179,19 @@ def _believed(counts: Floats, coarser: Floats) -> Floats:
     return found
 
 
-def _bits(tables: Tables, table: NDArray[np.int64], entry: NDArray[np.uint8]) -> Floats:
-    """By channel."""
-    cost = -np.log2(tables.frequencies / TOTAL)
-    found: Floats = cost.reshape(-1)[table * tables.entries + entry].sum(axis=(0, 2))
-    return found
-
-
 def _middles(
-    values: NDArray[np.int16], bins: nesting.Bins, alphabet: int, zero: int, depth: int
+    values: NDArray[np.int16], bins: Bins, nesting: Nesting, depth: int
 ) -> NDArray[np.int16]:
-    """The whole number nearest to the mean of each bin; for the one around zero, zero."""
-    low, high = nesting.ends(alphabet, zero, depth)
-    index = (bins - np.int16(low)).reshape(-1)
-    seen = np.bincount(index, minlength=high - low + 1)
-    total = np.bincount(index, values.reshape(-1).astype(np.float64), minlength=high - low + 1)
-    found = np.empty(high - low + 1, np.int16)
+    """The whole number nearest to the mean of each bin (the lowest is 0); around zero, zero."""
+    low, high = nesting.ends(depth)
+    seen = np.bincount(bins.reshape(-1), minlength=high - low + 1)
+    total = np.bincount(bins.reshape(-1), values.reshape(-1), minlength=high - low + 1)
+    found = np.zeros(high - low + 1, np.int16)
     for bin_ in range(low, high + 1):
-        first, last = nesting.span(bin_, alphabet, zero, depth)
-        middle = total[bin_ - low] / seen[bin_ - low] if seen[bin_ - low] else (first + last) / 2 - zero
-        found[bin_ - low] = min(max(round(middle), first - zero), last - zero) if bin_ else 0
+        first, last = (end - nesting.zero for end in nesting.span(bin_, depth))
+        nearest = min(abs(first), abs(last)) * (1 if bin_ > 0 else -1)
+        middle = total[bin_ - low] / seen[bin_ - low] if seen[bin_ - low] else nearest
+        found[bin_ - low] = min(max(round(middle), first), last) if bin_ else 0
     return found
 
 

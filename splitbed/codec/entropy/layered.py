@@ -10,8 +10,15 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitbed.codec.entropy import nesting
 from splitbed.codec.entropy.model import MOST_CHANNELS, MOST_LANES, Reading, little
+from splitbed.codec.entropy.nesting import (
+    CLASSES,
+    COARSEST_KINDS,
+    FINER_TABLES,
+    MOST_LAYERS,
+    PARTS,
+    Nesting,
+)
 from splitbed.codec.entropy.tables import MOST_ALPHABET, Tables
 from splitbed.errors import UsageError
 
@@ -51,9 +58,9 @@ class LayeredModel:
     class_of: NDArray[np.uint8]
     """[channels], in the order of `channel`."""
     coarsest: Tables
-    """[even places' tables + 8 classes x 25, coarsest bins]."""
+    """[even places' tables + 2 classes x 25, coarsest bins]."""
     finer: Tables
-    """[(layers - 1) x 616, 3], or one table where there is one layer."""
+    """[(layers - 1) x 2 passes x 2 classes x 105, 3], or one table where there is one layer."""
 
     def __post_init__(self) -> None:
         channels, groups = self.channel.size, len(self.groups)
@@ -61,7 +68,7 @@ class LayeredModel:
             1 <= channels <= MOST_CHANNELS
             and 2 <= self.alphabet <= MOST_ALPHABET
             and 0 <= self.zero < self.alphabet
-            and 1 <= self.layers <= nesting.MOST_DEPTH
+            and 1 <= self.layers <= MOST_LAYERS
             and 1 <= groups <= MOST_GROUPS
             and all(size >= 1 for size in self.groups)
             and sum(self.groups) == channels
@@ -76,31 +83,36 @@ class LayeredModel:
             and int(self.mean.max()) < self.alphabet
             and len(self.middles) == self.layers - 1
             and all(self._stands(layer) for layer in range(self.layers - 1))
-            and int(self.class_of.max()) < nesting.CLASSES
-            and self.coarsest.entries == self.width(0)
-            and self._even_tables > int(self.table_of.max())
-            and self.finer.entries == nesting.PARTS
+            and int(self.class_of.max()) < CLASSES
+            and self.coarsest.entries == self.nesting.width(self.layers - 1)
+            and self.even_tables > int(self.table_of.max())
+            and self.finer.entries == PARTS
             and self.finer.frequencies.shape[0]
-            == max(1, (self.layers - 1) * nesting.REFINEMENT_TABLES)
+            == max(1, (self.layers - 1) * FINER_TABLES)
         ):
             raise UsageError("a model of layers that contradicts itself")
 
     def _stands(self, layer: int) -> bool:
         """Whether each bin is stood for by a symbol of its own, and the one of zero by zero."""
         depth, middles = self.depth(layer), self.middles[layer]
-        low, high = nesting.ends(self.alphabet, self.zero, depth)
+        low, high = self.nesting.ends(depth)
         if middles.shape != (high - low + 1,) or int(middles[-low]) != self.zero:
             return False
-        spans = (nesting.span(b, self.alphabet, self.zero, depth) for b in range(low, high + 1))
+        spans = (self.nesting.span(found, depth) for found in range(low, high + 1))
         return all(
             first <= int(symbol) <= last
             for (first, last), symbol in zip(spans, middles, strict=True)
         )
 
+    @cached_property
+    def nesting(self) -> Nesting:
+        """The bins of the alphabet."""
+        return Nesting(self.alphabet, self.zero)
+
     @property
-    def _even_tables(self) -> int:
-        rows = int(self.coarsest.frequencies.shape[0])
-        return rows - nesting.CLASSES * nesting.COARSE_KINDS
+    def even_tables(self) -> int:
+        """How many tables there are of coarsest bins at even places: they come first."""
+        return int(self.coarsest.frequencies.shape[0]) - CLASSES * COARSEST_KINDS
 
     @property
     def channels(self) -> int:
@@ -110,10 +122,6 @@ class LayeredModel:
     def depth(self, layer: int) -> int:
         """How coarse a layer's bins are."""
         return self.layers - 1 - layer
-
-    def width(self, layer: int) -> int:
-        """Number of bins of a layer."""
-        return nesting.width(self.alphabet, self.zero, self.depth(layer))
 
     @cached_property
     def chunks(self) -> tuple[tuple[int, int, int], ...]:
@@ -130,15 +138,6 @@ class LayeredModel:
         """Which of the ordered channels a group has."""
         last = np.cumsum(self.groups).tolist()
         return tuple(slice(end - size, end) for end, size in zip(last, self.groups, strict=True))
-
-    def even_tables(self) -> NDArray[np.uint16]:
-        """The table of coarsest bins at even places, of the ordered channels."""
-        return self.table_of.astype(np.uint16)
-
-    def odd_tables(self) -> NDArray[np.uint16]:
-        """The first of the tables of coarsest bins at odd places, of the ordered channels."""
-        first = self.class_of.astype(np.uint16) * nesting.COARSE_KINDS
-        return (first + self._even_tables).astype(np.uint16)
 
     def most_bytes(self, plane: int) -> int:
         """No payload of planes of so many places is longer: a word for each symbol of each layer,
@@ -178,7 +177,7 @@ class LayeredModel:
         reading = Reading(data)
         channels, alphabet, zero, layers, groups, rows = reading.header(_HEADER)
         if not (
-            1 <= layers <= nesting.MOST_DEPTH
+            1 <= layers <= MOST_LAYERS
             and 1 <= groups <= MOST_GROUPS
             and 1 <= channels <= MOST_CHANNELS
             and 2 <= alphabet <= MOST_ALPHABET
@@ -190,13 +189,14 @@ class LayeredModel:
         order = reading.array(np.uint8, groups * layers)
         lanes = tuple(1 << power for power in reading.array(np.uint8, groups * layers).tolist())
         mean = reading.array(np.uint8, channels)
-        widths = [nesting.width(alphabet, zero, depth) for depth in range(layers - 1, -1, -1)]
+        nesting = Nesting(alphabet, zero)
+        widths = [nesting.width(depth) for depth in range(layers - 1, -1, -1)]
         middles = tuple(reading.array(np.uint8, width) for width in widths[:-1])
         table_of = reading.array(np.uint8, channels)
         class_of = reading.array(np.uint8, channels)
         coarsest = reading.array(np.uint16, rows, widths[0])
         finer = reading.array(
-            np.uint16, max(1, (layers - 1) * nesting.REFINEMENT_TABLES), nesting.PARTS
+            np.uint16, max(1, (layers - 1) * FINER_TABLES), PARTS
         )
         reading.end()
         return cls(

@@ -225,6 +225,51 @@ int64_t splitbed_given_decode(const Tables *tables, const uint16_t *table_of, in
     return reader.next - words;
 }
 
+/* ------------------------------------------------------------------------- tables of finer symbols */
+
+/* See nesting.py. `near` is channels x (height + 2) x (width + 2), zeros around; tables of the places
+ * whose row + column is of this parity, channel by channel. */
+void splitbed_finer_tables(const int16_t *near, int64_t channels, int64_t height, int64_t width,
+                           int32_t parity, const uint16_t *first, const uint16_t *leanings,
+                           int32_t furthest, int32_t kinds, int32_t step, uint16_t *found)
+{
+    const int64_t row = width + 2;
+    for (int64_t c = 0; c < channels; c++, near += row * (height + 2))
+        for (int64_t y = 0; y < height; y++) {
+            const int16_t *at = near + (y + 1) * row + 1;
+            for (int64_t x = (y + parity) & 1; x < width; x += 2) {
+                int32_t own = at[x], kind = own / 2;
+                int32_t beside = at[x - 1] + at[x + 1] + at[x - row] + at[x + row];
+                int32_t across = at[x - row - 1] + at[x - row + 1] + at[x + row - 1] + at[x + row + 1];
+                int32_t total = 2 * beside + across - 12 * own;
+                total = total < -furthest ? -furthest : total > furthest ? furthest : total;
+                kind = kind < -kinds ? -kinds : kind > kinds ? kinds : kind;
+                *found++ = (uint16_t)(first[c] + (kind + kinds) * step + leanings[total + furthest]);
+            }
+        }
+}
+
+/* The same of coarsest symbols, of the places of odd parity. */
+void splitbed_coarsest_tables(const int16_t *near, int64_t channels, int64_t height, int64_t width,
+                              const uint16_t *first, uint16_t *found)
+{
+    const int64_t row = width + 2;
+    for (int64_t c = 0; c < channels; c++, near += row * (height + 2))
+        for (int64_t y = 0; y < height; y++) {
+            const int16_t *at = near + (y + 1) * row + 1;
+            for (int64_t x = (y + 1) & 1; x < width; x += 2) {
+                int32_t beside[4] = {at[x - 1], at[x + 1], at[x - row], at[x + row]};
+                int32_t total = 0, size = 0;
+                for (int i = 0; i < 4; i++) {
+                    total += beside[i];
+                    size += beside[i] < 0 ? -beside[i] : beside[i];
+                }
+                total = total < -2 ? -2 : total > 2 ? 2 : total;
+                *found++ = (uint16_t)(first[c] + (size > 4 ? 4 : size) * 5 + total + 2);
+            }
+        }
+}
+
 /* ----------------------------------------------------------------------- tables chosen by context */
 
 /* Where things lie in the workspace. */

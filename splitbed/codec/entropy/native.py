@@ -56,7 +56,8 @@ def load() -> ctypes.CDLL | None:
         for model in ("channel", "context", "given"):
             for way in ("encode", "decode"):
                 getattr(found, f"splitbed_{model}_{way}").restype = ctypes.c_int64
-        found.splitbed_diffuse.restype = None
+        for name in ("diffuse", "finer_tables", "coarsest_tables"):
+            getattr(found, f"splitbed_{name}").restype = None
     except (OSError, AttributeError):
         return None
     return found

@@ -4,133 +4,193 @@ A symbol stands for the whole number `value = symbol - zero`. At depth k it is k
 sign(value) * (|value| >> k), its *bin*: bins at depth 0 are the values, and a bin is made of two of
 the next finer depth, the one around zero of three. So zero is in the bin 0 at every depth.
 
-What is coded of a refinement is which part of its bin a value lies in, with a table chosen by the
-channel's class, by the bin, and by how the eight neighbours, at the coarser depth, lie to it: all of
-them are known by then. Of the coarsest bins those at even places (row + column) come first, and
-each of the others is coded with its four neighbours at hand.
+Every layer comes in two passes, the places whose row + column is even before those where it is odd,
+so that each of the latter is coded with its four neighbours, of the same channel, at hand.
+
+* Of the coarsest bins, even ones have a table for each channel (or several alike), odd ones one for
+  the channel's class and their neighbours.
+* Of a refinement is coded which part of its bin a value lies in, with a table for the pass, the
+  channel's class, the bin, and how far the eight neighbours lie above or below, each as finely as it
+  is known by then.
 """
 
 from __future__ import annotations
 
+import ctypes
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-Bins = NDArray[np.int16]
+from splitbed.codec.entropy.coder import library
 
-MOST_DEPTH: Final = 6
-CLASSES: Final = 8
+Bins = NDArray[np.int16]
+Symbols = NDArray[np.uint8]
+Numbers = NDArray[np.uint16]
+
+MOST_LAYERS: Final = 6
+CLASSES: Final = 2
 """Of channels, by how large their values are."""
 PARTS: Final = 3
-"""Of a bin: the lower two for those away from zero, -1, 0 and 1 for the one around it."""
-BIN_KINDS: Final = 7
-"""Bins -3 to 3; those further out are taken as these."""
-_EDGES: Final = (1, 2, 5, 9, 15)
-LEANINGS: Final = 2 * len(_EDGES) + 1
-"""Classes of how far the neighbours lie above or below."""
-_FURTHEST: Final = 16
-COARSE_KINDS: Final = 25
+"""Of a bin: two of those away from zero, the nearer one first; -1, 0 and 1 of the one around it."""
+COARSEST_KINDS: Final = 25
 """Of four neighbours: their magnitudes' sum up to 4, their own sum from -2 to 2."""
+_FURTHEST_BIN: Final = 3
+"""Bins further out are taken as this one."""
+BINS: Final = 2 * _FURTHEST_BIN + 1
+_EDGES: Final = (1, 3, 6, 10, 16, 24, 34)
+"""Where classes of leaning begin: neighbours beside count 2, across 1, in finer bins."""
+LEANINGS: Final = 2 * len(_EDGES) + 1
+_KINDS: Final = BINS * LEANINGS
+FINER_TABLES: Final = 2 * CLASSES * _KINDS
+"""Of one refinement."""
 
 
 def _leaning(total: int) -> int:
     magnitude = sum(abs(total) >= edge for edge in _EDGES)
-    return LEANINGS // 2 + (magnitude if total >= 0 else -magnitude)
+    return len(_EDGES) + (magnitude if total >= 0 else -magnitude)
 
 
 _LEANING_OF: Final = np.array(
-    [_leaning(total) for total in range(-_FURTHEST, _FURTHEST + 1)], np.uint16
+    [_leaning(total) for total in range(-_EDGES[-1], _EDGES[-1] + 1)], np.uint16
 )
 
 
-def ends(alphabet: int, zero: int, depth: int) -> tuple[int, int]:
-    """The lowest and the highest bin of a depth."""
-    return -(zero >> depth), (alphabet - 1 - zero) >> depth
+@dataclass(frozen=True)
+class Nesting:
+    """The bins of an alphabet, depth by depth."""
+
+    alphabet: int
+    zero: int
+
+    def ends(self, depth: int) -> tuple[int, int]:
+        """The lowest and the highest bin of a depth."""
+        return -(self.zero >> depth), (self.alphabet - 1 - self.zero) >> depth
+
+    def width(self, depth: int) -> int:
+        """How many bins there are at a depth."""
+        low, high = self.ends(depth)
+        return high - low + 1
+
+    def bins(self, depth: int) -> Bins:
+        """The bin of each symbol, int16 [256]."""
+        value = np.arange(256) - self.zero
+        return (np.sign(value) * (np.abs(value) >> depth)).astype(np.int16)
+
+    def span(self, found: int, depth: int) -> tuple[int, int]:
+        """The lowest and the highest symbol of a bin."""
+        size = 1 << depth
+        near, far = abs(found) * size, abs(found) * size + size - 1
+        low, high = (1 - size, far) if found == 0 else (near, far) if found > 0 else (-far, -near)
+        return max(low + self.zero, 0), min(high + self.zero, self.alphabet - 1)
+
+    def parts(self, depth: int) -> Symbols:
+        """Which part of its bin of the next coarser depth each symbol's is, uint8 [256]."""
+        coarse, fine = self.bins(depth + 1), self.bins(depth)
+        return np.where(coarse == 0, fine + 1, np.abs(fine) - 2 * np.abs(coarse)).astype(np.uint8)
+
+    def refined(self, depth: int, nothing: int) -> Bins:
+        """The bin of each part of each bin of the next coarser depth, [bins x 3]; `nothing` for
+        parts that hold no symbol."""
+        low, high = self.ends(depth + 1)
+        coarse = np.repeat(np.arange(low, high + 1), PARTS)
+        part = np.tile(np.arange(PARTS), high - low + 1)
+        fine = np.where(coarse == 0, part - 1, 2 * coarse + np.sign(coarse) * part)
+        first, last = self.ends(depth)
+        known = (fine >= first) & (fine <= last) & ((coarse == 0) | (part < 2))
+        return np.where(known, fine, nothing).astype(np.int16)
 
 
-def width(alphabet: int, zero: int, depth: int) -> int:
-    """How many bins there are at a depth."""
-    low, high = ends(alphabet, zero, depth)
-    return high - low + 1
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """Where the places of both passes are, in a plane and in one with zeros around it."""
+
+    height: int
+    width: int
+    at: tuple[NDArray[np.intp], NDArray[np.intp]]
+    """Flat indices of the even places, and of the odd ones, in height x width."""
+    framed: tuple[NDArray[np.intp], NDArray[np.intp]]
+    """The same in (height + 2) x (width + 2)."""
+
+    @classmethod
+    def of(cls, height: int, width: int) -> Plane:
+        """Any plane that has a place."""
+        row, column = np.divmod(np.arange(height * width, dtype=np.intp), max(1, width))
+        odd = (row + column) % 2 == 1
+        framed = (row + 1) * (width + 2) + column + 1
+        at = np.flatnonzero(~odd), np.flatnonzero(odd)
+        return cls(height, width, at, (framed[at[0]], framed[at[1]]))
+
+    @property
+    def places(self) -> int:
+        """Number of places."""
+        return self.height * self.width
+
+    def frame(self, channels: int) -> Bins:
+        """Zeros, [channels, (height + 2) x (width + 2)]."""
+        return np.zeros((channels, (self.height + 2) * (self.width + 2)), np.int16)
+
+    def finer_tables(self, near: Bins, odd: bool, class_of: Symbols, layer: int) -> Numbers:
+        """The table of each place of a pass, channel by channel.
+
+        `near` is framed: bins of the finer depth where they are known, twice those of the coarser
+        one elsewhere; the channels' classes; the first layer is 0, and has none of these.
+        """
+        first = class_of.astype(np.uint16)
+        first += np.uint16(((layer - 1) * 2 + odd) * CLASSES)
+        first *= np.uint16(_KINDS)
+        c = library()
+        if c is None:
+            return self._finer_by_numpy(near, odd, first)
+        found = np.empty(near.shape[0] * self.at[odd].size, np.uint16)
+        c.splitbed_finer_tables(
+            *_field(near, self),
+            ctypes.c_int32(odd),
+            ctypes.c_void_p(first.ctypes.data),
+            ctypes.c_void_p(_LEANING_OF.ctypes.data),
+            ctypes.c_int32(_EDGES[-1]),
+            ctypes.c_int32(_FURTHEST_BIN),
+            ctypes.c_int32(LEANINGS),
+            ctypes.c_void_p(found.ctypes.data),
+        )
+        return found
+
+    def _finer_by_numpy(self, near: Bins, odd: bool, first: Numbers) -> Numbers:
+        field = near.reshape(-1, self.height + 2, self.width + 2)
+        vertical = field[:, :-2] + field[:, 2:]
+        total = vertical[:, :, :-2] + vertical[:, :, 2:]
+        total += 2 * (vertical[:, :, 1:-1] + field[:, 1:-1, :-2] + field[:, 1:-1, 2:])
+        own = near[:, self.framed[odd]]
+        leaning = total.reshape(near.shape[0], -1)[:, self.at[odd]] - 12 * own
+        np.clip(leaning, -_EDGES[-1], _EDGES[-1], out=leaning)
+        kind = np.clip(own >> 1, -_FURTHEST_BIN, _FURTHEST_BIN) + np.int16(_FURTHEST_BIN)
+        found = _LEANING_OF[leaning + _EDGES[-1]] + (kind * np.int16(LEANINGS)).astype(np.uint16)
+        return (found + first[:, None]).reshape(-1)
+
+    def coarsest_tables(self, near: Bins, class_of: Symbols, first: int) -> Numbers:
+        """The table of each odd place, channel by channel, from the framed bins of even ones."""
+        base = class_of.astype(np.uint16) * np.uint16(COARSEST_KINDS) + np.uint16(first)
+        c = library()
+        if c is None:
+            return self._coarsest_by_numpy(near, base)
+        found = np.empty(near.shape[0] * self.at[1].size, np.uint16)
+        c.splitbed_coarsest_tables(
+            *_field(near, self),
+            ctypes.c_void_p(base.ctypes.data),
+            ctypes.c_void_p(found.ctypes.data),
+        )
+        return found
+
+    def _coarsest_by_numpy(self, near: Bins, first: Numbers) -> Numbers:
+        row = self.width + 2
+        beside = [near[:, self.framed[1] + step] for step in (-1, 1, -row, row)]
+        total = np.clip(sum(beside), -2, 2) + 2
+        size = np.minimum(sum(map(np.abs, beside)), 4)
+        return ((5 * size + total).astype(np.uint16) + first[:, None]).reshape(-1)
 
 
-def bins_of(values: NDArray[Any], depth: int) -> Bins:
-    """The bins of whole numbers."""
-    found: Bins = (np.sign(values) * (np.abs(values) >> depth)).astype(np.int16)
-    return found
-
-
-def span(bin_: int, alphabet: int, zero: int, depth: int) -> tuple[int, int]:
-    """The lowest and the highest symbol of a bin."""
-    size = 1 << depth
-    if bin_ == 0:
-        low, high = 1 - size, size - 1
-    elif bin_ > 0:
-        low, high = bin_ * size, bin_ * size + size - 1
-    else:
-        low, high = bin_ * size - size + 1, bin_ * size
-    return max(low + zero, 0), min(high + zero, alphabet - 1)
-
-
-def parts_of(coarse: Bins, fine: Bins) -> NDArray[np.uint8]:
-    """Which part of its coarse bin each fine bin is."""
-    away = np.abs(fine) - 2 * np.abs(coarse)
-    return np.where(coarse == 0, fine + 1, away).astype(np.uint8)
-
-
-def refined(coarse: Bins, part: NDArray[np.uint8]) -> Bins:
-    """The fine bins again. A part that its bin does not have gives one that lies beyond the bin."""
-    given = part.astype(np.int16)
-    return np.where(coarse == 0, given - 1, 2 * coarse + np.sign(coarse) * given)
-
-
-def refinement_tables(coarse: Bins, class_of: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """The table of each element, of [channels, height, width]; `class_of` is of the channels."""
-    padded = np.pad(coarse, ((0, 0), (1, 1), (1, 1)))
-    vertical = padded[:, :-2] + padded[:, 2:]
-    total = vertical[:, :, 1:-1] * 2
-    total += vertical[:, :, :-2]
-    total += vertical[:, :, 2:]
-    beside = padded[:, 1:-1, :-2] + padded[:, 1:-1, 2:]
-    beside *= 2
-    total += beside
-    total -= 12 * coarse
-    np.clip(total, -_FURTHEST, _FURTHEST, out=total)
-    total += _FURTHEST
-    kind = np.clip(coarse, -(BIN_KINDS // 2), BIN_KINDS // 2)
-    kind += BIN_KINDS // 2
-    kind *= LEANINGS
-    found = _LEANING_OF[total]
-    found += kind.view(np.uint16)
-    found += (class_of * np.uint16(BIN_KINDS * LEANINGS))[:, None, None]
-    return found
-
-
-REFINEMENT_TABLES: Final = CLASSES * BIN_KINDS * LEANINGS
-"""Of one depth."""
-
-
-def coarsest_kinds(known: Bins) -> NDArray[np.uint16]:
-    """By the four neighbours, of [channels, height, width]: of use at odd places."""
-    padded = np.pad(known, ((0, 0), (1, 1), (1, 1)))
-    total = padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1]
-    total += padded[:, 1:-1, :-2]
-    total += padded[:, 1:-1, 2:]
-    np.clip(total, -2, 2, out=total)
-    np.abs(padded, out=padded)
-    size = padded[:, :-2, 1:-1] + padded[:, 2:, 1:-1]
-    size += padded[:, 1:-1, :-2]
-    size += padded[:, 1:-1, 2:]
-    np.minimum(size, 4, out=size)
-    size *= 5
-    size += total
-    size += 2
-    return size.view(np.uint16)
-
-
-def places(height: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Flat indices of the even places of a plane, and of the odd ones."""
-    row, column = np.divmod(np.arange(height * width, dtype=np.int64), max(1, width))
-    odd = (row + column) % 2 == 1
-    return np.flatnonzero(~odd), np.flatnonzero(odd)
+def _field(near: Bins, plane: Plane) -> tuple[Any, ...]:
+    assert near.flags.c_contiguous and near.dtype == np.int16
+    sizes = map(ctypes.c_int64, (near.shape[0], plane.height, plane.width))
+    return (ctypes.c_void_p(near.ctypes.data), *sizes)
