@@ -22,6 +22,7 @@ from splitbed.codec.entropy.nesting import (
     Nesting,
     Plane,
     Symbols,
+    first_finer,
 )
 from splitbed.codec.entropy.tables import TOTAL, Tables
 
@@ -114,7 +115,7 @@ class _Field:
         self._plane = Plane.of(height, width)
         flat = symbols.reshape(-1, height * width)
         self._passes = [flat[:, places] for places in self._plane.at]
-        self._classes = np.tile(class_of, self._frames)
+        self._classes = np.tile(class_of.astype(np.uint16), self._frames)
 
     def coarsest(self, depth: int) -> tuple[Tables, Symbols, Floats]:
         """Tables of coarsest bins, which one a channel has at even places, each channel's bits."""
@@ -124,7 +125,8 @@ class _Field:
         near[:, self._plane.framed[0]] = bins[self._passes[0]]
         even, odd = ((bins[symbols] - np.int16(low)).astype(np.uint8) for symbols in self._passes)
         at_even = fit_channels(even.reshape(self._frames, self._channels, -1), entries)
-        table = self._plane.coarsest_tables(near, self._classes, 0).reshape(odd.shape)
+        first = self._classes * np.uint16(COARSEST_KINDS)
+        table = self._plane.coarsest_tables(near, first).reshape(odd.shape)
         counts = _counts(table, odd, CLASSES * COARSEST_KINDS, entries)
         counts = counts.reshape(CLASSES, COARSEST_KINDS, entries)
         believed = _believed(counts, _believed(counts.sum(axis=0), counts.sum(axis=(0, 1))))
@@ -142,7 +144,8 @@ class _Field:
             near[:, places] = coarse[symbols]
         tables, parts = [], [self._nesting.parts(depth)[symbols] for symbols in self._passes]
         for odd, part in enumerate(parts):
-            found = self._plane.finer_tables(near, bool(odd), self._classes, 1)
+            first = first_finer(self._classes, bool(odd))
+            found = self._plane.finer_tables(near, bool(odd), first)
             tables.append(found.reshape(part.shape))
             near[:, self._plane.framed[0]] = fine[self._passes[0]]
         counts = sum(

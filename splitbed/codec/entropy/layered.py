@@ -17,7 +17,10 @@ from splitbed.codec.entropy.nesting import (
     FINER_TABLES,
     MOST_LAYERS,
     PARTS,
+    Bins,
     Nesting,
+    Symbols,
+    first_finer,
 )
 from splitbed.codec.entropy.tables import MOST_ALPHABET, Tables
 from splitbed.errors import UsageError
@@ -27,6 +30,30 @@ LENGTH_BYTES: Final = 5
 """Of a chunk's number of words, at most."""
 
 _HEADER: Final = struct.Struct("<6H")
+
+
+@dataclass(frozen=True, eq=False)
+class Chunk:
+    """What codes one layer of one group of channels."""
+
+    group: int
+    layer: int
+    these: slice
+    """The group among the ordered channels."""
+    lanes: int
+    tables: Tables
+    first: NDArray[np.uint16]
+    """[2, channels of the group]: the first of the tables of each pass."""
+    coarse: Bins | None
+    """[256]: twice the coarser bin of each symbol; None in the first layer."""
+    fine: Bins
+    """[256]: the bin of each symbol."""
+    entry: Symbols
+    """[256]: what is coded of each symbol."""
+    bins: Bins
+    """The bin of each entry; in later layers of each entry of each coarser bin."""
+    low: int
+    """The lowest coarser bin."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,14 +151,40 @@ class LayeredModel:
         return self.layers - 1 - layer
 
     @cached_property
-    def chunks(self) -> tuple[tuple[int, int, int], ...]:
-        """Group, layer and lanes of each chunk, in the order of a payload."""
+    def chunks(self) -> tuple[Chunk, ...]:
+        """The chunks of a payload in their order."""
         seen = [0] * len(self.groups)
         found = []
         for group, lanes in zip(self.order.tolist(), self.lanes, strict=True):
-            found.append((group, seen[group], lanes))
+            found.append(self._chunk(group, seen[group], lanes))
             seen[group] += 1
         return tuple(found)
+
+    def _chunk(self, group: int, layer: int, lanes: int) -> Chunk:
+        these, nesting, depth = self.slices[group], self.nesting, self.depth(layer)
+        fine, class_of = nesting.bins(depth), self.class_of[these].astype(np.uint16)
+        if not layer:
+            (low, high), even = nesting.ends(depth), self.table_of[these].astype(np.uint16)
+            odd = class_of * np.uint16(COARSEST_KINDS) + np.uint16(self.even_tables)
+            bins = np.arange(low, high + 1, dtype=np.int16)
+            entry = (fine - np.int16(low)).astype(np.uint8)
+            first = np.stack([even, odd])
+            return Chunk(group, 0, these, lanes, self.coarsest, first, None, fine, entry, bins, 0)
+        row = (layer - 1) * FINER_TABLES
+        first = np.stack([first_finer(class_of, odd) + np.uint16(row) for odd in (False, True)])
+        return Chunk(
+            group,
+            layer,
+            these,
+            lanes,
+            self.finer,
+            first,
+            nesting.bins(depth + 1) * np.int16(2),
+            fine,
+            nesting.parts(depth),
+            nesting.refined(depth),
+            nesting.ends(depth + 1)[0],
+        )
 
     @cached_property
     def slices(self) -> tuple[slice, ...]:
@@ -144,7 +197,7 @@ class LayeredModel:
         and the number of words."""
         return sum(
             2 * self.groups[group] * plane + 4 * lanes + LENGTH_BYTES
-            for group, _, lanes in self.chunks
+            for group, lanes in zip(self.order.tolist(), self.lanes, strict=True)
         )
 
     def packed(self) -> bytes:

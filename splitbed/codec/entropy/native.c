@@ -194,80 +194,146 @@ int64_t splitbed_channel_decode(const Tables *tables, const uint8_t *table_of, i
     return used_up(&reader) ? 0 : DAMAGED;
 }
 
-/* --------------------------------------------------------------------- a table given for each entry */
+/* ------------------------------------------------------------------------------ coarse to fine */
 
-/* As the others, without the number of escapes: `out` begins with a byte that is none of it. */
-int64_t splitbed_given_encode(const Tables *tables, const uint16_t *table_of, const uint8_t *entries,
-                              int64_t count, const Workspace *w, int32_t lanes, uint8_t *out,
-                              int64_t room)
+/* See nesting.py. What chooses a table, for `channels` planes with a frame of zeros around each. */
+typedef struct {
+    int64_t channels, height, width;
+    const uint16_t *first;    /* 2 passes x channels: the first of the tables of each */
+    const uint16_t *leanings; /* 2 x furthest + 1 */
+    int32_t furthest, kinds, leaning_kinds;
+    int16_t *near;            /* channels x (height + 2) x (width + 2) */
+    int16_t *totals;          /* (height + 1) x (width + 2) */
+} Nesting;
+
+/* How far the neighbours of each place of channel `c` lie above it or below: from n->totals + row. */
+INLINE void leanings(const Nesting *n, int64_t c)
 {
-    for (int64_t i = 0; i < count; i++) {
-        const uint16_t *cumulative =
-            tables->cumulative + (int64_t)table_of[i] * (tables->entries + 1) + entries[i];
-        w->intervals[i] = (uint32_t)cumulative[0] << 16 | (uint32_t)(cumulative[1] - cumulative[0]);
+    const int64_t row = n->width + 2;
+    int16_t *restrict vertical = n->totals, *restrict total = n->totals + row;
+    const int16_t *at = n->near + (c * (n->height + 2) + 1) * row;
+    for (int64_t y = 0; y < n->height; y++, at += row, total += row) {
+        for (int64_t x = 0; x < row; x++) vertical[x] = (int16_t)(at[x - row] + at[x + row]);
+        for (int64_t x = 1; x <= n->width; x++)
+            total[x] = (int16_t)(2 * (vertical[x] + at[x - 1] + at[x + 1]) + vertical[x - 1] +
+                                 vertical[x + 1] - 12 * at[x]);
     }
+}
+
+INLINE uint32_t finer_table(const Nesting *n, uint32_t first, int32_t own, int32_t total)
+{
+    int32_t kind = own / 2;
+    kind = kind < -n->kinds ? -n->kinds : kind > n->kinds ? n->kinds : kind;
+    total = total < -n->furthest ? -n->furthest : total > n->furthest ? n->furthest : total;
+    return first + (uint32_t)((kind + n->kinds) * n->leaning_kinds + n->leanings[total + n->furthest]);
+}
+
+INLINE uint32_t coarsest_table(uint32_t first, const int16_t *at, int64_t row)
+{
+    const int32_t w = at[-1], e = at[1], n = at[-row], s = at[row];
+    int32_t total = w + e + n + s;
+    int32_t size = (w < 0 ? -w : w) + (e < 0 ? -e : e) + (n < 0 ? -n : n) + (s < 0 ? -s : s);
+    total = total < -2 ? -2 : total > 2 ? 2 : total;
+    return first + (uint32_t)((size > 4 ? 4 : size) * 5 + total + 2);
+}
+
+/* A chunk, by what each symbol is: `coarse` is twice its coarser bin (NULL in the first layer), `fine`
+ * its bin, `entry` what is coded of it, 256 of each. */
+WIDE static void chunk_intervals(const Tables *tables, const Nesting *n, const int16_t *coarse,
+                                 const int16_t *fine, const uint8_t *entry, const uint8_t *symbols,
+                                 uint32_t *intervals)
+{
+    const int64_t row = n->width + 2, plane = n->height * n->width;
+    for (int64_t c = 0; c < n->channels; c++)
+        for (int64_t y = 0; y < n->height; y++) {
+            int16_t *at = n->near + (c * (n->height + 2) + y + 1) * row + 1;
+            const uint8_t *symbol = symbols + c * plane + y * n->width;
+            if (coarse)
+                for (int64_t x = 0; x < n->width; x++) at[x] = coarse[symbol[x]];
+            else
+                for (int64_t x = 0; x < n->width; x++) at[x] = (x + y) & 1 ? 0 : fine[symbol[x]];
+        }
+    for (int64_t odd = 0; odd < 2; odd++)
+        for (int64_t c = 0; c < n->channels; c++) {
+            const uint32_t first = n->first[odd * n->channels + c];
+            const int16_t *at = n->near + (c * (n->height + 2) + 1) * row, *total = n->totals + row;
+            if (coarse) leanings(n, c);
+            for (int64_t y = 0; y < n->height; y++, at += row, total += row) {
+                const uint8_t *symbol = symbols + c * plane + y * n->width;
+                for (int64_t x = (y + odd) & 1; x < n->width; x += 2) {
+                    uint32_t table = coarse ? finer_table(n, first, at[x + 1], total[x + 1])
+                                     : odd  ? coarsest_table(first, at + x + 1, row)
+                                            : first;
+                    const uint16_t *cumulative =
+                        tables->cumulative + table * (uint32_t)(tables->entries + 1) + entry[symbol[x]];
+                    *intervals++ = (uint32_t)cumulative[0] << 16 | (uint32_t)(cumulative[1] - cumulative[0]);
+                }
+            }
+            if (coarse && !odd) /* nothing of another channel is looked at */
+                for (int64_t y = 0; y < n->height; y++) {
+                    int16_t *at = n->near + (c * (n->height + 2) + y + 1) * row + 1;
+                    const uint8_t *symbol = symbols + c * plane + y * n->width;
+                    for (int64_t x = y & 1; x < n->width; x += 2) at[x] = fine[symbol[x]];
+                }
+        }
+}
+
+/* `out` begins with a byte that is not of the stream: the number of escapes of the other models. */
+int64_t splitbed_chunk_encode(const Tables *tables, const Nesting *n, const int16_t *coarse,
+                              const int16_t *fine, const uint8_t *entry, const uint8_t *symbols,
+                              const Workspace *w, int32_t lanes, uint8_t *out, int64_t room)
+{
+    const int64_t count = n->channels * n->height * n->width;
+    chunk_intervals(tables, n, coarse, fine, entry, symbols, w->intervals);
     uint8_t *end = w->words + 2 * count;
     uint8_t *first = put_all(w->intervals, count, w->states, lanes, end);
     return assembled(NULL, 0, w->states, lanes, first, end - first, out, room);
 }
 
-/* The next `count` entries, the first of which is in `lane`; bytes of `words` taken, or DAMAGED. */
-int64_t splitbed_given_decode(const Tables *tables, const uint16_t *table_of, int64_t count,
-                              uint32_t *states, int32_t lanes, int32_t lane, const uint8_t *words,
-                              int64_t size, uint8_t *entries)
+/* The bins of a chunk into `near`, which holds twice the coarser ones, zeros in the first layer;
+ * `bins` has the bin of each entry, in the first layer, or of each entry of each coarser bin from
+ * `low` on, INT16_MAX for none. */
+WIDE static int64_t chunk_bins(const Tables *tables, const Nesting *n, const int16_t *bins,
+                               int32_t finer, int32_t low, Reader *reader)
 {
-    Reader reader = {states, lanes, words, words + size};
-    for (int64_t i = 0; i < count; i++) {
-        int32_t entry = take(&reader, tables, table_of[i], (uint32_t)((lane + i) & (lanes - 1)));
-        if (entry < 0) return DAMAGED;
-        entries[i] = (uint8_t)entry;
-    }
-    return reader.next - words;
-}
-
-/* ------------------------------------------------------------------------- tables of finer symbols */
-
-/* See nesting.py. `near` is channels x (height + 2) x (width + 2), zeros around; tables of the places
- * whose row + column is of this parity, channel by channel. */
-void splitbed_finer_tables(const int16_t *near, int64_t channels, int64_t height, int64_t width,
-                           int32_t parity, const uint16_t *first, const uint16_t *leanings,
-                           int32_t furthest, int32_t kinds, int32_t step, uint16_t *found)
-{
-    const int64_t row = width + 2;
-    for (int64_t c = 0; c < channels; c++, near += row * (height + 2))
-        for (int64_t y = 0; y < height; y++) {
-            const int16_t *at = near + (y + 1) * row + 1;
-            for (int64_t x = (y + parity) & 1; x < width; x += 2) {
-                int32_t own = at[x], kind = own / 2;
-                int32_t beside = at[x - 1] + at[x + 1] + at[x - row] + at[x + row];
-                int32_t across = at[x - row - 1] + at[x - row + 1] + at[x + row - 1] + at[x + row + 1];
-                int32_t total = 2 * beside + across - 12 * own;
-                total = total < -furthest ? -furthest : total > furthest ? furthest : total;
-                kind = kind < -kinds ? -kinds : kind > kinds ? kinds : kind;
-                *found++ = (uint16_t)(first[c] + (kind + kinds) * step + leanings[total + furthest]);
-            }
-        }
-}
-
-/* The same of coarsest symbols, of the places of odd parity. */
-void splitbed_coarsest_tables(const int16_t *near, int64_t channels, int64_t height, int64_t width,
-                              const uint16_t *first, uint16_t *found)
-{
-    const int64_t row = width + 2;
-    for (int64_t c = 0; c < channels; c++, near += row * (height + 2))
-        for (int64_t y = 0; y < height; y++) {
-            const int16_t *at = near + (y + 1) * row + 1;
-            for (int64_t x = (y + 1) & 1; x < width; x += 2) {
-                int32_t beside[4] = {at[x - 1], at[x + 1], at[x - row], at[x + row]};
-                int32_t total = 0, size = 0;
-                for (int i = 0; i < 4; i++) {
-                    total += beside[i];
-                    size += beside[i] < 0 ? -beside[i] : beside[i];
+    const int64_t row = n->width + 2;
+    const uint32_t last_lane = (uint32_t)reader->lanes - 1;
+    uint32_t lane = 0;
+    for (int64_t odd = 0; odd < 2; odd++)
+        for (int64_t c = 0; c < n->channels; c++) {
+            const uint32_t first = n->first[odd * n->channels + c];
+            int16_t *at = n->near + (c * (n->height + 2) + 1) * row;
+            const int16_t *total = n->totals + row;
+            if (finer) leanings(n, c); /* before any place of this pass is refined */
+            for (int64_t y = 0; y < n->height; y++, at += row, total += row)
+                for (int64_t x = (y + odd) & 1; x < n->width; x += 2) {
+                    int16_t *own = at + x + 1;
+                    uint32_t table = finer ? finer_table(n, first, *own, total[x + 1])
+                                     : odd ? coarsest_table(first, own, row)
+                                           : first;
+                    int32_t entry = take(reader, tables, table, lane);
+                    lane = (lane + 1) & last_lane;
+                    if (entry < 0) return DAMAGED;
+                    int32_t found = bins[finer ? (*own / 2 - low) * tables->entries + entry : entry];
+                    if (found == INT16_MAX) return DAMAGED;
+                    *own = (int16_t)found;
                 }
-                total = total < -2 ? -2 : total > 2 ? 2 : total;
-                *found++ = (uint16_t)(first[c] + (size > 4 ? 4 : size) * 5 + total + 2);
-            }
         }
+    return 0;
+}
+
+int64_t splitbed_chunk_decode(const Tables *tables, const Nesting *n, const int16_t *bins,
+                              int32_t finer, int32_t low, const Workspace *w, int32_t lanes,
+                              const uint8_t *stream, int64_t size)
+{
+    Reader reader = {w->states, lanes, stream, stream + size};
+    if (size < 4 * (int64_t)lanes) return DAMAGED;
+    for (int32_t lane = 0; lane < lanes; lane++, reader.next += 4) {
+        reader.states[lane] = word_at(reader.next) | word_at(reader.next + 2) << 16;
+        if (reader.states[lane] < LOWEST) return DAMAGED;
+    }
+    if (chunk_bins(tables, n, bins, finer, low, &reader)) return DAMAGED;
+    return used_up(&reader) ? 0 : DAMAGED;
 }
 
 /* ----------------------------------------------------------------------- tables chosen by context */

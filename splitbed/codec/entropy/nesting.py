@@ -16,14 +16,11 @@ so that each of the latter is coded with its four neighbours, of the same channe
 
 from __future__ import annotations
 
-import ctypes
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-
-from splitbed.codec.entropy.coder import library
 
 Bins = NDArray[np.int16]
 Symbols = NDArray[np.uint8]
@@ -36,15 +33,20 @@ PARTS: Final = 3
 """Of a bin: two of those away from zero, the nearer one first; -1, 0 and 1 of the one around it."""
 COARSEST_KINDS: Final = 25
 """Of four neighbours: their magnitudes' sum up to 4, their own sum from -2 to 2."""
-_FURTHEST_BIN: Final = 3
+FURTHEST_BIN: Final = 3
 """Bins further out are taken as this one."""
-BINS: Final = 2 * _FURTHEST_BIN + 1
+BINS: Final = 2 * FURTHEST_BIN + 1
 _EDGES: Final = (1, 3, 6, 10, 16, 24, 34)
 """Where classes of leaning begin: neighbours beside count 2, across 1, in finer bins."""
 LEANINGS: Final = 2 * len(_EDGES) + 1
+FURTHEST: Final = _EDGES[-1]
 _KINDS: Final = BINS * LEANINGS
 FINER_TABLES: Final = 2 * CLASSES * _KINDS
 """Of one refinement."""
+
+
+NOTHING: Final = 0x7FFF
+"""No bin is as large."""
 
 
 def _leaning(total: int) -> int:
@@ -52,9 +54,15 @@ def _leaning(total: int) -> int:
     return len(_EDGES) + (magnitude if total >= 0 else -magnitude)
 
 
-_LEANING_OF: Final = np.array(
+LEANING_OF: Final = np.array(
     [_leaning(total) for total in range(-_EDGES[-1], _EDGES[-1] + 1)], np.uint16
 )
+"""From -FURTHEST to FURTHEST."""
+
+
+def first_finer(class_of: NDArray[np.integer[Any]], odd: bool) -> Numbers:
+    """The first table, in one refinement and one pass, of channels of these classes."""
+    return (odd * CLASSES + class_of).astype(np.uint16) * np.uint16(_KINDS)
 
 
 @dataclass(frozen=True)
@@ -90,8 +98,8 @@ class Nesting:
         coarse, fine = self.bins(depth + 1), self.bins(depth)
         return np.where(coarse == 0, fine + 1, np.abs(fine) - 2 * np.abs(coarse)).astype(np.uint8)
 
-    def refined(self, depth: int, nothing: int) -> Bins:
-        """The bin of each part of each bin of the next coarser depth, [bins x 3]; `nothing` for
+    def refined(self, depth: int) -> Bins:
+        """The bin of each part of each bin of the next coarser depth, [bins x 3]; NOTHING for
         parts that hold no symbol."""
         low, high = self.ends(depth + 1)
         coarse = np.repeat(np.arange(low, high + 1), PARTS)
@@ -99,7 +107,7 @@ class Nesting:
         fine = np.where(coarse == 0, part - 1, 2 * coarse + np.sign(coarse) * part)
         first, last = self.ends(depth)
         known = (fine >= first) & (fine <= last) & ((coarse == 0) | (part < 2))
-        return np.where(known, fine, nothing).astype(np.int16)
+        return np.where(known, fine, NOTHING).astype(np.int16)
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,66 +139,28 @@ class Plane:
         """Zeros, [channels, (height + 2) x (width + 2)]."""
         return np.zeros((channels, (self.height + 2) * (self.width + 2)), np.int16)
 
-    def finer_tables(self, near: Bins, odd: bool, class_of: Symbols, layer: int) -> Numbers:
+    def finer_tables(self, near: Bins, odd: bool, first: Numbers) -> Numbers:
         """The table of each place of a pass, channel by channel.
 
         `near` is framed: bins of the finer depth where they are known, twice those of the coarser
-        one elsewhere; the channels' classes; the first layer is 0, and has none of these.
+        one elsewhere; `first` is of the channels.
         """
-        first = class_of.astype(np.uint16)
-        first += np.uint16(((layer - 1) * 2 + odd) * CLASSES)
-        first *= np.uint16(_KINDS)
-        c = library()
-        if c is None:
-            return self._finer_by_numpy(near, odd, first)
-        found = np.empty(near.shape[0] * self.at[odd].size, np.uint16)
-        c.splitbed_finer_tables(
-            *_field(near, self),
-            ctypes.c_int32(odd),
-            ctypes.c_void_p(first.ctypes.data),
-            ctypes.c_void_p(_LEANING_OF.ctypes.data),
-            ctypes.c_int32(_EDGES[-1]),
-            ctypes.c_int32(_FURTHEST_BIN),
-            ctypes.c_int32(LEANINGS),
-            ctypes.c_void_p(found.ctypes.data),
-        )
-        return found
-
-    def _finer_by_numpy(self, near: Bins, odd: bool, first: Numbers) -> Numbers:
         field = near.reshape(-1, self.height + 2, self.width + 2)
         vertical = field[:, :-2] + field[:, 2:]
         total = vertical[:, :, :-2] + vertical[:, :, 2:]
         total += 2 * (vertical[:, :, 1:-1] + field[:, 1:-1, :-2] + field[:, 1:-1, 2:])
         own = near[:, self.framed[odd]]
         leaning = total.reshape(near.shape[0], -1)[:, self.at[odd]] - 12 * own
-        np.clip(leaning, -_EDGES[-1], _EDGES[-1], out=leaning)
-        kind = np.clip(own >> 1, -_FURTHEST_BIN, _FURTHEST_BIN) + np.int16(_FURTHEST_BIN)
-        found = _LEANING_OF[leaning + _EDGES[-1]] + (kind * np.int16(LEANINGS)).astype(np.uint16)
+        np.clip(leaning, -FURTHEST, FURTHEST, out=leaning)
+        kind = np.clip(own >> 1, -FURTHEST_BIN, FURTHEST_BIN) + np.int16(FURTHEST_BIN)
+        found = LEANING_OF[leaning + FURTHEST] + (kind * np.int16(LEANINGS)).astype(np.uint16)
         return (found + first[:, None]).reshape(-1)
 
-    def coarsest_tables(self, near: Bins, class_of: Symbols, first: int) -> Numbers:
+    def coarsest_tables(self, near: Bins, first: Numbers) -> Numbers:
         """The table of each odd place, channel by channel, from the framed bins of even ones."""
-        base = class_of.astype(np.uint16) * np.uint16(COARSEST_KINDS) + np.uint16(first)
-        c = library()
-        if c is None:
-            return self._coarsest_by_numpy(near, base)
-        found = np.empty(near.shape[0] * self.at[1].size, np.uint16)
-        c.splitbed_coarsest_tables(
-            *_field(near, self),
-            ctypes.c_void_p(base.ctypes.data),
-            ctypes.c_void_p(found.ctypes.data),
-        )
-        return found
-
-    def _coarsest_by_numpy(self, near: Bins, first: Numbers) -> Numbers:
         row = self.width + 2
-        beside = [near[:, self.framed[1] + step] for step in (-1, 1, -row, row)]
-        total = np.clip(sum(beside), -2, 2) + 2
-        size = np.minimum(sum(map(np.abs, beside)), 4)
-        return ((5 * size + total).astype(np.uint16) + first[:, None]).reshape(-1)
-
-
-def _field(near: Bins, plane: Plane) -> tuple[Any, ...]:
-    assert near.flags.c_contiguous and near.dtype == np.int16
-    sizes = map(ctypes.c_int64, (near.shape[0], plane.height, plane.width))
-    return (ctypes.c_void_p(near.ctypes.data), *sizes)
+        west, east, north, south = (near[:, self.framed[1] + step] for step in (-1, 1, -row, row))
+        total = np.clip(west + east + north + south, -2, 2) + np.int16(2)
+        size = np.minimum(np.abs(west) + np.abs(east) + np.abs(north) + np.abs(south), 4)
+        found = (5 * size + total).astype(np.uint16)
+        return (found + first[:, None]).reshape(-1)
