@@ -51,9 +51,9 @@ class Layers(SymbolStage, frozen=True):
     Cut off, within a chunk or between two: chunks that are whole count, others do not. Elements
     known coarsely become the symbol nearest to the mean that such elements had in calibration (0
     where the symbol of 0 is among them, so zero stays zero); channels of which nothing came, the
-    symbol nearest to their mean. Bound: with d layers missing of a channel, at most 2**d - 1 symbols
-    beside the symbol that was coded, and the source's own error; without a bound, but within the
-    range of the symbols, where nothing of a channel came.
+    symbol nearest to their mean. Bound: with d layers missing of a channel, at most 2**d - 1
+    symbols beside the one that was coded, and the source's own error; without a bound, but within
+    the range of the symbols, where nothing of a channel came.
 
     A damaged payload is refused as with `ans`, but for one whose damage makes a chunk look longer
     than what follows: such a payload cannot be told from one that was cut off.
@@ -128,7 +128,9 @@ class Layers(SymbolStage, frozen=True):
         if not spec.elements:
             return f"layers codes tensors that hold something, not {spec}"
         if model.channels != channels:
-            return f"layers has a model of {model.channels} channels, not of the {channels} of {spec}"
+            return (
+                f"layers has a model of {model.channels} channels, not of the {channels} of {spec}"
+            )
         if (model.alphabet, model.zero) != (source.alphabet, source.zero):
             return (
                 f"layers has a model of {model.alphabet} symbols with zero at {model.zero}, not of "

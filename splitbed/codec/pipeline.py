@@ -59,7 +59,8 @@ def parse(text: str) -> tuple[Written, ...]:
             )
         if index == 2 and _is_progressive(stages[1].id):
             raise CodecUnknown(
-                f"codec '{text}': nothing can follow '{stages[1].id}', whose payloads may be cut off"
+                f"codec '{text}': nothing can follow '{stages[1].id}', whose payloads may be cut "
+                "off"
             )
     return tuple(stages)
 

@@ -95,9 +95,7 @@ class ChunkCoder:
     def __init__(self, model: LayeredModel, height: int, width: int) -> None:
         self._plane = Plane.of(height, width)
         found = library()
-        self._native = (
-            None if found is None else native.NativeChunks(found, model, height, width)
-        )
+        self._native = None if found is None else native.NativeChunks(found, model, height, width)
 
     def encode(self, chunk: Chunk, symbols: NDArray[np.uint8]) -> bytes:
         """The stream of a group's symbols, [channels, places]."""

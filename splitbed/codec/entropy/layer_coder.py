@@ -1,8 +1,8 @@
 """Coding a tensor's symbols in layers: a payload whose every beginning decodes.
 
 A payload is chunks, one after the other; a chunk is the number of its words, seven bits a byte, the
-lowest first, then states and words (see `model`). What an encoder left out, or a link cut off, is at
-the end.
+lowest first, then states and words (see `model`). What an encoder left out, or a link cut off, is
+at the end.
 """
 
 from __future__ import annotations
@@ -58,10 +58,11 @@ class LayeredCoder:
 
     def decode(self, payload: Buffer) -> Symbols:
         """The symbols, or what stands for them where the payload ends early; PayloadInvalid for
-        bytes that no encoder made."""
+        bytes that no encoder made.
+        """
         model = self._model
         known: list[tuple[Bins, int] | None] = [None] * len(model.groups)
-        for chunk, (stream, _) in zip(model.chunks, self._whole(payload), strict=False):
+        for chunk, stream, _ in self._whole(payload):
             before = known[chunk.group]
             bins = self._coder.decode(chunk, stream, None if before is None else before[0])
             known[chunk.group] = bins, chunk.layer
@@ -80,15 +81,17 @@ class LayeredCoder:
         if layer == model.layers - 1:
             return (bins + np.int16(model.zero)).astype(np.uint8)
         low, _ = model.nesting.ends(model.depth(layer))
-        return model.middles[layer][bins - np.int16(low)]
+        found: Symbols = model.middles[layer][bins - np.int16(low)]
+        return found
 
     def cuts(self, payload: Buffer) -> tuple[int, ...]:
         """Lengths at which a payload ends with a whole chunk, from 0 on; PayloadInvalid."""
-        return 0, *(stop for _, stop in self._whole(payload))
+        return 0, *(stop for _, _, stop in self._whole(payload))
 
-    def _whole(self, payload: Buffer) -> Iterator[tuple[memoryview, int]]:
-        """The stream of each chunk that is there, and where it stops; PayloadInvalid for lengths
-        that no chunk has, or for more than the last one."""
+    def _whole(self, payload: Buffer) -> Iterator[tuple[Chunk, memoryview, int]]:
+        """Each chunk that is there, its stream, and where that stops; PayloadInvalid for lengths
+        that no chunk has, or for more than the last one.
+        """
         view, at = memoryview(payload).cast("B"), 0
         for chunk in self._model.chunks:
             words = shift = 0
@@ -108,7 +111,7 @@ class LayeredCoder:
             stop = at + 4 * chunk.lanes + 2 * words
             if stop > len(view):
                 return
-            yield view[at:stop], stop
+            yield chunk, view[at:stop], stop
             at = stop
         if at != len(view):
             raise PayloadInvalid("a payload in layers goes on after its last chunk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -11,10 +12,10 @@ from splitbed.codec.entropy.fitting import fit_channels
 from splitbed.codec.entropy.layered import MOST_GROUPS, LayeredModel
 from splitbed.codec.entropy.model import MOST_LANES
 from splitbed.codec.entropy.nesting import (
+    BINS,
     CLASSES,
     COARSEST_KINDS,
     FINER_TABLES,
-    BINS,
     LEANINGS,
     MOST_LAYERS,
     PARTS,
@@ -31,9 +32,8 @@ Floats = NDArray[np.float64]
 _SMOOTHING: Final = 4.0
 """Entries' worth of belief in a coarser table where a finer one has seen little."""
 _REACH: Final = 1.7
-"""To how many standard deviations the coarsest bin around zero reaches. At about 1.7 the first layer
-takes a quarter to a third of the bytes; at twice that it says nothing, and costs 2 to 4 % more
-(MobileNetV2's 64x14x14, steps of 0.4 and 1)."""
+"""To how many standard deviations the coarsest bin around zero reaches: so the first layer takes a
+quarter to a third of the bytes (MobileNetV2's 64x14x14, steps of 0.4 and 1)."""
 _CHUNK_BYTES: Final = 256
 """A chunk is at least about so long: it costs some 4 bytes."""
 _BYTES_A_LANE: Final = 320
@@ -43,7 +43,7 @@ def layers_for(symbols: Symbols, alphabet: int, zero: int) -> int:
     """How many layers suit these symbols."""
     values = symbols.astype(np.float32) - zero
     reach = _REACH * float(np.sqrt(np.square(values).mean()))
-    layers = 1 + round(np.log2(max(1.0, reach)))
+    layers = 1 + round(math.log2(max(1.0, reach)))
     return min(layers, most_layers(alphabet, zero))
 
 
@@ -212,7 +212,7 @@ def _order(cost: Floats, gain: Floats) -> list[tuple[int, int]]:
     layers, groups = cost.shape
     worth = gain / (cost + 8 * 4)
     following = [0] * groups
-    found = []
+    found: list[tuple[int, int]] = []
     while len(found) < layers * groups:
         left = [group for group in range(groups) if following[group] < layers]
         best = max(left, key=lambda group: worth[following[group], group])

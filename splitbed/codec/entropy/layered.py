@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,8 +114,7 @@ class LayeredModel:
             and self.coarsest.entries == self.nesting.width(self.layers - 1)
             and self.even_tables > int(self.table_of.max())
             and self.finer.entries == PARTS
-            and self.finer.frequencies.shape[0]
-            == max(1, (self.layers - 1) * FINER_TABLES)
+            and self.finer.frequencies.shape[0] == max(1, (self.layers - 1) * FINER_TABLES)
         ):
             raise UsageError("a model of layers that contradicts itself")
 
@@ -194,7 +193,8 @@ class LayeredModel:
 
     def most_bytes(self, plane: int) -> int:
         """No payload of planes of so many places is longer: a word for each symbol of each layer,
-        and the number of words."""
+        and the number of words.
+        """
         return sum(
             2 * self.groups[group] * plane + 4 * lanes + LENGTH_BYTES
             for group, lanes in zip(self.order.tolist(), self.lanes, strict=True)
@@ -210,7 +210,7 @@ class LayeredModel:
             len(self.groups),
             self.coarsest.frequencies.shape[0],
         )
-        arrays = (
+        arrays: tuple[NDArray[Any], ...] = (
             np.array(self.groups, np.uint16),
             self.channel,
             self.order,
@@ -222,7 +222,7 @@ class LayeredModel:
             self.coarsest.frequencies,
             self.finer.frequencies,
         )
-        return head + b"".join(map(little, arrays))
+        return head + b"".join(little(array) for array in arrays)
 
     @classmethod
     def unpacked(cls, data: bytes) -> LayeredModel:
@@ -248,9 +248,7 @@ class LayeredModel:
         table_of = reading.array(np.uint8, channels)
         class_of = reading.array(np.uint8, channels)
         coarsest = reading.array(np.uint16, rows, widths[0])
-        finer = reading.array(
-            np.uint16, max(1, (layers - 1) * FINER_TABLES), PARTS
-        )
+        finer = reading.array(np.uint16, max(1, (layers - 1) * FINER_TABLES), PARTS)
         reading.end()
         return cls(
             alphabet,

@@ -244,9 +244,7 @@ class _Nesting(ctypes.Structure):
 class NativeChunks(_Coder):
     """Chunks of symbols that go coarse to fine."""
 
-    def __init__(
-        self, library: ctypes.CDLL, model: LayeredModel, height: int, width: int
-    ) -> None:
+    def __init__(self, library: ctypes.CDLL, model: LayeredModel, height: int, width: int) -> None:
         largest = max(model.groups)
         super().__init__(library, max(model.lanes), largest * height * width, 0, 0)
         self._frame = (height + 2) * (width + 2)

@@ -10,8 +10,8 @@ so that each of the latter is coded with its four neighbours, of the same channe
 * Of the coarsest bins, even ones have a table for each channel (or several alike), odd ones one for
   the channel's class and their neighbours.
 * Of a refinement is coded which part of its bin a value lies in, with a table for the pass, the
-  channel's class, the bin, and how far the eight neighbours lie above or below, each as finely as it
-  is known by then.
+  channel's class, the bin, and how far the eight neighbours lie above or below, each as finely as
+  it is known by then.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ class Nesting:
     def bins(self, depth: int) -> Bins:
         """The bin of each symbol, int16 [256]."""
         value = np.arange(256) - self.zero
-        return (np.sign(value) * (np.abs(value) >> depth)).astype(np.int16)
+        found: Bins = (np.sign(value) * (np.abs(value) >> depth)).astype(np.int16)
+        return found
 
     def span(self, found: int, depth: int) -> tuple[int, int]:
         """The lowest and the highest symbol of a bin."""
@@ -100,7 +101,8 @@ class Nesting:
 
     def refined(self, depth: int) -> Bins:
         """The bin of each part of each bin of the next coarser depth, [bins x 3]; NOTHING for
-        parts that hold no symbol."""
+        parts that hold no symbol.
+        """
         low, high = self.ends(depth + 1)
         coarse = np.repeat(np.arange(low, high + 1), PARTS)
         part = np.tile(np.arange(PARTS), high - low + 1)
@@ -153,8 +155,11 @@ class Plane:
         leaning = total.reshape(near.shape[0], -1)[:, self.at[odd]] - 12 * own
         np.clip(leaning, -FURTHEST, FURTHEST, out=leaning)
         kind = np.clip(own >> 1, -FURTHEST_BIN, FURTHEST_BIN) + np.int16(FURTHEST_BIN)
-        found = LEANING_OF[leaning + FURTHEST] + (kind * np.int16(LEANINGS)).astype(np.uint16)
-        return (found + first[:, None]).reshape(-1)
+        found: Numbers = LEANING_OF[leaning + FURTHEST] + (kind * np.int16(LEANINGS)).astype(
+            np.uint16
+        )
+        found += first[:, None]
+        return found.reshape(-1)
 
     def coarsest_tables(self, near: Bins, first: Numbers) -> Numbers:
         """The table of each odd place, channel by channel, from the framed bins of even ones."""
@@ -162,5 +167,5 @@ class Plane:
         west, east, north, south = (near[:, self.framed[1] + step] for step in (-1, 1, -row, row))
         total = np.clip(west + east + north + south, -2, 2) + np.int16(2)
         size = np.minimum(np.abs(west) + np.abs(east) + np.abs(north) + np.abs(south), 4)
-        found = (5 * size + total).astype(np.uint16)
-        return (found + first[:, None]).reshape(-1)
+        found: Numbers = (5 * size + total).astype(np.uint16) + first[:, None]
+        return found.reshape(-1)
