@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from experiments.bench_rows import Coder, Row, Samples, row_of
+from experiments.cut_off import CutOff, parted
 from experiments.cut_runner import CutRunner
 from experiments.kept_arrays import KeptArrays
 from experiments.pictures import PictureSet, folds
@@ -57,7 +58,7 @@ def check_codec(text: str) -> None:
     if is_tiles(text):
         check_tiles(text)
     else:
-        codec.parse(text)
+        codec.parse(parted(text)[0])
 
 
 class Bench:
@@ -127,9 +128,9 @@ class Bench:
         self, cut: PreparedCut, runner: CutRunner, kept: KeptArrays, codecs: Sequence[str]
     ) -> Iterator[Measured | LeftOut]:
         calibrations: list[Calibration | None] = [None] * len(self.folds)
-        if any(is_tiles(text) or codec.needs_calibration(text) for text in codecs) and any(
-            spec.is_float for spec in cut.cut.boundary
-        ):
+        if any(
+            is_tiles(text) or codec.needs_calibration(parted(text)[0]) for text in codecs
+        ) and any(spec.is_float for spec in cut.cut.boundary):
             calibrations = [self._calibration(cut, kept, fold) for fold in self.folds]
         seen = seen_ranges(self._model, cut)
         variance = _variance(cut.cut, kept, len(self.pictures), seen)
@@ -175,12 +176,16 @@ class Bench:
 def _coders(text: str, cut: Cut, calibration: Calibration | None) -> tuple[list[Coder], list[int]]:
     """One for each tensor, and how many bytes of a session they take, where they can be in one."""
     if not is_tiles(text):
-        planned = codec.plan(text, cut.boundary, calibration)
+        whole, share_pct = parted(text)
+        planned = codec.plan(whole, cut.boundary, calibration)
         built = [codec.build(w, spec) for w, spec in zip(planned, cut.boundary, strict=True)]
-        return list(built), [len(msgspec.json.encode(planned))]
+        coders: list[Coder] = [
+            CutOff(one, share_pct) if one.progressive and share_pct < 100 else one for one in built
+        ]
+        return coders, [len(msgspec.json.encode(planned))]
     if calibration is None:
         raise CodecError("tiles code floating-point numbers, and nothing at this cut holds any")
-    coders: list[Coder] = []
+    coders = []
     for spec in cut.boundary:
         if spec.is_float:
             coders.append(build_tiles(text, spec, calibration))

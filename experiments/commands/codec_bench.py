@@ -21,6 +21,7 @@ from experiments.bench_report import (
 )
 from experiments.bench_table import page, write_csv
 from experiments.codec_bench import WARMUP, Bench, LeftOut, Measured, check_codec
+from experiments.cut_off import is_cut_off
 from experiments.cut_rule import RuleCut, cuts_by_rule
 from experiments.embedded import model_file, rendered_pictures
 from experiments.pictures import PictureSet, read_pictures
@@ -99,6 +100,9 @@ Codecs are those of `splitbed codec list`, and for comparison channels tiled
 into a grey picture, with the quality of JPEG and WebP and the QP of H.264 and
 HEVC, which need PyAV:
   tiles:jpeg:85  tiles:webp:80  tiles:png  tiles:h264:30  tiles:hevc:30
+
+A codec of layers with a share of its bytes is cut off there, as by a link:
+  uniform:0.4+layers@50%
 
 columns, with the 95 % interval below a figure:
   bytes       median a frame
@@ -190,7 +194,9 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
                 macs_pct=100 * head_macs / max(1, listing.macs),
                 taken_for=cuts[name],
                 rows=tuple(compared(row, anchors) for row in ordered),
-                smallest=smallest(row for row in ordered if not is_tiles(row.codec)),
+                smallest=smallest(
+                    row for row in ordered if not is_tiles(row.codec) and not is_cut_off(row.codec)
+                ),
                 smallest_tiles=smallest(row for row in ordered if is_tiles(row.codec)),
             )
         )

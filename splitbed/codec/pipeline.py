@@ -115,6 +115,11 @@ def is_lossless(text: str) -> bool:
     return all(_STAGES[stage.id].lossless for stage in stages)
 
 
+def is_progressive(text: str) -> bool:
+    """Whether any beginning of a payload decodes, coarser. Raises CodecUnknown."""
+    return any(_is_progressive(stage.id) for stage in parse(text))
+
+
 def plan(
     text: str, boundary: Sequence[TensorSpec], calibration: Calibration | None
 ) -> tuple[TensorCodec, ...]:

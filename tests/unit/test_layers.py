@@ -81,7 +81,7 @@ def test_bins_lie_in_one_another(alphabet: int, data: st.DataObject) -> None:
 # Beginnings of payloads.
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 1 << 30),
     shape=st.tuples(st.integers(1, 13), st.integers(1, 9), st.integers(1, 9)),
@@ -132,12 +132,12 @@ def test_every_beginning_decodes_as_the_chunks_it_holds(tail: str, rectified: bo
     assert (cuts[0], cuts[-1]) == (0, len(payload))
     assert all(a < b for a, b in pairwise(cuts))
     wanted = None
-    for end in range(len(payload) + 1):
+    for end in sorted({*range(0, len(payload), 5), *cuts}):
         decoded = codec.decode(payload[:end])
         if end in cuts:
             wanted = decoded
         np.testing.assert_array_equal(decoded, wanted)
-        if end % 16 == 0:
+        if end % 3 == 0:
             assert codec.cuts(payload[:end]) == tuple(cut for cut in cuts if cut <= end)
 
 
@@ -184,9 +184,9 @@ def test_more_bytes_are_nearer(rectified: bool) -> None:
 
 def test_the_most_important_comes_first() -> None:
     rng = np.random.default_rng(8)
-    scale = np.ones((1, 48, 1, 1), np.float32)
+    scale: Any = np.ones((1, 48, 1, 1), np.float32)
     scale[0, 5:9] = 8.0
-    frames = [smooth(rng, SPEC.shape) * scale for _ in range(6)]
+    frames: list[Any] = [smooth(rng, SPEC.shape) * scale for _ in range(6)]
     planned = plan("uniform:0.08+layers", [SPEC], calibration_of(SPEC, *frames[:5]))[0]
     codec, stage = build(planned, SPEC), msgspec.convert(planned.stages[1].config, Layers)
     assert set(stage.unpacked().channel[:4].tolist()) == {5, 6, 7, 8}
@@ -237,10 +237,8 @@ def test_the_written_form_names_layers_and_budget() -> None:
     frames = codec_of("layers")[1]
     calibration = calibration_of(SPEC, *frames)
     for text in ("layers:2", "layers:3,budget_bytes=900"):
-        planned = plan("uniform:0.5+" + text, [SPEC], calibration)[0]
-        assert written(planned) == f"uniform:{planned.stages[0].config['step']}+{text}" or (
-            written(planned).endswith(text)
-        )
+        planned = plan("quantize:5+" + text, [SPEC], calibration)[0]
+        assert written(planned) == "quantize:5+" + text
 
 
 # Size.
@@ -345,7 +343,7 @@ def test_models_that_contradict_themselves_are_refused() -> None:
             LayeredModel(**fields | change)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_any_bytes_are_a_model_or_refused(data: st.DataObject) -> None:
     seen, alphabet, zero = maps(7, 3, (6, 5, 4), 0.2, False)
