@@ -85,7 +85,7 @@ class LayeredModel:
     class_of: NDArray[np.uint8]
     """[channels], in the order of `channel`."""
     coarsest: Tables
-    """[even places' tables + 2 classes x 25, coarsest bins]."""
+    """[even places' tables + 2 classes x 63, coarsest bins]."""
     finer: Tables
     """[(layers - 1) x 2 passes x 2 classes x 105, 3], or one table where there is one layer."""
 

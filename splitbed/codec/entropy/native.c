@@ -17,6 +17,8 @@
 #define RESIDUAL_MOST 1023
 #define PHASES 4
 #define FLOORS 3
+#define MOST_SUM 4                /* of four coarsest bins */
+#define MOST_SIZE 6               /* of their magnitudes */
 
 enum { DAMAGED = -1, NO_ROOM = -2 };
 
@@ -233,8 +235,9 @@ INLINE uint32_t coarsest_table(uint32_t first, const int16_t *at, int64_t row)
     const int32_t w = at[-1], e = at[1], n = at[-row], s = at[row];
     int32_t total = w + e + n + s;
     int32_t size = (w < 0 ? -w : w) + (e < 0 ? -e : e) + (n < 0 ? -n : n) + (s < 0 ? -s : s);
-    total = total < -2 ? -2 : total > 2 ? 2 : total;
-    return first + (uint32_t)((size > 4 ? 4 : size) * 5 + total + 2);
+    total = total < -MOST_SUM ? -MOST_SUM : total > MOST_SUM ? MOST_SUM : total;
+    size = size > MOST_SIZE ? MOST_SIZE : size;
+    return first + (uint32_t)(size * (2 * MOST_SUM + 1) + total + MOST_SUM);
 }
 
 /* A chunk, by what each symbol is: `coarse` is twice its coarser bin (NULL in the first layer), `fine`
