@@ -49,7 +49,7 @@ CODECS: Final[dict[str, TensorSpec]] = {
     "uniform:0.3+layers": FLOATS,
     "uniform:0.1+layers": MAPS,
     f"quantize:bits=5,{RANGE}+layers:1": MAPS,
-    f"quantize:bits=4,{RANGE}+layers:3,budget_bytes=90": MAPS,
+    f"quantize:bits=4,{RANGE}+layers:3,budget_bytes=220": MAPS,
     "png": PICTURE,
     "png+zstd": PICTURE,
     "jpeg:80": PICTURE,

@@ -10,7 +10,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from splitbed.codec.entropy import native, vectorised
+from splitbed.codec.entropy import layer_vectorised, native, vectorised
 from splitbed.codec.entropy.layered import Chunk, LayeredModel
 from splitbed.codec.entropy.model import ChannelModel, ContextModel
 from splitbed.codec.entropy.nesting import Bins, Plane
@@ -101,10 +101,10 @@ class ChunkCoder:
         """The stream of a group's symbols, [channels, places]."""
         if self._native is not None:
             return self._native.encode(chunk, symbols)
-        return vectorised.encode_chunk(self._plane, chunk, symbols)
+        return layer_vectorised.encode_chunk(self._plane, chunk, symbols)
 
     def decode(self, chunk: Chunk, stream: Buffer, coarse: Bins | None) -> Bins:
         """A group's bins, framed, from its coarser ones; PayloadInvalid for other bytes."""
         if self._native is not None:
             return self._native.decode(chunk, stream, coarse)
-        return vectorised.decode_chunk(self._plane, chunk, stream, coarse)
+        return layer_vectorised.decode_chunk(self._plane, chunk, stream, coarse)
