@@ -146,6 +146,7 @@ def _cost(row: Row) -> float:
 def _family(codec: str) -> str:
     """Codecs that differ in numbers only are one line: `quantize:4+zstd:3` and `quantize:6+zstd:3`.
 
-    Arguments with a name keep it (`clip=p99.9` and `clip=mse` are two lines).
+    Arguments with a name keep it (`clip=p99.9` and `clip=mse` are two lines), but for a budget; a
+    codec whose payloads were cut off is on the line of those that were not.
     """
-    return re.sub(r":\d+(?=[,+]|$)", "", codec)
+    return re.sub(r"@\d+%$|[:,]budget_bytes=\d+|:\d+(?=[,+@]|$)", "", codec)

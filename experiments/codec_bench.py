@@ -16,6 +16,7 @@ import numpy as np
 from experiments.bench_rows import Coder, Row, Samples, row_of
 from experiments.choice_cache import ChoiceCache, choice_key
 from experiments.codec_search import CodecChoice, CodecSearch
+from experiments.cut_off import CutOff, parted
 from experiments.cut_runner import CutRunner
 from experiments.kept_arrays import KeptArrays
 from experiments.learned import PairRunner, coded_cut, needs_calibration, verify_pair
@@ -62,7 +63,7 @@ def check_codec(text: str) -> None:
     if is_tiles(text):
         check_tiles(text)
     elif codec.find_target(text) is None:
-        codec.parse(text)
+        codec.parse(parted(text)[0])
 
 
 class Bench:
@@ -186,7 +187,7 @@ class Bench:
         coded = coded_cut(self._model, cut, text)
         verify_pair(self._model, cut, coded, self.pictures, self._threads)
         pair = PairRunner(coded, partial(Engine, provider="cpu", threads=self._threads))
-        if not needs_calibration(text, coded):
+        if not needs_calibration(parted(text)[0], coded):
             return coded, pair, [None] * len(self.folds)
         return coded, pair, [self._calibration(coded, kept, f, pair.encode) for f in self.folds]
 
@@ -241,7 +242,8 @@ def _calibrated(text: str) -> bool:
     """Whether a codec looks at what crosses at the plain cut; a learned one looks at its code."""
     if is_tiles(text) or codec.find_target(text) is not None:
         return True
-    return not codec.learned(text) and codec.needs_calibration(text)
+    whole, _ = parted(text)
+    return not codec.learned(whole) and codec.needs_calibration(whole)
 
 
 def _coders(
@@ -250,14 +252,18 @@ def _coders(
     """One for each tensor, and how many bytes of a session they take, where they can be in one."""
     cut = prepared.cut
     if not is_tiles(text):
-        planned = codec.plan(text, cut.boundary, calibration, prepared.ranges)
+        whole, share_pct = parted(text)
+        planned = codec.plan(whole, cut.boundary, calibration, prepared.ranges)
         # No graph quantises here; numpy makes the same bytes.
         numpy = codec.by_numpy(planned)
         built = [codec.build(w, spec) for w, spec in zip(numpy, cut.boundary, strict=True)]
-        return list(built), [len(msgspec.json.encode(planned))]
+        coders: list[Coder] = [
+            CutOff(one, share_pct) if one.progressive and share_pct < 100 else one for one in built
+        ]
+        return coders, [len(msgspec.json.encode(planned))]
     if calibration is None:
         raise CodecError("tiles code floating-point numbers, and nothing at this cut holds any")
-    coders: list[Coder] = []
+    coders = []
     for spec in cut.boundary:
         if spec.is_float:
             coders.append(build_tiles(text, spec, calibration))

@@ -22,6 +22,7 @@ from experiments.bench_report import (
 from experiments.bench_table import page, write_csv
 from experiments.choice_cache import ChoiceCache, cache_folder
 from experiments.codec_bench import WARMUP, Bench, LeftOut, Measured, check_codec
+from experiments.cut_off import is_cut_off
 from experiments.cut_rule import RuleCut, cuts_by_rule
 from experiments.embedded import model_file, rendered_pictures
 from experiments.learned import find_pair
@@ -108,6 +109,9 @@ learned:NAME+... is measured from the boundary to what its decoder makes of
 it, both networks' time included.
 auto:1pp is the smallest codec that loses at most a point, chosen for each fold
 on the pictures of the other folds.
+
+A codec of layers with a share of its bytes is cut off there, as by a link:
+  uniform:0.4+layers@50%
 
 columns, with the 95 % interval below a figure:
   bytes       median a frame
@@ -209,7 +213,9 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
                 macs_pct=100 * head_macs / max(1, listing.macs),
                 taken_for=cuts[name],
                 rows=tuple(compared(row, anchors) for row in ordered),
-                smallest=smallest(row for row in ordered if not is_tiles(row.codec)),
+                smallest=smallest(
+                    row for row in ordered if not is_tiles(row.codec) and not is_cut_off(row.codec)
+                ),
                 smallest_tiles=smallest(row for row in ordered if is_tiles(row.codec)),
             )
         )

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import numpy as np
 
 from splitbed.codec.quantize import NOT_A_NUMBER
-from splitbed.codec.stage import ArrayStage, ByteStage, SymbolCoder, SymbolSource, SymbolStage
+from splitbed.codec.stage import (
+    ArrayStage,
+    ByteStage,
+    ProgressiveCoder,
+    SymbolCoder,
+    SymbolSource,
+    SymbolStage,
+)
 from splitbed.errors import CodecError, PayloadInvalid
 from splitbed.quantiser import Quantiser
 from splitbed.session import Buffer
@@ -41,6 +49,8 @@ class Codec:
         if symbol_stage is not None:
             assert isinstance(array_stage, SymbolSource)
             self._symbols = array_stage, symbol_stage.opened(boundary)
+        self.progressive = symbol_stage is not None and symbol_stage.progressive
+        """Whether any beginning of a payload decodes, coarser."""
         # limits[i] bounds what goes into byte stage i when encoding, and so what may come out of
         # it when decoding; the last bounds the payload.
         self._limits = [(symbol_stage or array_stage).max_bytes(boundary)]
@@ -92,3 +102,14 @@ class Codec:
             return self._array_stage.decode(payload, self.spec)
         source, coder = self._symbols
         return source.values(coder.decode(payload), self.spec)
+
+    def cuts(self, payload: Buffer) -> tuple[int, ...]:
+        """At how many bytes a payload can be cut off and still decode, in ascending order.
+
+        With a progressive codec from 0 up to the payload's length; cut between two of these, it
+        decodes as cut at the lower one. With any other codec there is only the payload's length.
+        PayloadInvalid for what no encoder made.
+        """
+        if not self.progressive or self._symbols is None:
+            return (len(payload),)
+        return cast(ProgressiveCoder, self._symbols[1]).cuts(payload)

@@ -63,6 +63,11 @@ def parse(text: str) -> tuple[Written, ...]:
             raise CodecUnknown(
                 f"codec '{text}': '{stage.id}' codes symbols, so it comes right after {makers}"
             )
+        if index == 2 and _is_progressive(stages[1].id):
+            raise CodecUnknown(
+                f"codec '{text}': nothing can follow '{stages[1].id}', whose payloads may be cut "
+                "off"
+            )
     return tuple(stages)
 
 
@@ -89,6 +94,10 @@ def _split(text: str) -> list[str]:
 
 def _makes_symbols(name: str) -> bool:
     return name in ARRAY_STAGES and issubclass(ARRAY_STAGES[name], SymbolSource)
+
+
+def _is_progressive(name: str) -> bool:
+    return name in SYMBOL_STAGES and SYMBOL_STAGES[name].progressive
 
 
 def _parse_stage(text: str) -> Written:
@@ -133,6 +142,11 @@ def is_lossless(text: str) -> bool:
     except CodecUnknown:
         return False
     return not learned(text) and all(_STAGES[stage.id].lossless for stage in stages)
+
+
+def is_progressive(text: str) -> bool:
+    """Whether any beginning of a payload decodes, coarser. Raises CodecUnknown."""
+    return any(_is_progressive(stage.id) for stage in parse(text))
 
 
 def plan(
@@ -202,7 +216,9 @@ def written(codec: TensorCodec) -> str:
         kind = _STAGES[stage.id]
         value = stage.config.get(kind.positional) if kind.positional else None
         text = stage.id if value is None else f"{stage.id}:{value}"
-        parts.append(text + ",where=graph" * (stage.config.get("where") == "graph"))
+        text += ",where=graph" * (stage.config.get("where") == "graph")
+        budget = stage.config.get("budget_bytes")
+        parts.append(text if budget is None else f"{text},budget_bytes={budget}")
     return "+".join(parts)
 
 
@@ -223,6 +239,10 @@ def build(codec: TensorCodec, spec: TensorSpec) -> Codec:
         if not isinstance(array_stage, SymbolSource):
             raise CodecUnknown(f"'{rest[0].id}' codes symbols, and '{first.id}' makes none")
         symbol_stage = _convert(rest[0], SYMBOL_STAGES[rest.pop(0).id])
+        if rest and symbol_stage.progressive:
+            raise CodecUnknown(
+                f"'{rest[0].id}' cannot follow '{symbol_stage.id}', whose payloads may be cut off"
+            )
     byte_stages = []
     for stage in rest:
         if stage.id not in BYTE_STAGES:

@@ -6,6 +6,7 @@ from typing import Final
 
 from splitbed.codec.ans import Ans
 from splitbed.codec.cast import Cast
+from splitbed.codec.layers import Layers
 from splitbed.codec.picture import Jpeg, Png
 from splitbed.codec.quantize import Quantize
 from splitbed.codec.raw import Raw
@@ -25,6 +26,7 @@ ARRAY_STAGES: Final[dict[str, type[ArrayStage]]] = {
 
 SYMBOL_STAGES: Final[dict[str, type[SymbolStage]]] = {
     "ans": Ans,
+    "layers": Layers,
 }
 
 BYTE_STAGES: Final[dict[str, type[ByteStage]]] = {

@@ -136,10 +136,19 @@ class SymbolCoder(Protocol):
         """The symbols again, below the alphabet; PayloadInvalid for other bytes."""
 
 
+class ProgressiveCoder(SymbolCoder, Protocol):
+    """One whose payloads decode from any beginning of them."""
+
+    def cuts(self, payload: Buffer) -> tuple[int, ...]:
+        """The lengths, from 0 up to the payload's, of beginnings that hold nothing useless."""
+
+
 class SymbolStage(Stage, frozen=True):
-    """Symbols to bytes, without loss."""
+    """Symbols to bytes, without loss, but for a progressive one that leaves something out."""
 
     lossless: ClassVar[bool] = True
+    progressive: ClassVar[bool] = False
+    """Whether it opens a ProgressiveCoder; no byte stage may follow."""
 
     def refuses(self, spec: TensorSpec, source: SymbolSource) -> str | None:
         """Why symbols of this source and shape cannot be coded, None if they can."""

@@ -86,6 +86,28 @@ def test_the_table_fits_80_columns_and_names_the_picture(pictures: Path) -> None
     assert heading.split()[1:4] == ["bytes", "bit/el", "times"]
 
 
+def test_a_payload_cut_off_is_smaller_and_farther(pictures: Path, tmp_path: Path) -> None:
+    text, plot = "uniform:0.3+layers", tmp_path / "bench.svg"
+    shares = (75, 50, 25, 0)
+    codecs = [text, *(f"{text}@{share}%" for share in shares)]
+    found = measured(
+        *("--images", pictures, "--cut", CUT, "--plot", plot),
+        *(word for one in codecs for word in ("--codec", one)),
+    )
+    rows = {one["row"]["codec"]: one["row"] for one in found["cuts"][0]["rows"]}
+    assert set(rows) == set(codecs)
+    whole = rows[text]["payload_bytes"]["value"]
+    for share in shares:
+        cut_off = rows[f"{text}@{share}%"]
+        assert cut_off["payload_bytes"]["value"] == pytest.approx(whole * share / 100, abs=1)
+        assert cut_off["session_bytes"] == rows[text]["session_bytes"]
+    errors = [rows[codec]["error"]["mse"] for codec in codecs]
+    assert errors == sorted(errors)
+    assert errors[0] < errors[1] / 2
+    assert "@" not in str(found["cuts"][0]["smallest"])
+    assert "@" not in plot.read_text()  # one line
+
+
 def test_csv_has_a_line_for_every_row(pictures: Path) -> None:
     done = splitbed(
         *("codec", "bench", GESTURE, *FEW, "--images", pictures, "--cut", CUT),
@@ -217,6 +239,8 @@ def test_a_cut_of_several_tensors(pictures: Path) -> None:
     [
         (("--codec", "quantise:4"), "did you mean 'quantize'"),
         (("--codec", "tiles:gif"), "tiles are coded as one of"),
+        (("--codec", "uniform:1+ans@50%"), "only a payload of layers decodes when it is cut off"),
+        (("--codec", "uniform:1+layers@101%"), "keeps 0 to 100 % of a payload, not 101"),
         (("--cut", "nowhere"), "has no cut 'nowhere'"),
         (("--cut", "@picture"), "there are no features to code"),
         (("--plot", "bench.txt"), "ends with one of .svg"),

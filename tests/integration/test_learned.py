@@ -134,17 +134,15 @@ def test_a_bench_beside_others(pictures: Path) -> None:
     done = splitbed(
         *("codec", "bench", GESTURE, "--images", pictures, "--count", 30, "--threads", 1, "--json"),
         *("--cut", "layer2", "--cut", "layer3", "--codec", "quantize:4+zstd:3", "--codec", CODED),
-        *(
-            "--codec",
-            "learned:bottleneck+uniform:1+ans",
-            "--codec",
-            "quantize:4,where=graph+zstd:3",
-        ),
+        *("--codec", "learned:bottleneck+uniform:1+ans"),
+        *("--codec", "quantize:4,where=graph+zstd:3"),
+        *("--codec", "learned:bottleneck+uniform:0.5+layers"),
+        *("--codec", "learned:bottleneck+uniform:0.5+layers@50%"),
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     rows = {row["row"]["codec"]: row["row"] for row in found["cuts"][0]["rows"]}
-    assert len(rows) == 4
+    assert len(rows) == 6
     plain, coded = rows["quantize:4+zstd:3"], rows[CODED]
     graph = rows["quantize:4,where=graph+zstd:3"]
     assert graph["payload_bytes"] == plain["payload_bytes"]  # a bench has no graph to leave it to
@@ -155,6 +153,10 @@ def test_a_bench_beside_others(pictures: Path) -> None:
     assert plain["error"]["nmse"] < coded["error"]["nmse"] < 1
     assert coded["order0_bits"] is None
     assert coded["score"]["agreement"]["pct"] > 90
+    whole, half = (rows[f"learned:bottleneck+uniform:0.5+layers{cut}"] for cut in ("", "@50%"))
+    sizes = half["payload_bytes"]["value"], whole["payload_bytes"]["value"] / 2
+    assert sizes[0] == pytest.approx(sizes[1], abs=1)  # its code is cut off, and decodes
+    assert whole["error"]["nmse"] < half["error"]["nmse"] < 1
     # The networks take their time.
     assert coded["encode"]["p50_ms"]["value"] > 0.05
     assert {one["cut"] for one in found["left_out"]} == {"layer3"}

@@ -135,6 +135,29 @@ def test_quantising_in_the_graph_changes_no_byte_and_no_answer(
     assert frames[""] == frames[",where=graph"]
 
 
+def test_a_budget_of_bytes_a_frame(pictures: Path, tmp_path: Path) -> None:
+    """The device sends the first chunks of a payload, numpy or the graph quantising it."""
+    sizes = {}
+    for text in (
+        "quantize:5+layers",
+        "quantize:5+layers:4,budget_bytes=900",
+        "quantize:5,where=graph+layers:4,budget_bytes=900",
+    ):
+        found = run_json(
+            *("--cut", "layer2", "--codec", text, "--images", pictures),
+            *("--frames", 20, "--out", tmp_path),
+        )
+        assert found["codec"] == text
+        assert found["frames_ok"] == 20
+        assert found["agreement"]["successes"] >= (20 if "budget" not in text else 15)
+        rows = list(read_rows(RunFolder(Path(found["folder"])).frames("device"), FrameRecord))
+        sizes[text] = [(row.source, row.payload_bytes, row.result) for row in rows]
+    whole, budget, in_graph = sizes.values()
+    assert all(0 < size <= 900 for _, size, _ in budget)
+    assert min(size for _, size, _ in whole) > 900
+    assert budget == in_graph
+
+
 def test_several_frames_in_flight(pictures: Path, tmp_path: Path) -> None:
     found = run_json(
         *("--cut", "layer3", "--images", pictures, "--frames", 40, "--window", 4),

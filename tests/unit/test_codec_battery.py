@@ -40,7 +40,10 @@ BYTE_CODECS: Final[dict[str, list[str]]] = {
     "zstd": ["+zstd", "+zstd:19", "+zstd:1+zstd:7"],
     "shuffle": ["+shuffle", "+shuffle:bits+zstd", "+shuffle:bits,size=3"],
 }
-SYMBOL_CODECS: Final[dict[str, list[str]]] = {"ans": ["+ans", "+ans:channel"]}
+SYMBOL_CODECS: Final[dict[str, list[str]]] = {
+    "ans": ["+ans", "+ans:channel"],
+    "layers": ["+layers"],
+}
 TAILS: Final = ["", *(tail for tails in BYTE_CODECS.values() for tail in tails)]
 
 UNCALIBRATED: Final = ("raw", "cast", "quantize")
@@ -52,6 +55,11 @@ TENSOR_CODECS: Final = [
         for text in (*ARRAY_CODECS["uniform"], *ARRAY_CODECS["quantize"][1::3])
         for coder in SYMBOL_CODECS["ans"]
         for tail in ("", "+zstd")
+    ),
+    *(
+        text + coder
+        for text in (*ARRAY_CODECS["uniform"], *ARRAY_CODECS["quantize"][1::3])
+        for coder in SYMBOL_CODECS["layers"]
     ),
 ]
 RAW_CODECS: Final = ["raw" + tail for tail in TAILS]
@@ -146,7 +154,7 @@ def codec_of(text: str, array: Array) -> Codec:
 
 def learns(text: str) -> bool:
     """Whether it is completed from calibration frames, which empty tensors have none of."""
-    return "uniform" in text or "ans" in text
+    return "uniform" in text or "ans" in text or "layers" in text
 
 
 def check(text: str, array: Array) -> Any:
@@ -421,7 +429,15 @@ def test_a_payload_of_another_length_is_refused(text: str) -> None:
     payload = bytes(codec.encode(array))
     # The last bytes of a picture file hold no pixels, and Pillow does not ask for them.
     short = payload[: len(payload) // 2] if text in PICTURE_CODECS else payload[:-1]
-    for wrong in (b"", short, payload[1:], bytes(codec.max_bytes + 1)):
+    wrong_ones = [payload[1:], bytes(codec.max_bytes + 1)]
+    if codec.progressive:  # any beginning is right, and an end is wrong
+        wrong_ones = [payload + b"\0", bytes(codec.max_bytes + 1)]
+        for beginning in (b"", short):
+            assert codec.spec.matches(codec.decode(beginning))
+    else:
+        wrong_ones += [b"", short]
+        assert codec.cuts(payload) == (len(payload),)
+    for wrong in wrong_ones:
         with pytest.raises(PayloadInvalid):
             codec.decode(wrong)
 
