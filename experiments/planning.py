@@ -179,7 +179,7 @@ def plan_run(
     measured = pictures.spread(frames)
     verification = verify_cut(model, prepared, measured, options.threads)
     verify_quantising(model, prepared, codecs, measured, options.threads)
-    keep = model.task.output == "raw" or options.reply == "full"
+    keep = model.task.output != "argmax" or options.reply == "full"
     output_bytes = sum(spec.nbytes for spec in model.canonical.outputs) * len(measured)
     uncut = reference(model, measured, 0, keep and output_bytes <= _REFERENCE_BYTES)
     path: Path | None = None
