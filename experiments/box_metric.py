@@ -162,14 +162,17 @@ class BoxMetric:
         return np.concatenate([boxes[:, :2], corners], axis=1)
 
     def _agreement(self, answers: Sequence[Found]) -> Share:
-        hits, trials = [], []
-        for one, other in zip(self._uncut, answers, strict=True):
-            pairs = ((one, other), (other, one))
-            hits.append(sum(_refound(a, b) for a, b in pairs))
-            trials.append(sum(int(np.count_nonzero(a[:, 1] >= SEEN)) for a, _ in pairs))
+        pairs = [shared(one, other) for one, other in zip(self._uncut, answers, strict=True)]
+        hits, trials = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         if not sum(trials):  # nothing is seen by either: they say the same of every picture
             hits = trials = [1] * len(hits)
         return clustered_share(hits, trials)
+
+
+def shared(one: Found, other: Found) -> tuple[int, int]:
+    """How many of the boxes that are seen, in either, the other one has too; and of how many."""
+    seen = sum(int(np.count_nonzero(boxes[:, 1] >= SEEN)) for boxes in (one, other))
+    return _refound(one, other) + _refound(other, one), seen
 
 
 def _refound(boxes: Found, again: Found) -> int:

@@ -22,6 +22,7 @@ SEEN: Final = 0.5
 """Key points to which the uncut model gives this score count."""
 WITHIN: Final = 0.01
 """Distance, in relative coordinates, up to which a key point is where the uncut model has it."""
+JUMP: Final = 0.1
 
 TERMS: Final = Terms(
     kind="key points",
@@ -44,6 +45,8 @@ class KeyPointScore(Score, frozen=True):
 
     median_distance: float
     largest_distance: float
+    jumped: int
+    """Key points off by more than 0.1: the best score is at another person or limb now."""
     pictures: Share | None
     """Pictures with all of their key points within 0.01; None where no picture has any."""
     largest_by_picture: tuple[float | None, ...]
@@ -82,18 +85,19 @@ class KeyPointMetric:
 
     def score(self, answers: Sequence[Points]) -> KeyPointScore:
         """Over the key points that the uncut model sees."""
-        distances = self._distances(answers)
-        seen = [of for of in distances if len(of)]
-        every = np.concatenate(distances)
+        found = self._distances(answers)
+        seen = [of for of in found if len(of)]
+        every = np.concatenate(found)
         whole = sum(bool((of <= WITHIN).all()) for of in seen)
         return KeyPointScore(
-            agreement=_within(distances),
+            agreement=_within(found),
             accuracy=None,
             loss=None,
             median_distance=float(np.median(every)) if len(every) else 0.0,
             largest_distance=float(every.max(initial=0.0)),
+            jumped=int((every > JUMP).sum()),
             pictures=share(whole, len(seen)) if seen else None,
-            largest_by_picture=tuple(float(of.max()) if len(of) else None for of in distances),
+            largest_by_picture=tuple(float(of.max()) if len(of) else None for of in found),
         )
 
     def pooled(self, runs: Sequence[Sequence[Points]]) -> PooledScore:
@@ -106,17 +110,20 @@ class KeyPointMetric:
 
     def _distances(self, answers: Sequence[Points]) -> list[NDArray[np.float64]]:
         """Of the key points that count, by picture."""
-        found = []
-        for given, wanted in zip(answers, self._uncut, strict=True):
-            off = given[:, :2] - wanted[:, :2]
-            found.append(np.hypot(off[:, 0], off[:, 1])[wanted[:, 2] >= SEEN])
-        return found
+        return [distances(*pair) for pair in zip(answers, self._uncut, strict=True)]
 
 
-def _within(distances: Sequence[NDArray[np.float64]]) -> Share:
+def distances(given: Points, uncut: Points) -> NDArray[np.float64]:
+    """How far the key points that count are from the uncut model's, in relative coordinates."""
+    off = given[:, :2] - uncut[:, :2]
+    found: NDArray[np.float64] = np.hypot(off[:, 0], off[:, 1])[uncut[:, 2] >= SEEN]
+    return found
+
+
+def _within(found: Sequence[NDArray[np.float64]]) -> Share:
     """Over key points, which come in pictures; where none counts, pictures agree on that."""
-    hits = [int((of <= WITHIN).sum()) for of in distances]
-    trials = [len(of) for of in distances]
+    hits = [int((of <= WITHIN).sum()) for of in found]
+    trials = [len(of) for of in found]
     if not sum(trials):
-        hits = trials = [1] * len(distances)
+        hits = trials = [1] * len(found)
     return clustered_share(hits, trials)

@@ -33,9 +33,7 @@ def detector(folder: Path) -> Path:
 
 def pose(folder: Path) -> Path:
     """Heat maps and offsets of five key points."""
-    path = _network(
-        folder / "pose.onnx", {"heat": (5, (1, 5, 4, 4)), "short": (10, (1, 10, 4, 4))}
-    )
+    path = _network(folder / "pose.onnx", {"heat": (5, (1, 5, 4, 4)), "short": (10, (1, 10, 4, 4))})
     path.with_suffix(".toml").write_text(
         f'{_PICTURE}output = "key_points"\n[task.key_points]\nheat_maps = "heat"\n'
         'offsets = "short"\nstride = 8\n'

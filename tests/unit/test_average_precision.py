@@ -34,7 +34,10 @@ def there(*rows: tuple[float, ...], crowd: tuple[int, ...] = ()) -> TrueBoxes:
 
 def precision(boxes: list[Found], truth: list[TrueBoxes]) -> NDArray[np.float64]:
     """By IoU, of the pictures themselves."""
-    return average_precision(matched(boxes, truth, IOUS), np.ones((1, len(truth))))[0]
+    found_ap: NDArray[np.float64] = average_precision(
+        matched(boxes, truth, IOUS), np.ones((1, len(truth)))
+    )[0]
+    return found_ap
 
 
 ONE = (0, 0.0, 0.0, 1.0, 1.0)

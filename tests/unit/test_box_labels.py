@@ -74,7 +74,7 @@ def test_a_coco_file(folder: Path, tmp_path: Path) -> None:
     first = found["a.jpg"]
     assert first.classes.tolist() == [2, 0]  # the third and the first of the categories' numbers
     assert first.crowd.tolist() == [False, True]
-    np.testing.assert_allclose(first.corners, [[0.1, 0.1, 0.4, 0.6], [0, 0, 1, 1]])
+    np.testing.assert_allclose(first.corners, [[0.1, 0.1, 0.4, 0.6], [0.0, 0.0, 1.0, 1.0]])
     assert len(found["b.png"].classes) == 0
 
 

@@ -21,9 +21,7 @@ OUTPUTS = (
     TensorSpec("coarse", "float32", (2, 2)),
     TensorSpec("farther", "float32", (2, 16)),
 )
-SPEC = BoxesSpec(
-    scores=("fine", "coarse"), distances=("far", "farther"), strides=(8, 16), bins=4
-)
+SPEC = BoxesSpec(scores=("fine", "coarse"), distances=("far", "farther"), strides=(8, 16), bins=4)
 SIZE = (16, 32)
 """Two rows of four cells at stride 8, one of two at stride 16."""
 
@@ -92,7 +90,7 @@ def test_of_two_that_overlap_the_better_stays_if_of_one_class() -> None:
 def test_overlaps() -> None:
     one = np.array([[0, 0, 2, 2], [0, 0, 0, 0]], np.float64)
     other = np.array([[1, 1, 3, 3], [0, 0, 2, 2], [5, 5, 6, 6], [2, 2, 1, 1]], np.float64)
-    np.testing.assert_allclose(overlaps(one, other), [[1 / 7, 1, 0, 0], [0, 0, 0, 0]])
+    np.testing.assert_allclose(overlaps(one, other), [[1 / 7, 1.0, 0.0, 0.0], [0.0] * 4])
 
 
 @pytest.mark.filterwarnings("error")
