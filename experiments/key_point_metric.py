@@ -16,7 +16,8 @@ from splitbed.task import KeyPointFinder
 from splitbed.tensor import Array
 
 Points = NDArray[np.float64]
-"""One picture's key points: x, y, score, relative to the input."""
+"""One picture's key points: x, y, score, relative to the input; then x, y, score of the best place
+near where the uncut model has it."""
 
 SEEN: Final = 0.5
 """Key points to which the uncut model gives this score count."""
@@ -47,6 +48,8 @@ class KeyPointScore(Score, frozen=True):
     largest_distance: float
     jumped: int
     """Key points off by more than 0.1: the best score is at another person or limb now."""
+    near: Share
+    """Key points of which the best place within two cells is within 0.01: no more jumps."""
     pictures: Share | None
     """Pictures with all of their key points within 0.01; None where no picture has any."""
     largest_by_picture: tuple[float | None, ...]
@@ -77,7 +80,9 @@ class KeyPointMetric:
 
     def answer(self, place: int, outputs: Mapping[str, Array]) -> Points:
         """The key points."""
-        return self._finder.find(outputs).astype(np.float64)
+        found = self._finder.find(outputs)
+        near = self._finder.find_near(outputs, self._uncut[place]) if self._uncut else found
+        return np.concatenate([found, near], axis=1).astype(np.float64)
 
     def compare_with(self, uncut: Sequence[Points]) -> None:
         """Set the uncut model's key points, in the pictures' order."""
@@ -96,6 +101,9 @@ class KeyPointMetric:
             median_distance=float(np.median(every)) if len(every) else 0.0,
             largest_distance=float(every.max(initial=0.0)),
             jumped=int((every > JUMP).sum()),
+            near=_within(
+                [distances(one[:, 3:], of) for one, of in zip(answers, self._uncut, strict=True)]
+            ),
             pictures=share(whole, len(seen)) if seen else None,
             largest_by_picture=tuple(float(of.max()) if len(of) else None for of in found),
         )

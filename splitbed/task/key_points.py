@@ -21,6 +21,8 @@ KeyPoints = NDArray[np.float32]
 """A row for each key point, in the model's order: x, y, score."""
 
 COLUMNS: Final = 3
+_NEAR: Final = 2
+"""Cells to either side."""
 
 
 class KeyPointsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -76,9 +78,25 @@ class KeyPointFinder:
         Cells whose logit is not a number do not count; a position that is not finite is the corner
         at (0, 0), its score 0.
         """
+        return self._best(outputs, None)
+
+    def find_near(self, outputs: Mapping[str, Array], points: NDArray[np.floating]) -> KeyPoints:
+        """Of each key point the best cell within two cells of where `points` has it.
+
+        What is left of a known pose, where the best cell of all may be another person's.
+        """
+        _, rows, columns = self._shape
+        middle = np.rint(points[:, 1::-1] * self._scale / self._spec.stride)
+        row, column = np.mgrid[:rows, :columns].reshape(2, -1)
+        off = np.maximum(abs(row - middle[:, :1]), abs(column - middle[:, 1:]))
+        return self._best(outputs, off <= _NEAR)
+
+    def _best(self, outputs: Mapping[str, Array], allowed: NDArray[np.bool_] | None) -> KeyPoints:
         count, rows, columns = self._shape
         logits = outputs[self._spec.heat_maps].reshape(count, -1).astype(np.float64)
         logits = np.where(np.isnan(logits), -np.inf, logits)
+        if allowed is not None:
+            logits = np.where(allowed, logits, -np.inf)
         best = logits.argmax(axis=1)
         cells = np.stack(np.divmod(best, columns), 1)  # row, column
         offsets = outputs[self._spec.offsets].reshape(2, count, rows * columns).astype(np.float64)

@@ -36,6 +36,18 @@ def test_key_points_worked_by_hand() -> None:
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
+def test_near_a_known_place_only_two_cells_to_either_side_count() -> None:
+    given = outputs()
+    given["heat"][0, :, 0, 0] = 1
+    given["heat"][0, :, 2, 3] = 3
+    given["short"][0, 0, 0, 0] = 5
+    finder = KeyPointFinder(SPEC, SIZE, OUTPUTS)
+    # Columns 0 and 1 of 0..3: from the first the last is three cells away, from the second two.
+    known = np.array([[0 / 49, 0 / 33, 1], [16 / 49, 0 / 33, 1]], np.float32)
+    found = finder.find_near(given, known)
+    np.testing.assert_allclose(found[:, :2], [[0, 5 / 33], [48 / 49, 32 / 33]], rtol=1e-6)
+
+
 def test_what_is_no_number_does_not_count() -> None:
     given = outputs()
     given["heat"][0, 0] = np.nan

@@ -123,14 +123,20 @@ def test_nothing_seen_by_either_is_the_same_answer(boxes_model: PreparedModel) -
     assert metric.score([boxes(), boxes()]).agreement.pct == 100
 
 
+def moves(rows: list[list[float]]) -> Rows:
+    """Of the best place, and none of the best one near."""
+    return np.concatenate([np.array(rows), np.zeros((len(rows), 3))], axis=1)
+
+
 def test_distances_of_the_key_points_that_are_seen(tmp_path: Path) -> None:
     metric = KeyPointMetric(prepare_model(pose(tmp_path)))
     first = np.array([[0.2, 0.3, 0.9], [0.5, 0.5, 0.5], [0.1, 0.1, 0.49]])
-    none = np.array([[0.2, 0.3, 0.4]] * 3)
+    first = np.concatenate([first, first], axis=1)
+    none = np.array([[0.2, 0.3, 0.4] * 2] * 3)
     metric.compare_with([first, first, none])
-    moved = first + np.array([[0.006, 0.008, 0], [0.0, 0.009, -0.4], [0.5, 0.5, 0]])
-    far = first + np.array([[0.006, 0.0081, 0], [0, 0, 0], [0, 0, 0]])
-    found = metric.score([moved - [1e-9, 0, 0], far, none])
+    moved = first + moves([[0.006, 0.008, 0], [0.0, 0.009, -0.4], [0.5, 0.5, 0]])
+    far = first + moves([[0.006, 0.0081, 0], [0, 0, 0], [0, 0, 0]])
+    found = metric.score([moved - [1e-9, 0, 0, 0, 0, 0], far, none])
     assert (found.agreement.successes, found.agreement.count) == (3, 4)
     assert found.largest_distance == pytest.approx(np.hypot(0.006, 0.0081))
     assert found.median_distance == pytest.approx((0.009 + 0.01) / 2)
@@ -138,7 +144,8 @@ def test_distances_of_the_key_points_that_are_seen(tmp_path: Path) -> None:
     assert (found.pictures.successes, found.pictures.count) == (1, 2)
     assert found.largest_by_picture[2] is None
     assert found.jumped == 0
-    assert metric.score([first + [0.2, 0, 0], far, none]).jumped == 2
+    jumping = metric.score([first + np.array([0.2, 0, 0, 0.001, 0, 0]), far, none])
+    assert (jumping.jumped, jumping.agreement.successes, jumping.near.successes) == (2, 1, 4)
     assert metric.pooled([[first] * 3, [far] * 3]).agreement_pct == 75
 
 
