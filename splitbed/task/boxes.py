@@ -35,10 +35,10 @@ class BoxesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     column x stride + (stride - 1) / 2.
     """
 
-    scores: tuple[str, ...]
+    scores: Annotated[tuple[str, ...], Meta(max_length=64)]
     """Graph outputs, one for each stride."""
-    distances: tuple[str, ...]
-    strides: tuple[Annotated[int, Meta(ge=1, le=1024)], ...]
+    distances: Annotated[tuple[str, ...], Meta(max_length=64)]
+    strides: Annotated[tuple[Annotated[int, Meta(ge=1, le=1024)], ...], Meta(max_length=64)]
     kind: Literal["distribution"] = "distribution"
     bins: Annotated[int, Meta(ge=2, le=256)] = 8
     logits: bool = False

@@ -142,6 +142,12 @@ def test_every_stride_has_its_outputs(table: dict[str, Any]) -> None:
         msgspec.convert(table, BoxesSpec)
 
 
+def test_a_description_from_the_network_is_bounded() -> None:
+    names = ["a"] * 65
+    with pytest.raises(msgspec.ValidationError, match="length <= 64"):
+        msgspec.convert({"strides": [8] * 65, "scores": names, "distances": names}, BoxesSpec)
+
+
 @pytest.mark.parametrize(
     "table",
     [{"output": "boxes"}, {"output": "key_points"}, {"boxes": msgspec.to_builtins(SPEC)}],
