@@ -132,13 +132,17 @@ def sets(draw: st.DrawFn) -> tuple[list[Found], list[TrueBoxes]]:
     boxes, truth = [], []
     scores = iter(draw(st.permutations(range(60))))
     for _ in range(draw(st.integers(1, 4))):
-        rows = [
-            (draw(st.integers(0, 2)), (next(scores) + 1) / 61, x, y, x + w, y + h)
-            for x, y, w, h in draw(st.lists(Corners, max_size=8))
-        ]
         real = [
             (draw(st.integers(0, 2)), x, y, x + w, y + h)
             for x, y, w, h in draw(st.lists(Corners, max_size=5))
+        ]
+        # Most boxes are on true ones, or many a case would have nothing right in it.
+        spots = [(of, x, y, r - x, b - y) for of, x, y, r, b in real] + [(0, 0, 0, 2, 2)]
+        rows = [
+            (of, (next(scores) + 1) / 61, x, y, x + w + more, y + h)
+            for (of, x, y, w, h), more in draw(
+                st.lists(st.tuples(st.sampled_from(spots), st.sampled_from([0, 0, 1])), max_size=8)
+            )
         ]
         crowd = tuple(draw(st.sets(st.integers(0, 4), max_size=2)))
         boxes.append(found(*rows))
