@@ -39,7 +39,7 @@ SEEN: Final = 0.3
 SEEN_STILL: Final = 0.15
 """With this they are found again: a score that moves a little past a limit is no other answer."""
 SAME_IOU: Final = 0.5
-RESAMPLES: Final = 500
+RESAMPLES: Final = 1000
 """Sets of pictures that an interval is made from."""
 
 TERMS: Final = Terms(
