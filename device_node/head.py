@@ -178,7 +178,11 @@ def session_spec(head: Head, options: DeviceOptions, run_id: str) -> SessionSpec
 
 
 def reply_mode(wanted: str, task: TaskSpec) -> ReplyMode:
-    """`auto` is the task's result where that is small, else the full outputs."""
+    """`auto` is the task's result where that is a class, else the full outputs.
+
+    Boxes and key points come as tensors unless `result` is asked for, so that they can be compared
+    with the uncut model's element by element.
+    """
     if wanted == "auto":
-        return "full" if task.output == "raw" else "result"
+        return "result" if task.output == "argmax" else "full"
     return "full" if wanted == "full" else "result"

@@ -39,7 +39,7 @@ from splitbed.session import (
     SessionSpec,
     placement_name,
 )
-from splitbed.task import PICTURE_CUT, RESULT_CUT, TaskSpec, task_from_json
+from splitbed.task import PICTURE_CUT, RESULT_CUT, TaskSpec, result_boundary, task_from_json
 from splitbed.wire.framing import reply_size
 
 UNUSED_S: Final = 60.0
@@ -252,5 +252,10 @@ def _task(spec: SessionSpec, answer: CutAnswer) -> TaskSpec | None:
         if spec.reply == "result" or spec.cut.name in (PICTURE_CUT, RESULT_CUT):
             raise TaskError(f"a session at {spec.cut.name} with reply {spec.reply} needs a task")
         return None
-    task = task_from_json(spec.task_json)
-    return task.fitted(answer.inputs)
+    task = task_from_json(spec.task_json).fitted(answer.inputs)
+    if spec.cut.name == RESULT_CUT and result_boundary(task, answer.outputs) != spec.cut.boundary:
+        raise TaskError(
+            f"the session's task makes another {RESULT_CUT} than the one that '{spec.model}' has "
+            "here: use the edge's description of the model"
+        )
+    return task

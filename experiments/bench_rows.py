@@ -9,9 +9,9 @@ from typing import Literal, Protocol
 import msgspec
 import numpy as np
 
+from experiments.score import Score
 from experiments.statistics import Percentile, percentile
 from experiments.symbol_counts import SymbolCounts
-from experiments.task_metric import Score
 from splitbed.session import Buffer
 from splitbed.tensor import Array, Cut, TensorSpec
 

@@ -86,8 +86,7 @@ class Bench:
         self._labels = pictures.labels
         self.folds = folds(pictures, fold_count, seed)
         self.pictures = pictures.paths
-        labels = [pictures.labels.get(path.name) for path in self.pictures]
-        self.metric = find_metric(model, labels)
+        self.metric = find_metric(model, pictures, seed)
         self._model, self._threads = model, threads
         self._place = {path: place for place, path in enumerate(self.pictures)}
         self._rows_done = 0
@@ -101,6 +100,7 @@ class Bench:
         if self._progress is not None:
             self._progress.close()
         self._kept_pictures.close()
+        self.metric.close()
 
     def _uncut_answers(self) -> list[Answer]:
         """Read every picture once, and ask the uncut model."""
@@ -110,7 +110,7 @@ class Bench:
         for place, path in enumerate(self.pictures):
             picture = self._model.preprocessor.picture(read_picture(path))
             self._kept_pictures.keep(place, {PICTURE_CUT: picture})
-            answers.append(self.metric.answer(runner.outputs({PICTURE_CUT: picture})))
+            answers.append(self.metric.answer(place, runner.outputs({PICTURE_CUT: picture})))
             progress.update(place + 1)
         progress.close()
         return answers
@@ -163,7 +163,7 @@ class Bench:
                         _warm_up(coders, kept.at(place), pair)
                     for place in places:
                         decoded = samples.add(coders, kept.at(place), pair)
-                        answers[place] = self.metric.answer(runner.outputs(decoded))
+                        answers[place] = self.metric.answer(place, runner.outputs(decoded))
                         self._tell(len(answers))
             except (CodecError, CodecUnknown, ModelMismatch, CutUnknown) as error:
                 yield LeftOut(cut.cut.name, text, str(error))

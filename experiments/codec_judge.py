@@ -16,9 +16,10 @@ from experiments.answer_change import (
     log_scores,
     margin,
 )
+from experiments.class_metric import ClassMetric
 from experiments.kept_arrays import KeptArrays
 from experiments.preparation import PreparedModel
-from experiments.task_metric import Answer, find_metric
+from experiments.statistics import PairedLoss
 from splitbed.codec import Target
 from splitbed.errors import UsageError
 from splitbed.task import agreement
@@ -105,7 +106,7 @@ def keeps(
 class Compared(msgspec.Struct, frozen=True):
     """Coded pictures beside the uncut model, in the pictures' order."""
 
-    answers: list[Answer]
+    answers: list[int]
     pushes: list[float]
     """How far the uncut answer's margin fell."""
     right: list[tuple[float, float]]
@@ -118,11 +119,11 @@ class ClassJudge:
     def __init__(self, model: PreparedModel, labels: Sequence[int | None], target: Target) -> None:
         self.margins: list[float] = []
         """Of the uncut model's answers."""
-        self._metric = find_metric(model, labels)
+        self._metric = ClassMetric(model, labels)
         self._target, self._labels = target, labels
         self._scores = model.task.scores or model.canonical.outputs[0].name
         self._offset = model.task.label_offset
-        self._answers: list[Answer] = []
+        self._answers: list[int] = []
         self._right: list[float] = []
         self._shares = False
         """Whether the scores are probabilities; told by the first picture, for all of them."""
@@ -132,7 +133,7 @@ class ClassJudge:
         if not self._answers:
             self._shares = are_shares(outputs[self._scores])
         scores = log_scores(outputs[self._scores], self._shares)
-        self._answers.append(self._metric.answer(outputs))
+        self._answers.append(self._metric.answer(place, outputs))
         self.margins.append(margin(scores, self._answers[-1] + self._offset))
         self._right.append(self._right_margin(scores, place))
         self._metric.compare_with(self._answers)
@@ -143,10 +144,10 @@ class ClassJudge:
 
     def compared(self, coded: Coded) -> Compared:
         """All pictures with one codec."""
-        answers, after, right = dict[int, Answer](), dict[int, float](), dict[int, float]()
+        answers, after, right = dict[int, int](), dict[int, float](), dict[int, float]()
         for place, outputs in coded:
             scores = log_scores(outputs[self._scores], self._shares)
-            answers[place] = self._metric.answer(outputs)
+            answers[place] = self._metric.answer(place, outputs)
             after[place] = margin(scores, self._answers[place] + self._offset)
             right[place] = self._right_margin(scores, place)
         places = range(len(self._answers))
@@ -167,7 +168,7 @@ class ClassJudge:
         score = self._metric.score(found.answers)
         changed = score.agreement.count - score.agreement.successes
         loss = score.loss
-        net_lost = 0 if loss is None else loss.became_wrong - loss.became_right
+        net_lost = loss.became_wrong - loss.became_right if isinstance(loss, PairedLoss) else 0
         pictures, labelled = len(found.answers), len(found.right)
         return Judgement(
             good=keeps(self._target, change, changed, pictures, net_lost, labelled),

@@ -202,7 +202,7 @@ def plan_run(
     verification = verify_cut(model, plain, measured, options.threads)
     verify_pair(model, plain, prepared, measured, options.threads)
     verify_quantising(model, prepared, planned.codecs, measured, options.threads)
-    keep = model.task.output == "raw" or options.reply == "full"
+    keep = model.task.output != "argmax" or options.reply == "full"
     output_bytes = sum(spec.nbytes for spec in model.canonical.outputs) * len(measured)
     uncut = reference(model, measured, 0, keep and output_bytes <= _REFERENCE_BYTES)
     path: Path | None = None

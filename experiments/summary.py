@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from experiments.evaluation import Evaluation, read_evaluation
+from experiments.likeness import is_alike
 from experiments.prediction import arithmetic, predicted_link_ns, violations
 from experiments.statistics import PairedLoss, Percentile, Share, paired_loss, percentile, share
 from splitbed import codec
@@ -140,7 +141,7 @@ class Summary(msgspec.Struct, frozen=True):
     """The uncut model on the same pictures."""
     loss: PairedLoss | None
     agreement: Share | None
-    """Frames with the uncut model's label."""
+    """Frames with the uncut model's answer (`is_alike`)."""
     max_difference: float | None
     """Largest absolute difference of any output element from the uncut model's."""
     rms_difference_pct: float | None
@@ -284,9 +285,10 @@ def _quality(rows: Sequence[FrameRecord], manifest: RunManifest) -> dict[str, An
     )
     classified = {p: r["label"] for p, r in by_picture.items() if "label" in r}
     compared = {p: answers[p]["label"] for p in classified if "label" in answers.get(p, {})}
-    if compared:
-        same = sum(classified[picture] == label for picture, label in compared.items())
-        found["agreement"] = share(same, len(compared))
+    alike = [is_alike(r, answers[p]) for p, r in by_picture.items() if p in answers]
+    told = [same for same in alike if same is not None]
+    if told:
+        found["agreement"] = share(sum(told), len(told))
     labelled = [p for p in classified if p in labels]
     if labelled:
         right = [classified[p] == labels[p] for p in labelled]

@@ -18,17 +18,17 @@ from experiments.bench_report import (
     compared,
     pooled,
     smallest,
+    smallest_same,
 )
 from experiments.bench_table import page, write_csv
 from experiments.choice_cache import ChoiceCache, cache_folder
 from experiments.codec_bench import WARMUP, Bench, LeftOut, Measured, check_codec
 from experiments.cut_off import is_cut_off
-from experiments.cut_rule import RuleCut, cuts_by_rule
+from experiments.cut_rule import RuleCut, branched_cuts_by_rule, cuts_by_rule
 from experiments.embedded import model_file, rendered_pictures
 from experiments.learned import find_pair
-from experiments.pictures import PictureSet, read_pictures
-from experiments.planning import check_labels
 from experiments.preparation import PreparedModel, prepare_model
+from experiments.task_metric import LabelledPictures, read_labelled
 from experiments.tile_formats import video_missing
 from experiments.tiles import is_tiles
 from splitbed import config
@@ -76,7 +76,13 @@ class BenchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         tuple[str, ...],
         Meta(description="a codec, several times if need be (default: a ladder of them)"),
     ] = ()
-    labels: Annotated[Path | None, Meta(description="another label file")] = None
+    labels: Annotated[
+        Path | None,
+        Meta(
+            description="another label file; for a detector a folder of YOLO text files or a COCO "
+            "file (default: labels, in that of the pictures or beside it)"
+        ),
+    ] = None
     count: Annotated[
         Annotated[int, Meta(ge=2)] | None,
         Meta(description="so many of the pictures, evenly spaced (default: all)"),
@@ -99,7 +105,8 @@ class BenchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 _EPILOG: Final = """\
 The rule for cuts: for 25, 50 and 75 % of the multiply-accumulates the cut of
 one tensor with the fewest bytes within 5 points, and the one straight after a
-ReLU.
+ReLU. For a detector: for 50 and 75 % the cut of several tensors with the
+fewest bytes within 5 points.
 
 Codecs are those of `splitbed codec list`, and for comparison channels tiled
 into a grey picture, with the quality of JPEG and WebP and the QP of H.264 and
@@ -117,9 +124,15 @@ columns, with the 95 % interval below a figure:
   bytes       median a frame
   bit/el      bits for each element of the cut
   times       raw bytes over coded
-  top-1       accuracy, and
-  loss        points of it lost, paired by picture with the uncut model
-  as uncut    answers that are the uncut model's
+  top-1       accuracy of a classifier; AP and AP 50 of a detector are COCO's
+              average precision at IoU 50:95 and 50, in points of 100
+  loss        points of accuracy or AP lost, paired by picture with the uncut
+              model
+  as uncut    answers that are the uncut model's; of a detector, boxes with a
+              score of 0.3 in one of the two that the other one has (IoU 0.5)
+  within      of a pose, key points (score 0.5) within 0.01 of the uncut
+              model's, median and largest distance, pictures with all of them in
+  PSNR, nMSE  of any other output, against the uncut model's; pictures at 40 dB
   JPEG        bytes of the picture, as the smallest JPEG or PNG that loses no
               more (without labels: agrees no less), over those of the row:
               below 1 coding the cut loses
@@ -168,7 +181,6 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
     listing = list_cuts(model.canonical)
     cuts = _cuts(options, model, listing)
     pictures = _pictures(options, model, scratch)
-    check_labels(model, pictures)
     codecs, notes = _codecs(options)
     for text in options.codec:
         if not is_tiles(text):
@@ -213,18 +225,18 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
                 macs_pct=100 * head_macs / max(1, listing.macs),
                 taken_for=cuts[name],
                 rows=tuple(compared(row, anchors) for row in ordered),
-                smallest=smallest(
-                    row for row in ordered if not is_tiles(row.codec) and not is_cut_off(row.codec)
-                ),
+                smallest=smallest(row for row in ordered if _is_whole(row.codec)),
                 smallest_tiles=smallest(row for row in ordered if is_tiles(row.codec)),
+                smallest_same=smallest_same(row for row in ordered if _is_whole(row.codec)),
             )
         )
     sizes = {len(pictures.paths) - len(fold) for fold in bench.folds}
     return BenchReport(
         model=model.canonical.source.path.name,
         model_sha256=model.canonical.source.sha256,
+        terms=bench.metric.terms,
         pictures=len(pictures.paths),
-        labelled=sum(path.name in pictures.labels for path in pictures.paths),
+        labelled=bench.metric.labelled,
         folds=len(bench.folds),
         calibration_pictures=tuple(sorted(sizes)),
         warmup_frames=WARMUP,
@@ -241,13 +253,19 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
     )
 
 
+def _is_whole(text: str) -> bool:
+    """Whether a session can have this codec, and sends what it makes."""
+    return not is_tiles(text) and not is_cut_off(text)
+
+
 def _cuts(
     options: BenchOptions, model: PreparedModel, listing: Listing
 ) -> Mapping[str, tuple[RuleCut, ...]]:
     """The cuts by name, with the reasons for which the rule took them."""
     if not options.cut:
         by_name: dict[str, tuple[RuleCut, ...]] = {}
-        for cut in cuts_by_rule(listing):
+        rule = branched_cuts_by_rule if model.task.output == "boxes" else cuts_by_rule
+        for cut in rule(listing):
             by_name[cut.name] = (*by_name.get(cut.name, ()), cut)
         return by_name
     names = []
@@ -260,13 +278,13 @@ def _cuts(
     return dict.fromkeys(names, ())
 
 
-def _pictures(options: BenchOptions, model: PreparedModel, scratch: Path) -> PictureSet:
+def _pictures(options: BenchOptions, model: PreparedModel, scratch: Path) -> LabelledPictures:
     folder = options.images
     if folder is None:
         folder = rendered_pictures(model.canonical.source.path, scratch, options.count, 0)
-    pictures = read_pictures(folder, options.labels)
+    pictures = read_labelled(model, folder, options.labels)
     if options.count is not None:
-        pictures = PictureSet(pictures.spread(options.count), pictures.labels)
+        pictures = msgspec.structs.replace(pictures, paths=pictures.spread(options.count))
     return pictures
 
 
