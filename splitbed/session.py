@@ -29,6 +29,8 @@ class StageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: str
     config: dict[str, Any] = {}
+    package: str = ""
+    """Name and version of the package that brings the stage, empty for splitbed's own."""
 
 
 class TensorCodec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,12 +19,18 @@ from splitbed.codec.pipeline import (
     written,
 )
 from splitbed.codec.raw import raw_array, raw_bytes
+from splitbed.codec.stage import ArrayStage, Binding, ByteStage, SymbolSource, SymbolStage
 from splitbed.codec.statistics import TensorStatistics
 
 __all__ = [
+    "ArrayStage",
+    "Binding",
+    "ByteStage",
     "Calibration",
     "CalibrationFrames",
     "Codec",
+    "SymbolSource",
+    "SymbolStage",
     "TensorStatistics",
     "build",
     "by_numpy",

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import msgspec
 
+from splitbed.codec import registry
 from splitbed.codec.calibration import Calibration
-from splitbed.codec.codec import Codec
-from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
+from splitbed.codec.codec import Codec, translated
+from splitbed.codec.registry import ARRAY_STAGES
 from splitbed.codec.stage import (
     ArrayStage,
     Binding,
+    ByteStage,
     Stage,
     SymbolSource,
     SymbolStage,
@@ -25,7 +26,6 @@ from splitbed.session import StageSpec, TensorCodec
 from splitbed.tensor import TensorSpec
 
 _MOST_STAGES: Final = 8
-_STAGES: Final[dict[str, type[Stage]]] = {**ARRAY_STAGES, **SYMBOL_STAGES, **BYTE_STAGES}
 
 Quantisers = tuple[Quantiser, ...]
 
@@ -44,34 +44,30 @@ def parse(text: str) -> tuple[Written, ...]:
     """
     # A plus begins a stage where a name follows; in 1e+3 it does not.
     stages = [_parse_stage(part.strip()) for part in re.split(r"\+(?!\d)", text)]
-    if stages[0].id in BYTE_STAGES:
+    if _is(stages[0], ByteStage):
         stages.insert(0, Written("raw", {}))
     for stage in stages[1:]:
-        if stage.id in ARRAY_STAGES:
+        if _is(stage, ArrayStage):
             raise CodecUnknown(
                 f"codec '{text}': '{stage.id}' codes a tensor, so it can only come first"
             )
     for index, stage in enumerate(stages):
-        if stage.id in SYMBOL_STAGES and not (index == 1 and _makes_symbols(stages[0].id)):
-            makers = " or ".join(name for name in ARRAY_STAGES if _makes_symbols(name))
+        if _is(stage, SymbolStage) and not (index == 1 and _is(stages[0], SymbolSource)):
+            makers = (name for name, kind in ARRAY_STAGES.items() if issubclass(kind, SymbolSource))
             raise CodecUnknown(
-                f"codec '{text}': '{stage.id}' codes symbols, so it comes right after {makers}"
+                f"codec '{text}': '{stage.id}' codes symbols, so it comes right after "
+                + " or ".join(makers)
             )
     return tuple(stages)
 
 
-def _makes_symbols(name: str) -> bool:
-    return name in ARRAY_STAGES and issubclass(ARRAY_STAGES[name], SymbolSource)
+def _is(stage: Written, face: type[Stage]) -> bool:
+    return issubclass(registry.stage(stage.id), face)
 
 
 def _parse_stage(text: str) -> Written:
     name, colon, tail = text.partition(":")
-    kind = _STAGES.get(name)
-    known = [*_STAGES]
-    if kind is None:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise CodecUnknown(f"unknown codec stage '{name}' (known: {', '.join(known)}){hint}")
+    kind = registry.stage(name)
     arguments: dict[str, str] = {}
     for item in tail.split(",") if colon else ():
         key, equals, value = item.partition("=")
@@ -84,7 +80,8 @@ def _parse_stage(text: str) -> Written:
                 f"codec stage '{name}': each parameter is given once and with a value, not '{tail}'"
             )
         arguments[key.strip()] = value.strip()
-    kind.check(arguments)
+    with translated(registry.origin(name), CodecUnknown):
+        kind.check(arguments)
     return Written(name, arguments)
 
 
@@ -92,8 +89,8 @@ def needs_calibration(text: str) -> bool:
     """Whether this codec looks at statistics of the tensor."""
     first, *rest = parse(text)
     given = {"low", "high"} <= set(first.arguments)
-    return (_STAGES[first.id].calibrated and not given) or any(
-        _STAGES[stage.id].calibrated for stage in rest
+    return (registry.stage(first.id).calibrated and not given) or any(
+        registry.stage(stage.id).calibrated for stage in rest
     )
 
 
@@ -103,7 +100,7 @@ def is_lossless(text: str) -> bool:
         stages = parse(text)
     except CodecUnknown:
         return False
-    return all(_STAGES[stage.id].lossless for stage in stages)
+    return all(registry.stage(stage.id).lossless for stage in stages)
 
 
 def plan(
@@ -116,7 +113,9 @@ def plan(
     refused. Raises CodecUnknown and CodecError.
     """
     written = parse(text)
-    if ARRAY_STAGES[written[0].id].floats_only and not any(spec.is_float for spec in boundary):
+    face = registry.stage(written[0].id)
+    assert issubclass(face, ArrayStage)
+    if face.floats_only and not any(spec.is_float for spec in boundary):
         names = ", ".join(spec.name for spec in boundary)
         raise CodecError(
             f"{written[0].id} codes floating-point numbers, and nothing at this cut holds any "
@@ -125,11 +124,13 @@ def plan(
     codecs = []
     for spec in boundary:
         first, *tail = written
-        if ARRAY_STAGES[first.id].floats_only and not spec.is_float:
+        if face.floats_only and not spec.is_float:
             first = Written("raw", {})
-            tail = [stage for stage in tail if stage.id in BYTE_STAGES]
+            tail = [stage for stage in tail if _is(stage, ByteStage)]
         stages = _bound(first, tail, spec, calibration)
-        specs = tuple(StageSpec(s.id, msgspec.to_builtins(s)) for s in stages)
+        specs = tuple(
+            StageSpec(s.id, msgspec.to_builtins(s), registry.origin(s.id)) for s in stages
+        )
         codec = TensorCodec(spec.name, specs)
         build(codec, spec)
         codecs.append(codec)
@@ -145,24 +146,29 @@ def _bound(
         statistics=calibration.tensors.get(spec.name) if calibration else None,
         last=not tail,
     )
-    array_stage = ARRAY_STAGES[first.id].bind(first.arguments, binding)
+    array_stage = _completed(first, binding)
     assert isinstance(array_stage, ArrayStage)
-    if tail and tail[0].id in SYMBOL_STAGES:
+    if tail and _is(tail[0], SymbolStage):
         assert isinstance(array_stage, SymbolSource)
         samples = calibration.arrays(spec) if calibration else ()
         binding = msgspec.structs.replace(binding, samples=samples, source=array_stage)
     binding = msgspec.structs.replace(binding, unit_bytes=array_stage.unit_bytes(spec))
-    return [array_stage, *(_STAGES[stage.id].bind(stage.arguments, binding) for stage in tail)]
+    return [array_stage, *(_completed(stage, binding) for stage in tail)]
+
+
+def _completed(stage: Written, binding: Binding) -> Stage:
+    with translated(registry.origin(stage.id), CodecError):
+        return registry.stage(stage.id).bind(stage.arguments, binding)
 
 
 def written(codec: TensorCodec) -> str:
     """A specification in its short written form, without calibration."""
     parts = []
     for stage in codec.stages:
-        kind = _STAGES[stage.id]
-        value = stage.config.get(kind.positional) if kind.positional else None
-        text = stage.id if value is None else f"{stage.id}:{value}"
-        parts.append(text + ",where=graph" * (stage.config.get("where") == "graph"))
+        try:
+            parts.append(registry.stage(stage.id).written(stage.config))
+        except CodecUnknown:  # in the record of a run with a package that is not here
+            parts.append(stage.id)
     return "+".join(parts)
 
 
@@ -174,20 +180,20 @@ def build(codec: TensorCodec, spec: TensorSpec) -> Codec:
         raise CodecUnknown(f"tensor '{spec.name}' has a codec without stages")
     if len(codec.stages) > _MOST_STAGES:
         raise CodecUnknown(f"tensor '{spec.name}' has a codec of more than {_MOST_STAGES} stages")
+    origins = [origin for stage in codec.stages if (origin := _checked_origin(stage))]
+    with translated(" and ".join(dict.fromkeys(origins)), CodecError) as foreign:
+        return _built(codec, spec, foreign)
+
+
+def _built(codec: TensorCodec, spec: TensorSpec, foreign: str) -> Codec:
     first, *rest = codec.stages
-    if first.id not in ARRAY_STAGES:
-        raise CodecUnknown(f"codec stage '{first.id}' is not known here as a first stage")
-    array_stage = _convert(first, ARRAY_STAGES[first.id])
+    array_stage = _convert(first, ArrayStage, "a first")
     symbol_stage: SymbolStage | None = None
-    if rest and rest[0].id in SYMBOL_STAGES:
+    if rest and issubclass(registry.stage(rest[0].id), SymbolStage):
         if not isinstance(array_stage, SymbolSource):
             raise CodecUnknown(f"'{rest[0].id}' codes symbols, and '{first.id}' makes none")
-        symbol_stage = _convert(rest[0], SYMBOL_STAGES[rest.pop(0).id])
-    byte_stages = []
-    for stage in rest:
-        if stage.id not in BYTE_STAGES:
-            raise CodecUnknown(f"codec stage '{stage.id}' is not known here as a later stage")
-        byte_stages.append(_convert(stage, BYTE_STAGES[stage.id]))
+        symbol_stage = _convert(rest.pop(0), SymbolStage, "a symbol")
+    byte_stages = tuple(_convert(stage, ByteStage, "a later") for stage in rest)
     why_not = array_stage.refuses(spec)
     if why_not is None and symbol_stage is not None:
         assert isinstance(array_stage, SymbolSource)
@@ -196,9 +202,9 @@ def build(codec: TensorCodec, spec: TensorSpec) -> Codec:
         raise CodecError(why_not)
     in_graph = array_stage.in_graph(spec)
     if in_graph is None:
-        return Codec(spec, array_stage, symbol_stage, tuple(byte_stages))
+        return Codec(spec, array_stage, symbol_stage, byte_stages, foreign=foreign)
     quantiser, array_stage = in_graph
-    return Codec(spec, array_stage, symbol_stage, tuple(byte_stages), quantiser)
+    return Codec(spec, array_stage, symbol_stage, byte_stages, quantiser, foreign)
 
 
 def quantisers(codecs: Sequence[TensorCodec], boundary: Sequence[TensorSpec]) -> Quantisers:
@@ -210,11 +216,34 @@ def quantisers(codecs: Sequence[TensorCodec], boundary: Sequence[TensorSpec]) ->
 S = TypeVar("S", bound=Stage)
 
 
-def _convert(stage: StageSpec, kind: type[S]) -> S:
+def _convert(stage: StageSpec, face: type[S], which: str) -> S:
+    kind = registry.stage(stage.id)
+    if not issubclass(kind, face):
+        raise CodecUnknown(f"codec stage '{stage.id}' is not known here as {which} stage")
     try:
         return msgspec.convert(stage.config, kind)
     except (msgspec.ValidationError, SplitbedError) as error:
         raise CodecUnknown(f"codec stage '{stage.id}' is configured wrongly: {error}") from error
+
+
+def _checked_origin(stage: StageSpec) -> str:
+    """Package and version of a stage, "" for ours; CodecUnknown where they are others here."""
+    here = registry.origin(stage.id)
+    if stage.package == here:
+        return here
+    theirs = f"the package {stage.package[:160]}" if stage.package else "splitbed itself"
+    if here:
+        ours = f"that of {here}"
+    else:
+        try:
+            registry.stage(stage.id)
+            ours = "splitbed's own"
+        except CodecUnknown:
+            ours = "not installed"
+    raise CodecUnknown(
+        f"codec stage '{stage.id[:80]}' comes from {theirs} in this session, and here it is "
+        f"{ours}: install the same package in the same version on both nodes"
+    )
 
 
 def by_numpy(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
@@ -223,7 +252,9 @@ def by_numpy(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
         TensorCodec(
             codec.tensor,
             tuple(
-                StageSpec(stage.id, {k: v for k, v in stage.config.items() if k != "where"})
+                msgspec.structs.replace(
+                    stage, config={k: v for k, v in stage.config.items() if k != "where"}
+                )
                 for stage in codec.stages
             ),
         )

@@ -121,6 +121,19 @@ class Quantize(SymbolSource, frozen=True):
         quantiser = self.quantiser(spec) if self.where == "graph" else None
         return None if quantiser is None else (quantiser, self._packed)
 
+    @classmethod
+    def written(cls, config: Mapping[str, Any]) -> str:
+        """Its bits, and where it is done."""
+        return super().written(config) + ",where=graph" * (config.get("where") == "graph")
+
+    def bound(self, array: Array) -> Any:
+        """Half a step, and what lies outside; arithmetic is in single precision."""
+        wide = array.astype(np.float64)
+        outside = np.maximum(0, np.maximum(wide - self.high, self.low - wide))
+        rounding = 4 * self.alphabet * 2.0**-24 * self.step
+        own = float(np.finfo(array.dtype.name).eps) * max(abs(self.low), abs(self.high))
+        return self.step / 2 + rounding + own + outside
+
     @property
     def _packed(self) -> Symbols:
         return Symbols(self.bits, self.packing)

@@ -9,7 +9,7 @@ and turn bytes into fewer bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -60,6 +60,12 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         del binding
         return _converted(cls, arguments)
 
+    @classmethod
+    def written(cls, config: Mapping[str, Any]) -> str:
+        """A complete configuration in its short written form, without calibration."""
+        value = config.get(cls.positional) if cls.positional else None
+        return cls.id if value is None else f"{cls.id}:{value}"
+
 
 def _converted(kind: type[S], arguments: Mapping[str, str]) -> S:
     try:
@@ -92,6 +98,13 @@ class ArrayStage(Stage, frozen=True):
         """Bytes that belong together in the encoding: an element's, where they have a length."""
         del spec
         return 1
+
+    def bound(self, array: Array) -> Any:
+        """Largest error of decoding each element, in the tensor's own units, as float64; infinite
+        where nothing is promised, and None where nothing is for any.
+        """
+        del array
+        return 0.0 if self.lossless else None
 
     def encode(self, array: Array) -> Buffer:
         """The tensor as bytes; may be a view of the tensor's own memory."""

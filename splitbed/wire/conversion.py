@@ -125,7 +125,11 @@ def spec_message(spec: SessionSpec) -> pb.SessionSpec:
             pb.TensorCodec(
                 tensor=codec.tensor,
                 stages=[
-                    pb.Stage(id=s.id, config_json=msgspec.json.encode(s.config).decode())
+                    pb.Stage(
+                        id=s.id,
+                        config_json=msgspec.json.encode(s.config).decode(),
+                        package=s.package,
+                    )
                     for s in codec.stages
                 ],
             )
@@ -158,7 +162,9 @@ def spec_of(message: pb.SessionSpec) -> SessionSpec:
                 TensorCodec(
                     codec.tensor,
                     tuple(
-                        StageSpec(s.id, msgspec.json.decode(s.config_json, type=dict[str, Any]))
+                        StageSpec(
+                            s.id, msgspec.json.decode(s.config_json, type=dict[str, Any]), s.package
+                        )
                         for s in codec.stages
                     ),
                 )
