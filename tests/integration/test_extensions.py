@@ -15,7 +15,7 @@ import pytest
 
 from splitbed.codec.extensions import GROUP
 from splitbed.run_folder import read_manifest
-from tests.integration.nodes import ALONE, GESTURE, ROOT, finish, one_sentence, ready, start, stop
+from tests.integration.nodes import GESTURE, ROOT, finish, one_sentence, ready, start, stop
 
 Folder = dict[str, str]
 
