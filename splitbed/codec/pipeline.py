@@ -129,7 +129,9 @@ def plan(
             tail = [stage for stage in tail if _is(stage, ByteStage)]
         stages = _bound(first, tail, spec, calibration)
         specs = tuple(
-            StageSpec(s.id, msgspec.to_builtins(s), registry.origin(s.id)) for s in stages
+            # As it comes out of JSON, where there are no tuples.
+            StageSpec(s.id, msgspec.json.decode(msgspec.json.encode(s)), registry.origin(s.id))
+            for s in stages
         )
         codec = TensorCodec(spec.name, specs)
         build(codec, spec)
@@ -141,17 +143,18 @@ def _bound(
     first: Written, tail: Sequence[Written], spec: TensorSpec, calibration: Calibration | None
 ) -> list[Stage]:
     """Stages with complete configurations."""
+    wanted = any(registry.stage(s.id).wants_frames(s.arguments) for s in (first, *tail))
     binding = Binding(
         spec=spec,
         statistics=calibration.tensors.get(spec.name) if calibration else None,
         last=not tail,
+        samples=calibration.arrays(spec) if calibration and wanted else (),
     )
     array_stage = _completed(first, binding)
     assert isinstance(array_stage, ArrayStage)
     if tail and _is(tail[0], SymbolStage):
         assert isinstance(array_stage, SymbolSource)
-        samples = calibration.arrays(spec) if calibration else ()
-        binding = msgspec.structs.replace(binding, samples=samples, source=array_stage)
+        binding = msgspec.structs.replace(binding, source=array_stage)
     binding = msgspec.structs.replace(binding, unit_bytes=array_stage.unit_bytes(spec))
     return [array_stage, *(_completed(stage, binding) for stage in tail)]
 

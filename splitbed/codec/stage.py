@@ -52,13 +52,19 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def check(cls, arguments: Mapping[str, str]) -> None:
         """Raise CodecUnknown for written arguments that no tensor could make right."""
-        _converted(cls, arguments)
+        converted(cls, arguments)
 
     @classmethod
     def bind(cls, arguments: Mapping[str, str], binding: Binding) -> Stage:
         """Complete the configuration from the written arguments and the tensor at hand."""
         del binding
-        return _converted(cls, arguments)
+        return converted(cls, arguments)
+
+    @classmethod
+    def wants_frames(cls, arguments: Mapping[str, str]) -> bool:
+        """Whether `bind` looks at tensors of calibration frames."""
+        del arguments
+        return False
 
     @classmethod
     def written(cls, config: Mapping[str, Any]) -> str:
@@ -67,7 +73,8 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cls.id if value is None else f"{cls.id}:{value}"
 
 
-def _converted(kind: type[S], arguments: Mapping[str, str]) -> S:
+def converted(kind: type[S], arguments: Mapping[str, str]) -> S:
+    """A stage from what is written of it; CodecUnknown for what it does not take."""
     try:
         return msgspec.convert(dict(arguments), kind, strict=False)
     except (msgspec.ValidationError, UsageError) as error:
@@ -151,6 +158,12 @@ class SymbolStage(Stage, frozen=True):
     """Symbols to bytes, without loss."""
 
     lossless: ClassVar[bool] = True
+
+    @classmethod
+    def wants_frames(cls, arguments: Mapping[str, str]) -> bool:
+        """Tables are filled from them."""
+        del arguments
+        return True
 
     def refuses(self, spec: TensorSpec, source: SymbolSource) -> str | None:
         """Why symbols of this source and shape cannot be coded, None if they can."""
