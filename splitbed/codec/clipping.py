@@ -17,6 +17,8 @@ Floats = NDArray[np.float64]
 
 _MOST_BINS: Final = 1 << 20
 """Of all channels together, so that many of them take no longer than seconds."""
+_DEAD: Final = 1e-20
+"""Magnitudes below it are taken as zero."""
 
 
 def clip_range(
@@ -29,7 +31,7 @@ def clip_range(
     exact. Symmetric, the range is as wide on both sides of zero, which a level then hits.
     """
     low, high = statistics.low, statistics.high
-    narrow = max(abs(low), abs(high), 1e-20) * 1e-6
+    narrow = max(abs(low), abs(high), _DEAD) * 1e-6
     if symmetric:
         lows, highs = _ranges(_rows_of(statistics), bits, rule, symmetric=True)
         return float(lows[0]), float(highs[0])
@@ -136,7 +138,7 @@ def _ranges(rows: _Rows, bits: int, rule: str, *, symmetric: bool) -> tuple[Floa
     if symmetric:
         top = np.maximum(abs(rows.low), abs(rows.high))
         floor = -top
-    narrow = np.maximum(np.maximum(abs(rows.low), abs(rows.high)), 1e-20) * 1e-6
+    narrow = np.maximum(np.maximum(abs(rows.low), abs(rows.high)), _DEAD) * 1e-6
     if share is not None:
         floor, top = _quantiles(rows, share, floor, top, symmetric=symmetric)
     elif rule == "mse":
@@ -144,8 +146,9 @@ def _ranges(rows: _Rows, bits: int, rule: str, *, symmetric: bool) -> tuple[Floa
     # As good as constant: any range will do, and for zeros the whole tensor's does.
     still = ~(rows.high - rows.low > narrow)
     if symmetric:
-        floor, top = np.where(top > 0, floor, -np.max(top)), np.where(top > 0, top, np.max(top))
-        return np.where(top > 0, floor, -1.0), np.where(top > 0, top, 1.0)
+        whole = float(np.max(top))
+        top = np.where(top > _DEAD, top, whole if whole > _DEAD else 1.0)
+        return -top, top
     floor, top = np.where(still, rows.low, floor), np.where(still, rows.low + 1e3 * narrow, top)
     dead = still & (rows.low == 0)
     return floor, np.where(dead, max(float(np.max(rows.high)), 0.0) or 1.0, top)
@@ -185,7 +188,7 @@ def _least_errors(
     shares = np.geomspace(0.04, 1.0, 28)
     best = np.full(len(floor), np.inf)
     found_low, found_top = floor.copy(), top.copy()
-    for low_share in shares[::2] if not symmetric and (floor < 0).any() else [1.0]:
+    for low_share in shares[1::2] if not symmetric and (floor < 0).any() else [1.0]:
         for share in shares:
             low = floor * (share if symmetric else low_share)
             high = np.where(top > 0, top * share, top)

@@ -25,12 +25,13 @@ from splitbed.tensor import Array, TensorSpec
 NOT_A_NUMBER: Final = "a tensor with NaN cannot be quantised: use raw or cast"
 
 
+Floats = NDArray[np.float64]
 Ends = float | Annotated[tuple[float, ...], Meta(min_length=1, max_length=MOST_CHANNELS)]
 _RULES: Final = ("clip", "per", "symmetric")
 """What is written and chooses the range, and stands in no configuration as it is."""
 
 
-class Quantize(SymbolSource, frozen=True):
+class Quantize(SymbolSource, frozen=True, cache_hash=True):
     """`bits` per element between `low` and `high`: x -> round((x - low) / step), clipped.
 
     Loss: at most step / 2 within [low, high], where step = (high - low) / (2**bits - 1), and the
@@ -200,20 +201,12 @@ class Quantize(SymbolSource, frozen=True):
 
     def _precision(self, dtype: np.dtype[Any]) -> type[np.floating[Any]]:
         """Single precision, but double where a range lies so far out that it would not do."""
-        far = any(
-            max(abs(low), abs(high)) > 1e4 * (high - low)
-            for low, high in zip(_tuple(self.low), _tuple(self.high), strict=True)
-        )
-        return np.float64 if far or dtype == np.float64 else np.float32
+        return np.float64 if dtype == np.float64 or _ends(self)[2] else np.float32
 
     @property
-    def _ends(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _ends(self) -> tuple[Floats, Floats]:
         """Lower end and step of each range."""
-        low, high = np.array(_tuple(self.low)), np.array(_tuple(self.high))
-        step = (high - low) / self.highest
-        if self.symmetric is True:
-            low = -(step * (self.highest // 2))  # so that the middle symbol is 0 to the bit
-        return low, step
+        return _ends(self)[:2]
 
     def _rows(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape in which ranges stand beside a tensor: that of `planes`, without a copy."""
@@ -285,6 +278,17 @@ class Quantize(SymbolSource, frozen=True):
         first = np.arange(len(table), dtype=np.intp) * table.shape[1]
         found: Array = table.reshape(-1)[at + self._across(first, spec.shape)]
         return found.reshape(spec.shape)
+
+
+@lru_cache(maxsize=16)
+def _ends(stage: Quantize) -> tuple[Floats, Floats, bool]:
+    """Lower end and step of each range, and whether one lies far out for its width."""
+    low, high = np.array(_tuple(stage.low)), np.array(_tuple(stage.high))
+    far = bool((np.maximum(abs(low), abs(high)) > 1e4 * (high - low)).any())
+    step = (high - low) / stage.highest
+    if stage.symmetric is True:
+        low = -(step * (stage.highest // 2))  # so that the middle symbol is 0 to the bit
+    return low, step, far
 
 
 @lru_cache(maxsize=16)

@@ -28,6 +28,13 @@ ARRAY_CODECS: Final[dict[str, list[str]]] = {
     "quantize": [
         *(f"quantize:bits={bits},low={LOW},high={HIGH}" for bits in range(2, 9)),
         *(f"quantize:bits={b},low=0,high={HIGH},packing=bytes" for b in (2, 5, 8)),
+        f"quantize:3,low=-{HIGH},high={HIGH},symmetric=yes",
+    ],
+    "quantize from frames": [
+        "quantize:4,per=channel",
+        "quantize:2,per=channel,clip=minmax,packing=bytes",
+        "quantize:5,per=channel,symmetric=yes,clip=p99.9",
+        "quantize:3,symmetric=yes",
     ],
     "uniform": ["uniform:0.25", "uniform:1.5", "uniform:0.5,diffuse=0.7"],
     "jpeg": ["jpeg", "jpeg:30", "jpeg:100"],
@@ -43,10 +50,19 @@ TAILS: Final = ["", *(tail for tails in BYTE_CODECS.values() for tail in tails)]
 UNCALIBRATED: Final = ("raw", "cast", "quantize")
 TENSOR_CODECS: Final = [
     *(text + tail for stage in UNCALIBRATED for text in ARRAY_CODECS[stage] for tail in TAILS),
-    *(text + tail for text in ARRAY_CODECS["uniform"] for tail in ("", "+zstd")),
+    *(
+        text + tail
+        for stage in ("uniform", "quantize from frames")
+        for text in ARRAY_CODECS[stage]
+        for tail in ("", "+zstd")
+    ),
     *(
         text + coder + tail
-        for text in (*ARRAY_CODECS["uniform"], *ARRAY_CODECS["quantize"][1::3])
+        for text in (
+            *ARRAY_CODECS["uniform"],
+            *ARRAY_CODECS["quantize"][1::3],
+            *ARRAY_CODECS["quantize from frames"][:3:2],
+        )
         for coder in SYMBOL_CODECS["ans"]
         for tail in ("", "+zstd")
     ),
@@ -58,7 +74,7 @@ PICTURE_CODECS: Final = [
 
 
 def test_every_stage_is_in_the_battery() -> None:
-    assert set(ARRAY_CODECS) == set(ARRAY_STAGES)
+    assert set(ARRAY_CODECS) == {*ARRAY_STAGES, "quantize from frames"}
     assert set(SYMBOL_CODECS) == set(SYMBOL_STAGES)
     assert set(BYTE_CODECS) == set(BYTE_STAGES)
     assert {text.partition(":")[0] for text in TENSOR_CODECS + PICTURE_CODECS} >= set(ARRAY_STAGES)
@@ -80,7 +96,7 @@ def allowed_error(text: str, array: Any, codec: TensorCodec) -> Any:
 
 def learns(text: str) -> bool:
     """Whether it is completed from calibration frames, which empty tensors have none of."""
-    return "uniform" in text or "ans" in text
+    return "uniform" in text or "ans" in text or ("quantize" in text and "low=" not in text)
 
 
 def check(text: str, array: Array) -> Any:
@@ -203,7 +219,7 @@ def test_special_values(text: str, dtype: DType) -> None:
         ends = codec_of(text, array[[1, 2]])
         highest, lowest = np.asarray(ends.decode(ends.encode(array[[1, 2]]))).tolist()
         assert highest == HIGH
-        assert lowest == (0 if "low=0" in text else LOW)
+        assert lowest == (0 if "low=0" in text else -HIGH if "symmetric" in text else LOW)
         return
     decoded: Any = codec.decode(codec.encode(array))
     np.testing.assert_array_equal(decoded, array)
