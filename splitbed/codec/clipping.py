@@ -118,7 +118,7 @@ def _rows_of_channels(samples: Sequence[Array]) -> _Rows:
     low, high = seen.min(axis=1).astype(np.float64), seen.max(axis=1).astype(np.float64)
     if not np.isfinite(high - low).all():
         raise CodecError("a calibration frame has NaN or infinite elements: only raw can carry it")
-    bins = max(128, min(BINS, _MOST_BINS // channels))
+    bins = max(128, min(BINS, _MOST_BINS // channels, 2 * seen.shape[1]))
     scale = (bins - 1) / np.maximum(high - low, 1e-300)
     counts, sums = np.empty((2, channels, bins))
     for at, row in enumerate(seen):
