@@ -26,6 +26,8 @@ from splitbed.session import StageSpec, TensorCodec
 from splitbed.tensor import TensorSpec
 
 _MOST_STAGES: Final = 8
+_MOST_SAID: Final = 400
+"""Characters of what is wrong with a configuration: a sentence goes back in a bounded header."""
 
 Quantisers = tuple[Quantiser, ...]
 
@@ -226,7 +228,9 @@ def _convert(stage: StageSpec, face: type[S], which: str) -> S:
     try:
         return msgspec.convert(stage.config, kind)
     except (msgspec.ValidationError, SplitbedError) as error:
-        raise CodecUnknown(f"codec stage '{stage.id}' is configured wrongly: {error}") from error
+        why = str(error)
+        why = why if len(why) < _MOST_SAID else f"{why[:_MOST_SAID]}..."  # a peer's own values
+        raise CodecUnknown(f"codec stage '{stage.id}' is configured wrongly: {why}") from error
 
 
 def _checked_origin(stage: StageSpec) -> str:
