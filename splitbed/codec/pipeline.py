@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from splitbed.codec import registry
 from splitbed.codec.calibration import Calibration
@@ -130,15 +131,17 @@ def plan(
             first = Written("raw", {})
             tail = [stage for stage in tail if _is(stage, ByteStage)]
         stages = _bound(first, tail, spec, calibration)
-        specs = tuple(
-            # As it comes out of JSON, where there are no tuples.
-            StageSpec(s.id, msgspec.json.decode(msgspec.json.encode(s)), registry.origin(s.id))
-            for s in stages
-        )
+        specs = tuple(_specified(stage) for stage in stages)
         codec = TensorCodec(spec.name, specs)
         build(codec, spec)
         codecs.append(codec)
     return tuple(codecs)
+
+
+def _specified(stage: Stage) -> StageSpec:
+    """As it comes out of JSON, where there are no tuples."""
+    config = msgspec.json.decode(msgspec.json.encode(stage))
+    return StageSpec(stage.id, config, registry.origin(stage.id) or UNSET)
 
 
 def _bound(
@@ -236,9 +239,9 @@ def _convert(stage: StageSpec, face: type[S], which: str) -> S:
 def _checked_origin(stage: StageSpec) -> str:
     """Package and version of a stage, "" for ours; CodecUnknown where they are others here."""
     here = registry.origin(stage.id)
-    if stage.package == here:
+    if stage.origin == here:
         return here
-    theirs = f"the package {stage.package[:160]}" if stage.package else "splitbed itself"
+    theirs = f"the package {stage.origin[:160]}" if stage.origin else "splitbed itself"
     if here:
         ours = f"that of {here}"
     else:
