@@ -151,6 +151,8 @@ class Summary(msgspec.Struct, frozen=True):
     """Accuracy on more pictures than were measured, where it was evaluated."""
     link_users: int = 1
     """Devices that shared the link; arithmetic and transport excess know of one."""
+    session_bytes: int = 0
+    """Codecs and what they learnt from the calibration, sent once when the session opens."""
 
     @property
     def points_lost(self) -> float | None:
@@ -219,6 +221,7 @@ def summarise(folder: Path) -> Summary:
         request_bytes=median(row.request_bytes for row in ok),
         reply_bytes=median(row.reply_bytes for row in ok),
         head_bytes=int(head.get("file_bytes", 0)),
+        session_bytes=len(msgspec.json.encode(manifest.codecs)) if manifest.codecs else 0,
         head_fetch_ms=head.get("fetch_ns", 0) / 1e6,
         tail_bytes=int((manifest.edge or {}).get("tail_bytes", 0)),
         preparation=_preparation(manifest),

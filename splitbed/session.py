@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from splitbed.errors import SplitbedError, UsageError
 from splitbed.pair import PairId, Ranges
@@ -30,6 +30,13 @@ class StageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: str
     config: dict[str, Any] = {}
+    package: str | UnsetType = UNSET
+    """Name and version of the package that brings the stage; nothing for splitbed's own."""
+
+    @property
+    def origin(self) -> str:
+        """The package, "" for splitbed's own stages."""
+        return self.package if isinstance(self.package, str) else ""
 
 
 class TensorCodec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

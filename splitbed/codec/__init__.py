@@ -11,11 +11,6 @@ from splitbed.codec.codec import Codec
 from splitbed.codec.pipeline import (
     build,
     by_numpy,
-    is_lossless,
-    is_progressive,
-    learned,
-    needs_calibration,
-    parse,
     plan,
     quantisers,
     written,
@@ -28,16 +23,29 @@ from splitbed.codec.planned import (
     read_planned,
 )
 from splitbed.codec.raw import raw_array, raw_bytes
+from splitbed.codec.stage import ArrayStage, Binding, ByteStage, SymbolSource, SymbolStage
 from splitbed.codec.statistics import TensorStatistics
 from splitbed.codec.target import Target, find_target
+from splitbed.codec.text import (
+    is_lossless,
+    is_progressive,
+    learned,
+    needs_calibration,
+    parse,
+)
 
 __all__ = [
     "FILE_MARK",
     "PLANNED_FORMAT",
+    "ArrayStage",
+    "Binding",
+    "ByteStage",
     "Calibration",
     "CalibrationFrames",
     "Codec",
     "PlannedCodec",
+    "SymbolSource",
+    "SymbolStage",
     "Target",
     "TensorStatistics",
     "build",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,10 +17,33 @@ from splitbed.codec.stage import (
     SymbolSource,
     SymbolStage,
 )
-from splitbed.errors import CodecError, PayloadInvalid
+from splitbed.errors import CodecError, PayloadInvalid, SplitbedError
 from splitbed.quantiser import Quantiser
 from splitbed.session import Buffer
 from splitbed.tensor import Array, TensorSpec
+
+
+class ForeignFault(Exception):
+    """The cause of an error: what a stage of another package raised or did, and must not."""
+
+
+@contextlib.contextmanager
+def translated(foreign: str, kind: type[SplitbedError]) -> Iterator[str]:
+    """What code of other packages (`foreign` names them) raises becomes an error of `kind`.
+
+    Our own mistakes stay what they are: they are ours to mend.
+    """
+    try:
+        yield foreign
+    except SplitbedError:
+        raise
+    except Exception as error:
+        if not foreign:
+            raise
+        why = " ".join(str(error).split())[:300]
+        raise kind(
+            f"a codec stage of {foreign} failed with {type(error).__name__}: {why or 'no reason'}"
+        ) from ForeignFault(f"{type(error).__name__}: {why}")
 
 
 class Codec:
@@ -36,10 +60,12 @@ class Codec:
         symbol_stage: SymbolStage | None,
         byte_stages: tuple[ByteStage, ...],
         quantiser: Quantiser | None = None,
+        foreign: str = "",
     ) -> None:
         self.spec = boundary if quantiser is None else boundary.symbols
         """What `encode` takes and `decode` gives."""
         self.quantiser = quantiser
+        self._foreign = foreign
         self._shape = boundary.shape
         self._sums = () if quantiser is None else (boundary.symbol_sum.name,)
         self.lossless = array_stage.lossless and quantiser is None
@@ -51,6 +77,7 @@ class Codec:
             self._symbols = array_stage, symbol_stage.opened(boundary)
         self.progressive = symbol_stage is not None and symbol_stage.progressive
         """Whether any beginning of a payload decodes, coarser."""
+        self._leaves_out = symbol_stage is not None and symbol_stage.leaves_out
         # limits[i] bounds what goes into byte stage i when encoding, and so what may come out of
         # it when decoding; the last bounds the payload.
         self._limits = [(symbol_stage or array_stage).max_bytes(boundary)]
@@ -80,6 +107,20 @@ class Codec:
                 f"tensor '{self.spec.name}' should be {self.spec} in this machine's byte order, "
                 f"not {array.dtype.str}[{'x'.join(map(str, array.shape))}]"
             )
+        with translated(self._foreign, CodecError):
+            payload = self._encoded(array)
+        if self._foreign and len(payload) > self.max_bytes:
+            raise CodecError(
+                f"a codec stage of {self._foreign} made {len(payload)} bytes of tensor "
+                f"'{self.spec.name}', and says that they are at most {self.max_bytes}"
+            ) from ForeignFault
+        return payload
+
+    def bound(self, array: Array) -> Any:
+        """Largest error of decoding each element of a tensor, None where nothing is promised."""
+        return None if self._leaves_out else self._array_stage.bound(array)
+
+    def _encoded(self, array: Array) -> Buffer:
         if self._symbols is None:
             payload = self._array_stage.encode(array)
         else:
@@ -96,6 +137,15 @@ class Codec:
                 f"tensor '{self.spec.name}' takes at most {self.max_bytes} coded bytes, the "
                 f"payload has {len(payload)}"
             )
+        with translated(self._foreign, PayloadInvalid):
+            decoded = self._decoded(payload)
+        if self._foreign and not self.spec.matches(decoded):
+            raise PayloadInvalid(
+                f"a codec stage of {self._foreign} decoded something else than {self.spec}"
+            ) from ForeignFault
+        return decoded
+
+    def _decoded(self, payload: Buffer) -> Array:
         for index in range(len(self._byte_stages) - 1, -1, -1):
             payload = self._byte_stages[index].decode(payload, self._limits[index])
         if self._symbols is None:

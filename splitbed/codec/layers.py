@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 import numpy as np
@@ -77,6 +77,18 @@ class Layers(SymbolStage, frozen=True):
         found = self.unpacked().layers
         if found != self.layers:
             raise UsageError(f"layers has a model of {found} layers, not of {self.layers}")
+
+    @property
+    def leaves_out(self) -> bool:
+        """Where a budget does."""
+        return self.budget_bytes is not UNSET
+
+    @classmethod
+    def written(cls, config: Mapping[str, Any]) -> str:
+        """Its layers, and its budget."""
+        budget = config.get("budget_bytes")
+        text = super().written(config)
+        return text if budget is None else f"{text},budget_bytes={budget}"
 
     @classmethod
     def check(cls, arguments: Mapping[str, str]) -> None:

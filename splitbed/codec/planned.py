@@ -9,7 +9,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from splitbed.codec.pipeline import learned
+from splitbed.codec.text import learned
 from splitbed.errors import UsageError
 from splitbed.pair import PairId
 from splitbed.session import TensorCodec

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from google.protobuf.message import DecodeError, Message
+from msgspec import UNSET
 
 from splitbed.errors import ProtocolViolation, SplitbedError, TransportError, from_kind
 from splitbed.session import (
@@ -133,7 +134,11 @@ def spec_message(spec: SessionSpec) -> pb.SessionSpec:
             pb.TensorCodec(
                 tensor=codec.tensor,
                 stages=[
-                    pb.Stage(id=s.id, config_json=msgspec.json.encode(s.config).decode())
+                    pb.Stage(
+                        id=s.id,
+                        config_json=msgspec.json.encode(s.config).decode(),
+                        package=s.origin,
+                    )
                     for s in codec.stages
                 ],
             )
@@ -167,7 +172,11 @@ def spec_of(message: pb.SessionSpec) -> SessionSpec:
                 TensorCodec(
                     codec.tensor,
                     tuple(
-                        StageSpec(s.id, msgspec.json.decode(s.config_json, type=dict[str, Any]))
+                        StageSpec(
+                            s.id,
+                            msgspec.json.decode(s.config_json, type=dict[str, Any]),
+                            s.package or UNSET,
+                        )
                         for s in codec.stages
                     ),
                 )

@@ -220,12 +220,14 @@ class PartChunk(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class Stage(_message.Message):
-    __slots__ = ("id", "config_json")
+    __slots__ = ("id", "config_json", "package")
     ID_FIELD_NUMBER: _ClassVar[int]
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    PACKAGE_FIELD_NUMBER: _ClassVar[int]
     id: str
     config_json: str
-    def __init__(self, id: _Optional[str] = ..., config_json: _Optional[str] = ...) -> None: ...
+    package: str
+    def __init__(self, id: _Optional[str] = ..., config_json: _Optional[str] = ..., package: _Optional[str] = ...) -> None: ...
 
 class TensorCodec(_message.Message):
     __slots__ = ("tensor", "stages")

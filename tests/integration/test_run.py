@@ -117,16 +117,18 @@ def test_every_placement(pictures: Path, tmp_path: Path, cut: str, codec: str, r
         assert found["max_difference"] is not None
 
 
+@pytest.mark.parametrize("rule", ["", ",per=channel", ",symmetric=yes"])
 def test_quantising_in_the_graph_changes_no_byte_and_no_answer(
-    pictures: Path, tmp_path: Path
+    pictures: Path, tmp_path: Path, rule: str
 ) -> None:
     frames = {}
     for where in ("", ",where=graph"):
+        text = f"quantize:5{rule}{where}+zstd:3"
         found = run_json(
-            *("--cut", "layer2", "--codec", f"quantize:5{where}+zstd:3", "--images", pictures),
+            *("--cut", "layer2", "--codec", text, "--images", pictures),
             *("--frames", 20, "--out", tmp_path),
         )
-        assert found["codec"] == f"quantize:5{where}+zstd:3"
+        assert found["codec"] == text
         rows = list(read_rows(RunFolder(Path(found["folder"])).frames("device"), FrameRecord))
         assert len(rows) == 22
         frames[where] = [(row.source, row.raw_bytes, row.payload_bytes, row.result) for row in rows]

@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 
 from splitbed import codec
-from splitbed.codec.pipeline import (
-    Written,
-    build,
-    is_lossless,
-    needs_calibration,
-    parse,
-    plan,
-    written,
-)
+from splitbed.codec.pipeline import build, plan, written
 from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES
+from splitbed.codec.text import Written, is_lossless, needs_calibration, parse
 from splitbed.errors import CodecError, CodecUnknown, UsageError
 from splitbed.session import StageSpec, TensorCodec
 from splitbed.tensor import TensorSpec
@@ -241,9 +234,9 @@ ZSTD: Final = StageSpec("zstd")
         (TensorCodec("other", (RAW,)), "a codec for tensor 'other' came where 'features' is next"),
         (TensorCodec("features", ()), "tensor 'features' has a codec without stages"),
         (TensorCodec("features", (ZSTD,)), "'zstd' is not known here as a first stage"),
-        (TensorCodec("features", (StageSpec("h264"),)), "'h264' is not known here as a first"),
+        (TensorCodec("features", (StageSpec("h264"),)), "unknown codec stage 'h264'"),
         (TensorCodec("features", (RAW, RAW)), "'raw' is not known here as a later stage"),
-        (TensorCodec("features", (RAW, StageSpec("lz4"))), "'lz4' is not known here as a later"),
+        (TensorCodec("features", (RAW, StageSpec("lz4"))), "unknown codec stage 'lz4'"),
         (TensorCodec("features", (RAW, StageSpec("zstd", {"level": 99}))), "configured wrongly"),
         (TensorCodec("features", (RAW, StageSpec("zstd", {"level": "3"}))), "configured wrongly"),
         (TensorCodec("features", (RAW, StageSpec("zstd", {"speed": 3}))), "configured wrongly"),

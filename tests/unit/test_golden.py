@@ -49,6 +49,15 @@ CASES: Final[dict[str, tuple[TensorSpec, str]]] = {
         TensorSpec("x", "float16", (13,)),
         "quantize:bits=5,low=-0.3,high=1.7",
     ),
+    "quantize-4-channels": (
+        TensorSpec("x", "float32", (2, 3, 4, 5)),
+        "quantize:4,per=channel,clip=minmax",
+    ),
+    "quantize-3-channels-bytes": (
+        TensorSpec("x", "float16", (1, 4, 6)),
+        "quantize:3,per=channel,symmetric=yes,clip=p99,packing=bytes",
+    ),
+    "quantize-5-symmetric": (FLOATS, "quantize:5,symmetric=yes,low=-1.1,high=1.1"),
     "raw-zstd": (FLOATS, "raw+zstd"),
     "cast-zstd-zstd": (FLOATS, "cast+zstd:19+zstd:1"),
     "quantize-6-zstd": (FLOATS, "quantize:bits=6,low=-2.5,high=4.75+zstd"),

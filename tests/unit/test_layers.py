@@ -367,3 +367,19 @@ def test_any_bytes_are_a_model_or_refused(data: st.DataObject) -> None:
     coded = LayeredCoder(model, 5, 4)
     frame = np.zeros((model.channels, 5, 4), np.uint8)
     np.testing.assert_array_equal(coded.decode(coded.encode(frame)), frame)
+
+
+def test_no_bound_is_stated_where_a_budget_leaves_something_out() -> None:
+    """At full length the source's bound holds."""
+    spec = TensorSpec("x", "float32", (1, 4, 8, 8))
+    array = smooth(np.random.default_rng(0), spec.shape)
+    found = calibration_of(spec, array)
+    whole, cut = (
+        build(plan(f"quantize:4+layers{rest}", [spec], found)[0], spec)
+        for rest in ("", ":budget_bytes=100")
+    )
+    assert whole.bound(array) is not None
+    assert cut.bound(array) is None
+    assert written(plan("quantize:4+layers:budget_bytes=100", [spec], found)[0]).endswith(
+        ",budget_bytes=100"
+    )

@@ -19,6 +19,7 @@ from onnx import helper
 
 from splitbed import codec
 from splitbed.errors import (
+    CodecError,
     CodecUnknown,
     CutUnknown,
     ModelError,
@@ -673,3 +674,12 @@ def test_no_link_leads_out(tmp_path: Path) -> None:
     assert find_folder("link", [models]) is None
     assert find_folder("round", [models]) is None
     assert find_folder("nothing", [models]) is None
+
+
+@pytest.mark.parametrize("rule", ["clip=mse", "per=channel", "symmetric=yes"])
+def test_a_known_range_is_taken_where_no_rule_is_written(rule: str) -> None:
+    """A written rule is followed, and so needs to have seen something."""
+    assert codec.needs_calibration(f"learned:a+quantize:4,{rule}", known=True)
+    spec = TensorSpec("code", "float32", (1, 4, 2, 2))
+    with pytest.raises(CodecError, match="needs a calibration"):
+        codec.plan(f"learned:a+quantize:4,{rule}", [spec], None, [CodeRange("code", 0, 1)])
