@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from device_node.frames import FrameLoop
-from device_node.head import Head, prepare_head, session_spec
+from device_node.head import Head, find_planned, prepare_head, session_spec
 from device_node.options import DeviceOptions
 from device_node.reference import open_reference
 from device_node.source import list_pictures
@@ -63,10 +63,14 @@ def measure(argv: Sequence[str]) -> int:
 
 
 class Device:
-    """One run of one device. UsageError where its folder cannot be this run's own."""
+    """One run of one device.
+
+    UsageError where its folder cannot be this run's own, or its codec is to be fitted first.
+    """
 
     def __init__(self, options: DeviceOptions) -> None:
         self._options = options
+        self._planned = find_planned(options)
         settings = msgspec.to_builtins(options, enc_hook=str)
         self._config_id = config_id(settings)
         self.run_id = options.run_id or f"{self._config_id}-{secrets.token_hex(4)}"
@@ -89,7 +93,7 @@ class Device:
         """Prepare, measure, summarise; raises what ended it early, after the rows are safe."""
         options = self._options
         frames = options.frames or len(pictures)
-        head = prepare_head(transport, options)
+        head = prepare_head(transport, options, self._planned)
         spec = session_spec(head, options, self.run_id)
         session = transport.open(spec)
         outcome = "failed unexpectedly"
@@ -168,7 +172,8 @@ class Device:
                 "init_ns": engine.init_ns if engine else 0,
                 "first_inference_ns": engine.first_inference_ns if engine else 0,
                 "provider": engine.provider if engine else "",
-            },
+            }
+            | ({} if spec.pair is None else {"pair": msgspec.to_builtins(spec.pair)}),
             # What the edge says of itself lies beside the session's own facts, and under none.
             "edge": agreed.pop("node") | agreed,
             "models": msgspec.to_builtins(models),
@@ -190,6 +195,7 @@ class Device:
             edge=facts["edge"] | {"tail_bytes": facts["tail_bytes"]},
             cut=facts["cut"],
             codecs=facts["codecs"],
+            codec=head.codec,
             model_digest=spec.model_digest,
             models=models,
         )

@@ -64,10 +64,12 @@ class FrameLoop:
         self._answerer = Answerer(task, answer.outputs)
         self._codecs = [
             codec.build(written, tensor)
-            for written, tensor in zip(spec.codecs, spec.cut.boundary, strict=True)
+            for written, tensor in zip(head.codecs, spec.cut.boundary, strict=True)
         ]
         self._taken = [name for working in self._codecs for name in working.taken]
-        self._raw_bytes = spec.cut.nbytes
+        # A learned codec's code is coded already: what would cross without it is the model's own.
+        plain = spec.cut if answer.first is None or spec.pair is None else answer.first.cut
+        self._raw_bytes = plain.nbytes
         self._flight = Flight(spec.window, timeout_s)
         self._start_ns = time.perf_counter_ns()
         self._lock = threading.Lock()  # frames are finished by the thread that takes replies in

@@ -33,8 +33,13 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ]
     images: Annotated[Path | None, Meta(description="folder of pictures")] = None
     pictures: Annotated[Path | None, Meta(description="text file, one picture a line")] = None
-    codec: Annotated[str, Meta(description="how the cut is coded, as in quantize:4+zstd:3")] = "raw"
-    calibration: Annotated[Path | None, Meta(description="file of `splitbed calibrate`")] = None
+    codec: Annotated[
+        str,
+        Meta(
+            description="how the cut is coded, as in cast+zstd:3 or learned:bottleneck+quantize:4, "
+            "or @FILE: a file that `splitbed calibrate --codec` made for this cut"
+        ),
+    ] = "raw"
     frames: Annotated[
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="frames to measure (default: every picture once)"),
@@ -55,6 +60,7 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         default_factory=_cache_folder
     )
     model_digest: Annotated[str, Meta(description="refuse any other model of that name")] = ""
+    pair_digest: Annotated[str, Meta(description="refuse any other learned codec of its name")] = ""
     reference: Annotated[
         Path | None, Meta(description="outputs of the uncut model (.npz), to compare with")
     ] = None

@@ -17,11 +17,14 @@ from splitbed.graph import (
     INPUT_CUT,
     OUTPUT_CUT,
     ExtractedPart,
+    LearnedPair,
     Parts,
     extract,
     find_cut,
     quantising,
+    with_pair,
 )
+from splitbed.pair import Ranges
 from splitbed.session import CutAnswer, CutQuestion, ModelFile, ProviderChoice
 from splitbed.task import (
     PICTURE_CUT,
@@ -41,6 +44,9 @@ _QUANTISING_KEPT: Final = 64
 """Of answers with quantisers: those may be large, and every calibration makes others."""
 
 PARTS_KEPT: Final = 256
+
+_HELD_BYTES: Final = 1 << 30
+"""Of learned codecs' weights: each part that is kept holds its own."""
 
 
 class WarmEngine(msgspec.Struct, frozen=True):
@@ -102,6 +108,7 @@ class Partitions:
     def describe(self, question: CutQuestion) -> CutAnswer:
         """What this cut is made of; both parts are ready to be fetched and run afterwards."""
         stored = self._store.get(question.model, question.input_shapes)
+        pair = self._store.pair(question.pair, stored) if question.pair else None
         known = self._answers(question)
         with self._lock:
             turn = known.turns.setdefault(question, threading.Lock())
@@ -110,11 +117,15 @@ class Partitions:
             now = (stored.canonical.id.digest, _json_of(stored.task))
             with self._lock:
                 kept = known.answers.get(question)
-                if kept is not None and (kept.model_digest, kept.task_json) == now:
+                if (
+                    kept is not None
+                    and (kept.model_digest, kept.task_json) == now
+                    and _is_of(kept, pair)
+                ):
                     known.answers.move_to_end(question)
                     return kept
             try:
-                answer = self._cut(question, stored)
+                answer = self._cut(question, stored, pair)
             except SplitbedError:
                 with self._lock:  # a question without an answer leaves nothing behind
                     known.turns.pop(question, None)
@@ -151,12 +162,18 @@ class Partitions:
         with self._lock:
             return len(self._engines), len(self._parts)
 
-    def _cut(self, question: CutQuestion, stored: StoredModel) -> CutAnswer:
+    def _cut(
+        self, question: CutQuestion, stored: StoredModel, pair: LearnedPair | None
+    ) -> CutAnswer:
         model, task = stored.canonical, stored.task
         model.require_fixed_outputs()
         at = {PICTURE_CUT: INPUT_CUT, RESULT_CUT: OUTPUT_CUT}.get(question.cut, question.cut)
         point = find_cut(model, stored.points, at, f"model '{question.model}'")
         parts = extract(model, point)
+        ranges: Ranges = ()
+        if pair is not None:
+            coded = with_pair(parts, pair)
+            parts, ranges = coded.parts, coded.ranges
         if question.quantisers:
             parts = quantising(parts, question.quantisers)
         cut = parts.cut
@@ -174,13 +191,14 @@ class Partitions:
             outputs=model.outputs,
             task_json=_json_of(task),
             source=ModelFile(source.path.name, source.file_bytes, source.md5, source.sha256),
+            ranges=ranges,
         )
         with self._lock:
             self._keep(question, parts)
         return answer
 
     def _answers(self, question: CutQuestion) -> _Answers:
-        return self._quantising if question.quantisers else self._plain
+        return self._quantising if question.quantisers or question.pair else self._plain
 
     def _keep(self, question: CutQuestion, parts: Parts) -> None:
         for part in (parts.first, parts.second):
@@ -189,14 +207,17 @@ class Partitions:
                 self._parts[part.partition.sha256] = part
                 self._parts.move_to_end(part.partition.sha256)
         # The two parts just made stay.
-        while len(self._parts) > max(2, self._most_parts):
-            self._parts.popitem(last=False)
+        held = sum(part.held_bytes for part in self._parts.values())
+        while len(self._parts) > 2 and (len(self._parts) > self._most_parts or held > _HELD_BYTES):
+            held -= self._parts.popitem(last=False)[1].held_bytes
 
     def _part(self, sha256: str) -> ExtractedPart:
         with self._lock:
             question = self._plain.origins.get(sha256) or self._quantising.origins.get(sha256)
             if sha256 not in self._parts and question is not None:
-                self._cut(question, self._store.get(question.model, question.input_shapes))
+                stored = self._store.get(question.model, question.input_shapes)
+                pair = self._store.pair(question.pair, stored) if question.pair else None
+                self._cut(question, stored, pair)
             if sha256 not in self._parts:
                 raise ModelUnknown(
                     "this edge has no part with that digest (the model may have been replaced): "
@@ -204,6 +225,14 @@ class Partitions:
                 )
             self._parts.move_to_end(sha256)
             return self._parts[sha256]
+
+
+def _is_of(answer: CutAnswer, pair: LearnedPair | None) -> bool:
+    """Whether an answer was made with this pair and its ranges."""
+    if pair is None or answer.pair is None:
+        return pair is None and answer.pair is None
+    ends = [[(r.low, r.high) for r in ranges] for ranges in (answer.ranges, pair.ranges)]
+    return answer.pair == pair.id and ends[0] == ends[1]
 
 
 def _json_of(task: TaskSpec | None) -> str:

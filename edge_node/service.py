@@ -39,7 +39,7 @@ from splitbed.session import (
     SessionSpec,
     placement_name,
 )
-from splitbed.task import PICTURE_CUT, RESULT_CUT, TaskSpec, task_from_json
+from splitbed.task import PICTURE_CUT, RESULT_CUT, TaskSpec, result_boundary, task_from_json
 from splitbed.wire.framing import reply_size
 
 UNUSED_S: Final = 60.0
@@ -145,13 +145,24 @@ class EdgeService:
 
     def _described(self, spec: SessionSpec, quantisers: tuple[Quantiser, ...]) -> CutAnswer:
         answer = self._partitions.describe(
-            CutQuestion(spec.model, spec.cut.name, spec.input_shapes, quantisers)
+            CutQuestion(
+                spec.model,
+                spec.cut.name,
+                spec.input_shapes,
+                quantisers,
+                "" if spec.pair is None else spec.pair.name,
+            )
         )
         if spec.model_digest != answer.model_digest:
             raise ModelMismatch(
                 f"the edge has another model named '{spec.model}' ({answer.model_digest[:12]}, "
                 f"yours is {spec.model_digest[:12]}): copy yours into its model folder, or give it "
                 "another name"
+            )
+        if spec.pair is not None and spec.pair != answer.pair:
+            raise ModelMismatch(
+                f"the edge has another learned codec named '{spec.pair.name}': start the device "
+                "again, which fetches the head with the edge's own encoder in it"
             )
         if spec.cut != answer.cut:
             raise ProtocolViolation(
@@ -241,5 +252,10 @@ def _task(spec: SessionSpec, answer: CutAnswer) -> TaskSpec | None:
         if spec.reply == "result" or spec.cut.name in (PICTURE_CUT, RESULT_CUT):
             raise TaskError(f"a session at {spec.cut.name} with reply {spec.reply} needs a task")
         return None
-    task = task_from_json(spec.task_json)
-    return task.fitted(answer.inputs)
+    task = task_from_json(spec.task_json).fitted(answer.inputs)
+    if spec.cut.name == RESULT_CUT and result_boundary(task, answer.outputs) != spec.cut.boundary:
+        raise TaskError(
+            f"the session's task makes another {RESULT_CUT} than the one that '{spec.model}' has "
+            "here: use the edge's description of the model"
+        )
+    return task

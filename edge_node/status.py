@@ -17,6 +17,7 @@ from edge_node.partitions import Partitions
 from edge_node.service import EdgeService
 from edge_node.store import ModelStore
 from splitbed import __version__, codec
+from splitbed.codec.registry import offered
 from splitbed.errors import TransportError
 from splitbed.session import SessionSpec, placement_name
 
@@ -55,6 +56,11 @@ def status_app(
             ("Parts ready to be fetched", str(parts)),
         ]
         models = "".join(f"<li><code>{html.escape(name)}</code></li>" for name in store.names())
+        stages = "".join(
+            f"<li><code>{html.escape(one.id)}</code> of {html.escape(one.origin)}"
+            for one in offered()
+        )
+        stages = stages and f"<h2>Codec stages of other packages</h2><ul>{stages}</ul>"
         return (
             "<!doctype html><html lang=en><meta charset=utf-8><title>splitbed edge</title>"
             "<meta name=viewport content='width=device-width'><meta http-equiv=refresh content=5>"
@@ -62,6 +68,7 @@ def status_app(
             + "".join(f"<tr><th>{name}<td>{value}" for name, value in facts)
             + "</table><h2>Sessions</h2>"
             + _sessions(service.sessions())
+            + stages
             + f"<h2>Models</h2><ul>{models or '<li>none in the folder'}</ul>"
             "<p class=quiet>Numbers for machines: <a href=/metrics>/metrics</a>, "
             "<a href=/healthz>/healthz</a>. This page renews itself every 5 s."

@@ -12,16 +12,25 @@ import msgspec
 
 from splitbed.engine import observed
 from splitbed.errors import ModelUnknown, UsageError
-from splitbed.graph import CanonicalModel, CutPoint, canonicalise, cut_points, load
+from splitbed.graph import (
+    CanonicalModel,
+    CutPoint,
+    LearnedPair,
+    canonicalise,
+    cut_points,
+    load,
+    load_pair,
+)
+from splitbed.pair import DESCRIPTION, find_folder
 from splitbed.task import TaskSpec, description_file, shapes_to_bind, written_task
 
 InputShapes = tuple[tuple[str, tuple[int, ...]], ...]
 _Stamps = dict[Path, tuple[int, int] | None]
 
-_PAIR: Final = "bottleneck.toml"
-
 _MODELS_KEPT: Final = 8
 """Canonical models in memory at once; others are read again when they are asked for."""
+
+_PAIRS_KEPT: Final = 8
 
 
 class StoredModel(msgspec.Struct, frozen=True):
@@ -39,6 +48,11 @@ class _Kept(msgspec.Struct, frozen=True):
     """Of every file that it was made of: one that was replaced makes it another model."""
 
 
+class _KeptPair(msgspec.Struct, frozen=True):
+    pair: LearnedPair
+    stamps: _Stamps
+
+
 class ModelStore:
     """Finds models by name: the path below the folder, without `.onnx`, or its last part.
 
@@ -54,6 +68,7 @@ class ModelStore:
         self._file = place.absolute() if place.is_file() else None
         self._folder = place.resolve()
         self._kept: OrderedDict[tuple[str, InputShapes], _Kept] = OrderedDict()
+        self._pairs: OrderedDict[tuple[Path, str], _KeptPair] = OrderedDict()
         self._lock = threading.Lock()
 
     def names(self) -> list[str]:
@@ -78,6 +93,52 @@ class ModelStore:
                     self._kept.popitem(last=False)
             self._kept.move_to_end(key)
             return kept.model
+
+    def pair(self, name: str, stored: StoredModel) -> LearnedPair:
+        """The learned codec of this name: beside the model, else below the folder.
+
+        As for models, the last part of its path will do where it is the only one. Raises
+        ModelUnknown where there is none, UsageError for a name that none can have, and what
+        `load_pair` raises.
+        """
+        model = stored.canonical.source.path
+        folder = self._pair_folder(name, model)
+        with self._lock:
+            key = (folder, name)
+            kept = self._pairs.get(key)
+            if kept is None or kept.stamps != _stamps(kept.stamps):
+                stamps = _stamps([folder / DESCRIPTION])
+                pair = load_pair(folder, name, observed)
+                # The description's was taken before it was read; the others have its digests.
+                kept = self._pairs[key] = _KeptPair(pair, _stamps(pair.files) | stamps)
+                while len(self._pairs) > _PAIRS_KEPT:
+                    self._pairs.popitem(last=False)
+            self._pairs.move_to_end(key)
+            return kept.pair
+
+    def _pair_folder(self, name: str, model: Path) -> Path:
+        if self._file is not None:
+            folder = find_folder(name, [self._file.parent])
+        else:
+            folder = find_folder(name, [model.parent, self._folder])
+        if folder is None and self._file is None and "/" not in name:
+            alike = [
+                path.parent.relative_to(self._folder).as_posix()
+                for path in sorted(self._folder.rglob(DESCRIPTION))
+                if path.parent.name == name
+            ]
+            if len(alike) > 1:
+                raise ModelUnknown(
+                    f"this edge has several learned codecs '{name}', none of them beside "
+                    f"'{model.stem}': {', '.join(alike)}"
+                )
+            folder = find_folder(alike[0], [self._folder]) if alike else None
+        if folder is None:
+            raise ModelUnknown(
+                f"this edge has no learned codec '{name}' for '{model.stem}': put its folder, with "
+                f"{DESCRIPTION} and both networks, beside the model"
+            )
+        return folder
 
     def _path(self, name: str) -> Path:
         path = self._found(name)
@@ -105,7 +166,7 @@ class ModelStore:
         try:
             path = (self._folder / f"{name}.onnx").resolve()
             inside = self._folder in path.parents and path.is_file()
-            is_half = path.with_name(_PAIR).is_file()
+            is_half = path.with_name(DESCRIPTION).is_file()
         except (OSError, ValueError, RuntimeError):  # too long, a NUL in it, links in a circle
             return None
         return path if inside and not is_half else None

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 from experiments.bench_report import MOST_LOSS, BenchReport, CutReport, within_limits
 from experiments.bench_rows import Row
 from experiments.drawing import ONE_SCALE, bytes_text, check_picture, save_picture
+from experiments.score import Terms
 from experiments.terminal import printable
 from experiments.tiles import is_tiles
 
@@ -29,9 +30,9 @@ _LONGEST: Final = 52
 def draw_bench(report: BenchReport, path: Path) -> None:
     """Draw it into a file; its ending says the format.
 
-    With labels the height is the points of accuracy lost, with the 95 % interval; without, the
-    share of answers that are no longer the uncut model's. Filled marks are good enough by loss and
-    agreement. Codecs for comparison are dashed, and without their intervals.
+    With labels the height is the points lost, of accuracy or precision, with the 95 % interval;
+    without, the share of answers that are no longer the uncut model's. Filled marks are good enough
+    by loss and agreement. Codecs for comparison are dashed, and without their intervals.
     """
     check_picture(path)
     cuts = [cut for cut in report.cuts if cut.rows]
@@ -62,7 +63,7 @@ def draw_bench(report: BenchReport, path: Path) -> None:
             axes.tick_params(labelbottom=True)
         has_labels = report.labelled > 0
         for axes in grid[:, 0]:
-            axes.set_ylabel("points of accuracy lost" if has_labels else "answers changed, %")
+            axes.set_ylabel(_lost(report.terms) if has_labels else report.terms.unlike)
         lines: dict[str, Any] = {}
         for axes in panels[: len(cuts)]:
             handles, names = axes.get_legend_handles_labels()
@@ -131,9 +132,17 @@ def _draw_line(axes: Any, name: str, rows: Sequence[Row], colour: str, mark: str
 
 def _limits(report: BenchReport) -> str:
     """What a filled mark says."""
-    agrees = f"{report.least_agreement_pct:g} % of the answers as uncut"
+    agrees = report.terms.agrees.format(report.least_agreement_pct)
+    if not report.labelled:
+        return agrees
+    return f"loses at most {report.most_loss_points:g} {report.terms.point}, {agrees}"
+
+
+def _lost(terms: Terms) -> str:
     return (
-        f"at most {report.most_loss_points:g} point lost, {agrees}" if report.labelled else agrees
+        "points of accuracy lost"
+        if terms.kind == "classes"
+        else f"{terms.point} lost".replace("point", "points", 1)
     )
 
 
@@ -146,6 +155,7 @@ def _cost(row: Row) -> float:
 def _family(codec: str) -> str:
     """Codecs that differ in numbers only are one line: `quantize:4+zstd:3` and `quantize:6+zstd:3`.
 
-    Arguments with a name keep it (`clip=p99.9` and `clip=mse` are two lines).
+    Arguments with a name keep it (`clip=p99.9` and `clip=mse` are two lines), but for a budget; a
+    codec whose payloads were cut off is on the line of those that were not.
     """
-    return re.sub(r":\d+(?=[,+]|$)", "", codec)
+    return re.sub(r"@\d+%$|[:,]budget_bytes=\d+|:\d+(?=[,+@]|$)", "", codec)

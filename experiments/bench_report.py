@@ -10,7 +10,7 @@ import msgspec
 from experiments.bench_rows import BreakEven, Row, break_even
 from experiments.codec_bench import LeftOut, Measured
 from experiments.cut_rule import RuleCut
-from experiments.task_metric import PooledScore, Score, TaskMetric
+from experiments.score import PooledScore, Score, TaskMetric, Terms
 from splitbed.tensor import TensorSpec
 
 MOST_LOSS: Final = 1.0
@@ -60,6 +60,8 @@ class CutReport(msgspec.Struct, frozen=True):
     """The codec with the fewest bytes within the limits of loss and agreement, if any."""
     smallest_tiles: str | None
     """Likewise of those for comparison, which no session can have."""
+    smallest_same: str | None = None
+    """The codec with the fewest bytes that leaves every answer as the uncut model's, if any."""
 
 
 class Pooled(msgspec.Struct, frozen=True):
@@ -78,6 +80,8 @@ class BenchReport(msgspec.Struct, frozen=True):
 
     model: str
     model_sha256: str
+    terms: Terms
+    """What kind of answers the model gives, and what their figures are called."""
     pictures: int
     labelled: int
     folds: int
@@ -112,6 +116,12 @@ def smallest(rows: Iterable[Row]) -> str | None:
     """The codec of the usable row with the fewest bytes."""
     usable = [row for row in rows if within_limits(row.score)]
     return min(usable, key=lambda row: row.payload_bytes.value).codec if usable else None
+
+
+def smallest_same(rows: Iterable[Row]) -> str | None:
+    """The codec of the row with the fewest bytes that changes no answer."""
+    same = [row for row in rows if row.score.agreement.pct == 100]
+    return min(same, key=lambda row: row.payload_bytes.value).codec if same else None
 
 
 def compared(row: Row, anchors: Sequence[Row]) -> ComparedRow:

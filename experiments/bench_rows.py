@@ -9,9 +9,9 @@ from typing import Literal, Protocol
 import msgspec
 import numpy as np
 
+from experiments.score import Score
 from experiments.statistics import Percentile, percentile
 from experiments.symbol_counts import SymbolCounts
-from experiments.task_metric import Score
 from splitbed.session import Buffer
 from splitbed.tensor import Array, Cut, TensorSpec
 
@@ -26,6 +26,16 @@ class Coder(Protocol):
 
     def decode(self, payload: Buffer) -> Array:
         """The tensor again."""
+
+
+class Networks(Protocol):
+    """A learned codec's two networks, which stand before and after what codes the tensors."""
+
+    def encode(self, boundary: Mapping[str, Array]) -> Mapping[str, Array]:
+        """What crosses."""
+
+    def decode(self, crossing: Mapping[str, Array]) -> dict[str, Array]:
+        """The boundary again."""
 
 
 class Times(msgspec.Struct, frozen=True):
@@ -86,6 +96,8 @@ class Row(msgspec.Struct, frozen=True):
     score: Score
     break_even: BreakEven
     """Against sending the tensors raw, whose coding takes no time."""
+    chosen: tuple[str, ...] = ()
+    """What `auto` found for each fold, on the pictures of the others; empty for other codecs."""
 
 
 class Samples:
@@ -100,6 +112,8 @@ class Samples:
         self.decode_ns: list[int] = []
         self.session_bytes: list[int] = []
         """One for each calibration; empty where no session can have the codec."""
+        self.chosen: list[str] = []
+        """What `auto` found for each fold; empty for other codecs."""
         self._squared, self._largest = 0.0, 0.0
         self._counts: list[SymbolCounts] = []
         self._of_fold: dict[str, SymbolCounts] = {}
@@ -109,12 +123,19 @@ class Samples:
         self._of_fold = {spec.name: SymbolCounts(spec) for spec in self.cut.boundary}
         self._counts += self._of_fold.values()
 
-    def add(self, coders: Sequence[Coder], boundary: Mapping[str, Array]) -> dict[str, Array]:
-        """Code one picture's boundary, timed; what was decoded."""
+    def add(
+        self,
+        coders: Sequence[Coder],
+        boundary: Mapping[str, Array],
+        networks: Networks | None = None,
+    ) -> dict[str, Array]:
+        """Code one picture's boundary, timed, networks included; what was decoded."""
         start_ns = time.perf_counter_ns()
-        payloads = [coder.encode(boundary[coder.spec.name]) for coder in coders]
+        crossing = boundary if networks is None else networks.encode(boundary)
+        payloads = [coder.encode(crossing[coder.spec.name]) for coder in coders]
         sent_ns = time.perf_counter_ns()
         decoded = {c.spec.name: c.decode(p) for c, p in zip(coders, payloads, strict=True)}
+        decoded = decoded if networks is None else networks.decode(decoded)
         end_ns = time.perf_counter_ns()
         self.encode_ns.append(sent_ns - start_ns)
         self.decode_ns.append(end_ns - sent_ns)
@@ -177,6 +198,7 @@ def row_of(samples: Samples, score: Score) -> Row:
         error=samples.error,
         score=score,
         break_even=break_even(raw_bytes - size.value, coding_ns),
+        chosen=tuple(samples.chosen),
     )
 
 

@@ -11,12 +11,13 @@ import msgspec
 
 from experiments.bench_report import Against, BenchReport, ComparedRow, CutReport, Pooled
 from experiments.bench_rows import BreakEven, Row
-from experiments.statistics import PairedLoss, Percentile, Share
+from experiments.score import Terms
+from experiments.statistics import Loss, Percentile
 from experiments.terminal import printable
 
 _WIDTH: Final = 80
 _CODEC: Final = 18
-_ANSWERS: Final = (9, 7, 6, 11, 13, 11)
+_SIZES: Final = (9, 7, 6)
 _TIMES: Final = (9, 8, 9, 8, 8, 8, 11)
 _ERRORS: Final = (10, 10, 10, 9, 9, 10)
 """Widths of the columns after the codec's name, the spaces before them included."""
@@ -30,14 +31,16 @@ def page(report: BenchReport) -> str:
         f"{_numbers(report.calibration_pictures)} pictures of the other folds"
     )
     for cut in report.cuts:
-        lines += ["", *_cut_lines(cut)]
+        lines += ["", *_cut_lines(cut, report.terms)]
         lines += _more([row.row for row in cut.rows])
     if report.anchors:
         lines += ["", "the picture itself instead of features (@picture)"]
-        lines += _answer_lines([ComparedRow(row, None, None) for row in report.anchors])
+        lines += _answer_lines(
+            [ComparedRow(row, None, None) for row in report.anchors], report.terms
+        )
         lines += _more(report.anchors)
     if len(report.cuts) > 1 and report.pooled:
-        lines += ["", *_pooled_lines(report.pooled)]
+        lines += ["", *_pooled_lines(report.pooled, report.terms)]
     if report.cuts:
         lines += ["", *_verdicts(report)]
     for one in report.left_out:
@@ -47,7 +50,7 @@ def page(report: BenchReport) -> str:
     return "".join(f"{line.rstrip()}\n" for line in lines)
 
 
-def _cut_lines(cut: CutReport) -> list[str]:
+def _cut_lines(cut: CutReport, terms: Terms) -> list[str]:
     crossing = ", ".join(
         f"{spec.dtype} {'x'.join(map(str, spec.shape)) or 'scalar'}" for spec in cut.boundary
     )
@@ -58,40 +61,40 @@ def _cut_lines(cut: CutReport) -> list[str]:
         what = "the fewest bytes"
         if reason.kind == "after a ReLU":
             what += " straight after a ReLU"
+        elif reason.kind == "several tensors":
+            what += " of several tensors"
         where = "within 5 points of" if reason.is_near else "nearest (not within 5 points) to"
         lines += _wrapped(f"taken for {what} {where} {reason.share_pct} % of the MACs")
-    return [*lines, *_answer_lines(cut.rows)]
+    return [*lines, *_answer_lines(cut.rows, terms)]
 
 
-def _answer_lines(rows: Sequence[ComparedRow]) -> list[str]:
+def _answer_lines(rows: Sequence[ComparedRow], terms: Terms) -> list[str]:
     """Two lines a codec: figures, and their 95 % intervals below."""
-    lines = [_line("codec", ("bytes", "bit/el", "times", "top-1 %", "loss", "as uncut %"), "JPEG")]
+    widths = [column.width for column in terms.columns]
+    heads = ("bytes", "bit/el", "times", *(column.heading for column in terms.columns))
+    lines = [_line("codec", heads, "JPEG", widths)]
     for compared in rows:
-        row, score = compared.row, compared.row.score
-        cells = (
+        row, cells = compared.row, compared.row.score.cells()
+        figures = (
             f"{row.payload_bytes.value:,.0f}",
             f"{row.bits_per_element:.2f}",
             _three(row.factor),
-            "" if score.accuracy is None else _pct(score.accuracy.pct),
-            "" if score.loss is None else f"{score.loss.points:+.2f}",
-            _pct(score.agreement.pct),
+            *(cell.figure for cell in cells),
         )
         against = compared.at_equal_loss or compared.at_equal_agreement
-        lines += _line(row.codec, cells, "" if against is None else _three(against.factor)).split(
-            "\n"
-        )
-        low = (_sizes(row.payload_bytes), _share(score.accuracy), _loss(score.loss))
-        wide = _CODEC + _ANSWERS[0]
+        last = "" if against is None else _three(against.factor)
+        lines += _line(row.codec, figures, last, widths).split("\n")
         lines.append(
-            f"{low[0]:>{wide}}{'':{_ANSWERS[1] + _ANSWERS[2]}}{low[1]:>{_ANSWERS[3]}}"
-            f"{low[2]:>{_ANSWERS[4]}}{_share(score.agreement):>{_ANSWERS[5]}}"
+            f"{_sizes(row.payload_bytes):>{_CODEC + _SIZES[0]}}{'':{sum(_SIZES[1:])}}"
+            + _cells([cell.interval for cell in cells], widths)
         )
     return lines
 
 
-def _line(codec: str, cells: Sequence[str], last: str) -> str:
-    last = f"{last:>{_WIDTH - _CODEC - sum(_ANSWERS)}}"
-    return f"{_named(codec)}{_cells(cells, _ANSWERS)}{last}"
+def _line(codec: str, cells: Sequence[str], last: str, widths: Sequence[int]) -> str:
+    all_widths = (*_SIZES, *widths)
+    last = f"{last:>{_WIDTH - _CODEC - sum(all_widths)}}"
+    return f"{_named(codec)}{_cells(cells, all_widths)}{last}"
 
 
 def _named(codec: str) -> str:
@@ -135,9 +138,10 @@ def _cells(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
 
 
-def _pooled_lines(pooled: Sequence[Pooled]) -> list[str]:
+def _pooled_lines(pooled: Sequence[Pooled], terms: Terms) -> list[str]:
+    paired = "; the loss is paired by picture" if terms.point else ""
     lines = [
-        f"all {pooled[0].cuts} cuts together; the loss is paired by picture",
+        f"all {pooled[0].cuts} cuts together{paired}",
         f"{'codec':<{_CODEC}}{'bit/el':>9}{'factor':>16}{'loss':>8}{'95 %':>16}{'as uncut':>12}",
     ]
     for one in pooled:
@@ -154,29 +158,39 @@ def _pooled_lines(pooled: Sequence[Pooled]) -> list[str]:
 
 def _verdicts(report: BenchReport) -> list[str]:
     """A sentence a cut: what is usable there, and whether it is less than the picture."""
-    loses = f"loses at most {report.most_loss_points:g} point and " if report.labelled else ""
+    terms = report.terms
+    loses = ""
+    if report.labelled:
+        loses = f"loses at most {report.most_loss_points:g} {terms.point} and "
     lines = _wrapped(
-        f"The smallest codec that {loses}agrees in {report.least_agreement_pct:g} %, against the "
-        "picture:"
+        f"The smallest codec that {loses}{terms.agrees.format(report.least_agreement_pct)}, "
+        "against the picture:"
     )
     for cut in report.cuts:
         rows = {one.row.codec: one for one in cut.rows}
         text = f"{printable(cut.name)}: none of these does"
         if cut.smallest is not None:
             best = rows[cut.smallest]
-            text = (
-                f"{printable(cut.name)}: {best.row.codec}, {_bytes(best.row)}, "
-                f"{best.row.bits_per_element:.2f} bit an element, "
-                f"{_three(best.row.factor)} times smaller than raw"
-            )
+            text = f"{printable(cut.name)}: {_coded(best.row)}"
             text += "".join(f"; {side}" for side in _sides(best))
         if cut.smallest_tiles is not None:
             text += f"; of tiles {cut.smallest_tiles}, {_bytes(rows[cut.smallest_tiles].row)}"
         lines += _wrapped(text, "  ")
+        if terms.kind == "key points":
+            text = "all of them within 0.01: "
+            same = None if cut.smallest_same is None else rows[cut.smallest_same].row
+            lines += _wrapped(text + ("none of these" if same is None else _coded(same)), "    ")
     anchor = next((row for row in report.anchors if row.codec == report.smallest_anchor), None)
     if anchor is not None:
         lines += _wrapped(f"@picture: {anchor.codec}, {_bytes(anchor)}", "  ")
     return lines
+
+
+def _coded(row: Row) -> str:
+    return (
+        f"{row.codec}, {_bytes(row)}, {row.bits_per_element:.2f} bit an element, "
+        f"{_three(row.factor)} times smaller than raw"
+    )
 
 
 def _sides(row: ComparedRow) -> list[str]:
@@ -223,6 +237,8 @@ def _flat(value: dict[str, Any], above: str = "") -> dict[str, Any]:
     for name, item in value.items():
         if isinstance(item, dict):
             found |= _flat(item, f"{above}{name}_")
+        elif isinstance(item, (list, tuple)):
+            found[f"{above}{name}"] = " ".join(map(str, item))
         else:
             found[f"{above}{name}"] = item
     return found
@@ -249,15 +265,7 @@ def _sizes(size: Percentile) -> str:
     return f"{low}..{high}"
 
 
-def _share(share: Share | None) -> str:
-    return "" if share is None else f"{_pct(share.low_pct)}..{_pct(share.high_pct)}"
-
-
-def _pct(value: float) -> str:
-    return "100" if value == 100 else f"{value:.1f}"
-
-
-def _loss(loss: PairedLoss | None) -> str:
+def _loss(loss: Loss | None) -> str:
     return "" if loss is None else f"{loss.low:+.1f}..{loss.high:+.1f}"
 
 

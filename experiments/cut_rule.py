@@ -2,6 +2,8 @@
 
 For each share of the work, of all cuts that one tensor crosses: the one with the fewest bytes
 within five points of that share, and beside it the one with the fewest bytes straight after a ReLU.
+A detector is cut where it branches: of all cuts that several tensors cross, the one with the fewest
+bytes within five points of each of the two larger shares.
 """
 
 from __future__ import annotations
@@ -17,10 +19,13 @@ from splitbed.graph import INPUT_CUT, OUTPUT_CUT, ListedCut, Listing
 SHARES_PCT: Final = (25, 50, 75)
 """Of the model's multiply-accumulates, in the head."""
 
+BRANCHED_PCT: Final = (50, 75)
+"""Likewise, where several tensors cross."""
+
 WITHIN: Final = 5.0
 """Points to either side of a share."""
 
-Kind = Literal["fewest bytes", "after a ReLU"]
+Kind = Literal["fewest bytes", "after a ReLU", "several tensors"]
 
 
 class RuleCut(msgspec.Struct, frozen=True):
@@ -62,6 +67,21 @@ def cuts_by_rule(listing: Listing) -> tuple[RuleCut, ...]:
         if rectified:
             found.append(_chosen(rectified, share, "after a ReLU", listing.macs))
     return tuple(found)
+
+
+def branched_cuts_by_rule(listing: Listing) -> tuple[RuleCut, ...]:
+    """The same for a model with branches: two cuts of several tensors each.
+
+    The model's own input and output are no such cuts. Raises UsageError as `cuts_by_rule`.
+    """
+    several = [
+        cut
+        for cut in listing.legal
+        if not cut.marks.single and cut.point.name not in (INPUT_CUT, OUTPUT_CUT)
+    ]
+    if not several or not listing.macs:
+        return cuts_by_rule(listing)
+    return tuple(_chosen(several, share, "several tensors", listing.macs) for share in BRANCHED_PCT)
 
 
 def _chosen(cuts: Sequence[ListedCut], share_pct: int, kind: Kind, macs: int) -> RuleCut:

@@ -14,11 +14,11 @@ from typing import Any, Final
 import msgspec
 
 from experiments.cut_runner import CutRunner
+from experiments.learned import coded_cut
 from experiments.preparation import PreparedCut, PreparedModel
 from experiments.quantising import CodedCut
 from experiments.statistics import PairedLoss, Share, paired_loss, share
-from splitbed import codec
-from splitbed.codec import Calibration
+from splitbed.codec import PlannedCodec
 from splitbed.engine import Engine
 from splitbed.errors import RecordError
 from splitbed.progress import Progress
@@ -50,18 +50,21 @@ class LabelledPicture(msgspec.Struct, frozen=True):
 def evaluate(
     model: PreparedModel,
     cut: PreparedCut,
-    codec_text: str,
-    calibration: Calibration | None,
+    planned: PlannedCodec,
     pictures: Sequence[LabelledPicture],
 ) -> Evaluation:
-    """Run every picture through head, codec and tail in this process."""
-    coded = CodedCut(cut, codec.plan(codec_text, cut.cut.boundary, calibration), Engine)
+    """Run every picture through head, codec and tail in this process.
+
+    `cut` is the plain one: a learned codec is put into its parts here.
+    """
+    cut = coded_cut(model, cut, planned.codec)
+    coded = CodedCut(cut, planned.codecs, Engine)
     runner = CutRunner(model, cut, coded=coded)
     right: list[bool] = []
     anchor: list[bool] = []
     same = 0
     sizes: list[int] = []
-    progress = Progress(f"accuracy at {cut.cut.name} {codec_text}", len(pictures))
+    progress = Progress(f"accuracy at {cut.cut.name} {planned.codec}", len(pictures))
     for number, item in enumerate(pictures, 1):
         picture = model.preprocessor.picture(read_picture(item.path))
         payloads = coded.encoded(runner.boundary(picture))

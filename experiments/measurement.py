@@ -18,6 +18,7 @@ from experiments import children
 from experiments.preparation import PreparedModel
 from experiments.testbed import Testbed
 from splitbed.certificate import LinkCertificate
+from splitbed.codec import FILE_MARK, PlannedCodec
 from splitbed.graph import Verification
 from splitbed.host import host_facts, versions
 from splitbed.record import RunManifest, config_id
@@ -31,8 +32,8 @@ class RunPlan(msgspec.Struct, frozen=True):
 
     model: PreparedModel
     cut: str
-    codec: str
-    calibration: Path | None
+    planned: PlannedCodec
+    """The codecs as the device gets them."""
     pictures: tuple[Path, ...]
     labels: dict[str, int]
     frames: int
@@ -114,6 +115,7 @@ def measure(
         model_digest=learnt.get("model_digest", ""),
         cut=learnt.get("cut"),
         codecs=learnt.get("codecs", []),
+        codec=plan.planned.codec,
         head=learnt.get("head"),
         notes=(*plan.notes, *learnt.get("notes", []), *_sharing(certificate)),
         # The session's own facts last: its provider is what the tail ran on.
@@ -134,7 +136,7 @@ def _start_device(
         "model": plan.model.name,
         "model-digest": plan.model.canonical.id.digest,
         "cut": plan.cut,
-        "codec": plan.codec,
+        "codec": f"{FILE_MARK}{_planned_file(plan, folder)}",
         "pictures": listing,
         "frames": plan.frames,
         "warmup": plan.warmup,
@@ -150,8 +152,6 @@ def _start_device(
         "cache": folder.folder / "head",
         **plan.connection,
     }
-    if plan.calibration is not None:
-        options["calibration"] = plan.calibration
     if plan.reference is not None:
         options["reference"] = plan.reference
     arguments = ["-m", "device_node", "--orchestrated"]
@@ -159,6 +159,13 @@ def _start_device(
         arguments += [f"--{name}", str(value)]
     with folder.log("device").open("ab") as errors, testbed.on_device():
         return children.start_module(arguments, errors)
+
+
+def _planned_file(plan: RunPlan, folder: RunFolder) -> Path:
+    """The very file that the device reads, kept with the run."""
+    path = folder.folder / "codec.json"
+    path.write_bytes(msgspec.json.encode(plan.planned))
+    return path
 
 
 def _wait(

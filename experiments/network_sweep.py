@@ -10,17 +10,18 @@ from typing import Annotated, Any, Final, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from experiments.codec_planning import calibration_pictures, check_written
 from experiments.embedded import Apart, is_embedded
 from experiments.planning import RunOptions
 from experiments.summary import Summary, summarise
 from netem.profiles import find_profile
-from splitbed import codec, config
+from splitbed import config
 from splitbed.errors import RecordError, UsageError
 from splitbed.record import config_id
 from splitbed.run_folder import MANIFEST, read_manifest
 
 _SWEPT: Final = ("cut", "codec", "link", "out")
-_NO_FIGURE_CHANGES: Final = ("command", "out", "json", "accept_uncertified")
+_NO_FIGURE_CHANGES: Final = ("command", "out", "json", "accept_uncertified", "auto_cache")
 
 
 class SweepOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -73,6 +74,12 @@ class Sweep(msgspec.Struct, frozen=True):
     def configurations(self) -> list[Configuration]:
         """In the order in which they are measured: all points of a link, then the next link."""
         return [Configuration(*point, link.text) for link in self.links for point in self.points]
+
+    @property
+    def calibrated_from(self) -> int:
+        """Pictures to calibrate from that one of its points needs."""
+        wanted = self.options.calibration_count
+        return max(calibration_pictures(coding, wanted) for _, coding in self.points)
 
     def measured(self) -> tuple[dict[Configuration, Summary], dict[Configuration, str]]:
         """What the output folder holds of it: finished runs, and why there is none of the rest.
@@ -179,7 +186,7 @@ def _point(text: str, where: str) -> tuple[str, str]:
             f"points in {where}: '{text}' is not a cut and a codec, as in '@picture jpeg:90'"
         )
     try:
-        codec.parse(coding)
+        check_written(coding)
     except UsageError as error:
         raise UsageError(f"points in {where}: '{text}': {error}") from error
     return cut.strip(), coding

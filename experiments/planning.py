@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import secrets
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,11 +11,12 @@ import msgspec
 from msgspec import Meta
 from rich.console import Console
 
+from experiments.codec_planning import CodecPlan, calibration_pictures, plan_codec
+from experiments.learned import verify_pair
 from experiments.measurement import RunPlan
 from experiments.pictures import PictureSet, digests, hold_out, read_pictures
 from experiments.preparation import (
     PreparedModel,
-    calibrate,
     prepare_cut,
     reference,
     verify_cut,
@@ -26,14 +26,13 @@ from experiments.quantising import verify_quantising
 from netem.backend import Backend
 from netem.profiles import WRITTEN_FORM, find_profile
 from netem.traces import WRITTEN_TRACE, find_trace
-from splitbed import codec, config
-from splitbed.codec import Calibration
-from splitbed.errors import RecordError, UsageError
+from splitbed import config
+from splitbed.errors import UsageError
 from splitbed.graph import list_cuts
 from splitbed.session import ProviderChoice
 
 _IDENTIFYING = (
-    *("cut", "codec", "warmup", "window", "reply", "provider", "threads", "edge_threads"),
+    *("cut", "warmup", "window", "reply", "provider", "threads", "edge_threads"),
     *("edge", "backend", "seed"),
 )
 _REFERENCE_BYTES = 1 << 30
@@ -65,7 +64,13 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         ),
     ] = None
     codec: Annotated[
-        str, Meta(description="as in raw, cast+zstd:3, quantize:4+zstd:3, jpeg:90")
+        str,
+        Meta(
+            description="as in raw, cast+zstd:3, uniform:0.6+ans, jpeg:90; learned:FOLDER+... "
+            "with the learned codec in that folder beside the model; auto:1pp: the smallest "
+            "that loses at most a point, found on the pictures to calibrate from; @FILE: of "
+            "`splitbed calibrate --codec`"
+        ),
     ] = "raw"
     link: Annotated[str, Meta(description=f"a profile's name, or {WRITTEN_FORM}")] = "none"
     trace: Annotated[
@@ -84,7 +89,13 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     calibration_images: Annotated[
         Path | None, Meta(description="folder to calibrate from (default: some of --images)")
     ] = None
-    calibration_count: Annotated[int, Meta(description="pictures to calibrate from", ge=1)] = 16
+    calibration_count: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="pictures to calibrate from (default: 16, and 48 for auto)"),
+    ] = None
+    auto_cache: Annotated[
+        bool, Meta(description="take what auto found before on the same pictures")
+    ] = True
     reply: Annotated[
         Literal["auto", "full", "result"],
         Meta(description="what comes back; auto: the result, or full tensors of a raw task"),
@@ -121,6 +132,11 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = False
     json: Annotated[bool, Meta(description="print the figures as JSON")] = False
 
+    @property
+    def calibrated_from(self) -> int:
+        """Pictures that are kept aside for the codec."""
+        return calibration_pictures(self.codec, self.calibration_count)
+
 
 def check_whose_link(options: RunOptions) -> None:
     """Refuse what is for a link that is made here on that of --edge, and the other way round."""
@@ -142,23 +158,30 @@ def plan_run(
     model: PreparedModel, options: RunOptions, pictures: PictureSet, scratch: Path, say: Console
 ) -> RunPlan:
     """Cut, verify, calibrate, and ask the uncut model, before anything is started."""
-    prepared = prepare_cut(model, options.cut)
+    plain = prepare_cut(model, options.cut)
     profile = find_profile(options.link)
     notes: list[str] = []
-    calibration = options.calibration
-    found: Calibration | None = None
-    if calibration is not None:
-        found = codec.read_calibration(calibration)
-    elif codec.needs_calibration(options.codec) and any(s.is_float for s in prepared.cut.boundary):
-        found = calibrate(model, prepared, _for_calibration(options, pictures), options.threads)
-        calibration = scratch / f"calibration-{secrets.token_hex(4)}.json"
-        _keep(calibration, found)
-    if found is not None:
-        seen = [path for path, sha in digests(pictures.paths).items() if sha in found.digests]
-        pictures = pictures.without(seen)
+    coding = plan_codec(
+        model,
+        plain,
+        options.codec,
+        lambda: _for_calibration(model, options, pictures),
+        calibration=options.calibration,
+        threads=options.threads,
+        seed=options.seed,
+        cached=options.auto_cache,
+    )
+    prepared, planned = coding.cut, coding.planned
+    if coding.choice is not None:
+        notes.append(coding.choice.sentence)
+        say.print(notes[-1], highlight=False, markup=False)
+    if planned.digests:
+        seen = [path for path, sha in digests(pictures.paths).items() if sha in planned.digests]
+        measurable = pictures.without(seen)
         if seen:
             notes.append(f"{len(seen)} of the pictures served for calibration")
-            say.print(f"{notes[-1]}; {len(pictures.paths)} are measured", highlight=False)
+            say.print(f"{notes[-1]}; {len(measurable.paths)} are measured", highlight=False)
+        pictures = measurable
         if not pictures.paths:
             raise UsageError(
                 "every picture served for calibration and none is left to be measured: calibrate "
@@ -174,12 +197,12 @@ def plan_run(
         )
         say.print(notes[-1], highlight=False)
     check_labels(model, pictures)
-    codecs = codec.plan(options.codec, prepared.cut.boundary, found)
     frames = options.frames or len(pictures.paths)
     measured = pictures.spread(frames)
-    verification = verify_cut(model, prepared, measured, options.threads)
-    verify_quantising(model, prepared, codecs, measured, options.threads)
-    keep = model.task.output == "raw" or options.reply == "full"
+    verification = verify_cut(model, plain, measured, options.threads)
+    verify_pair(model, plain, prepared, measured, options.threads)
+    verify_quantising(model, prepared, planned.codecs, measured, options.threads)
+    keep = model.task.output != "argmax" or options.reply == "full"
     output_bytes = sum(spec.nbytes for spec in model.canonical.outputs) * len(measured)
     uncut = reference(model, measured, 0, keep and output_bytes <= _REFERENCE_BYTES)
     path: Path | None = None
@@ -192,8 +215,7 @@ def plan_run(
     return RunPlan(
         model=model,
         cut=options.cut if options.cut.startswith("@") else prepared.cut.name,
-        codec=options.codec,
-        calibration=calibration,
+        planned=planned,
         pictures=measured,
         labels=pictures.labels,
         frames=frames,
@@ -216,11 +238,13 @@ def plan_run(
         settings=settings,
         identity={
             "model": model.canonical.id.digest,
-            "calibration": None if found is None else msgspec.to_builtins(found.tensors),
+            "codec": planned.codec,
+            "calibration": _fitted(coding),
             "link": msgspec.to_builtins(profile),
             "trace": find_trace(options.trace, profile).digest if options.trace else None,
             "pictures": contents.hexdigest(),
             "frames": frames,
+            **({} if planned.pair is None else {"pair": planned.pair.digest}),
             **{name: settings[name] for name in _IDENTIFYING},
         },
         answers=uncut.answers,
@@ -230,20 +254,22 @@ def plan_run(
     )
 
 
-def _for_calibration(options: RunOptions, pictures: PictureSet) -> tuple[Path, ...]:
-    if options.calibration_images is not None:
-        return read_pictures(options.calibration_images, None).spread(options.calibration_count)
-    return hold_out(pictures, options.calibration_count, options.seed)
+def _fitted(coding: CodecPlan) -> object:
+    """What else than its text makes a codec what it is."""
+    if coding.calibration is not None:
+        return msgspec.to_builtins(coding.calibration.tensors)
+    return msgspec.to_builtins(coding.planned.codecs) if coding.planned.digests else None
 
 
-def _keep(path: Path, calibration: Calibration) -> None:
-    try:
-        path.write_bytes(msgspec.json.encode(calibration))
-    except OSError as error:
-        raise RecordError(
-            f"cannot keep the calibration in {path}: {error.strerror}; free some space, or let "
-            "TMPDIR name another folder"
-        ) from error
+def _for_calibration(model: PreparedModel, options: RunOptions, pictures: PictureSet) -> PictureSet:
+    if options.calibration_images is None:
+        paths, labels = hold_out(pictures, options.calibrated_from, options.seed), pictures.labels
+    else:
+        given = read_pictures(options.calibration_images, None)
+        paths, labels = given.spread(options.calibrated_from), given.labels
+    found = PictureSet(paths, labels)
+    check_labels(model, found)
+    return found
 
 
 def check_labels(model: PreparedModel, pictures: PictureSet) -> None:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from experiments.pictures import digests
+from experiments.sensitivity import FRAMES, Tail, evenly, measure_sensitivity
 from splitbed.codec.calibration import Calibration, FrameCollector
 from splitbed.codec.statistics import StatisticsCollector
 from splitbed.engine import Engine, observed
@@ -20,6 +21,7 @@ from splitbed.graph import (
     OUTPUT_CUT,
     CanonicalModel,
     CutPoint,
+    LearnedPair,
     Parts,
     Verification,
     canonicalise,
@@ -30,6 +32,8 @@ from splitbed.graph import (
     seen_range,
     verify,
 )
+from splitbed.graph.saturation import EVERYTHING
+from splitbed.pair import Ranges
 from splitbed.progress import Progress
 from splitbed.record import ModelDigest
 from splitbed.runnable import carry
@@ -81,6 +85,10 @@ class PreparedCut(msgspec.Struct, frozen=True):
 
     cut: Cut
     parts: Parts
+    pair: LearnedPair | None = None
+    """The learned codec in both parts."""
+    ranges: Ranges = ()
+    """Of its code, where they are known."""
 
 
 def prepare_model(path: Path) -> PreparedModel:
@@ -118,25 +126,43 @@ def verify_cut(
 
 def seen_ranges(model: PreparedModel, cut: PreparedCut) -> dict[str, tuple[float, float]]:
     """Between which values the tail can tell those of each floating-point boundary tensor apart."""
+    code = 0 if cut.pair is None else len(cut.pair.code)
+    own = {spec.name for spec in cut.cut.boundary[:code]}
     return {
-        spec.name: seen_range(model.canonical, cut.parts.point, spec.name)
+        spec.name: EVERYTHING
+        if spec.name in own
+        else seen_range(model.canonical, cut.parts.point, spec.name)
         for spec in cut.cut.boundary
         if spec.is_float
     }
 
 
 def calibrate(
-    model: PreparedModel, cut: PreparedCut, pictures: Sequence[Path], threads: int
+    model: PreparedModel,
+    cut: PreparedCut,
+    pictures: Sequence[Path],
+    threads: int,
+    *,
+    sensitivity: bool = False,
 ) -> Calibration:
     """Statistics and frames of every boundary tensor that holds floating-point numbers.
 
     Of values that the tail's first operators clip away only the clipped ones are taken, so that no
-    codec spends bits on telling them apart.
+    codec spends bits on telling them apart. With `sensitivity` the tail is asked as well how far
+    its answer moves when a tensor is disturbed, which takes a run for each channel and frame.
     """
     head = cut.parts.first.file.opened(_opener(threads)) if cut.parts.first else None
-    names = [spec.name for spec in cut.cut.boundary if spec.is_float]
+    names = [spec.name for spec in cut.cut.boundary]
     boundaries = (carry(head, model.feeds(path), names) for path in pictures)
-    return calibration_of(model, cut, pictures, boundaries)
+    tail: Tail | None = None
+    if sensitivity and cut.parts.second is not None:
+        engine = cut.parts.second.file.opened(_opener(threads))
+        outputs = [spec.name for spec in model.canonical.outputs]
+
+        def tail(boundary: Mapping[str, Array]) -> Mapping[str, Array]:
+            return carry(engine, boundary, outputs)
+
+    return calibration_of(model, cut, pictures, boundaries, tail)
 
 
 def calibration_of(
@@ -144,20 +170,34 @@ def calibration_of(
     cut: PreparedCut,
     pictures: Sequence[Path],
     boundaries: Iterable[Mapping[str, Array]],
+    tail: Tail | None = None,
 ) -> Calibration:
-    """The same from what crosses for each of the pictures, in their order."""
+    """The same from what crosses for each of the pictures, in their order.
+
+    `tail` gives the model's outputs for what crosses, where it is to be asked.
+    """
     floats = {spec.name: spec for spec in cut.cut.boundary if spec.is_float}
     collectors = {name: StatisticsCollector(spec) for name, spec in floats.items()}
     keepers = {name: FrameCollector(spec) for name, spec in floats.items()}
     seen = seen_ranges(model, cut)
     progress = Progress("calibrating", len(pictures))
+    asked = set(evenly(len(pictures), FRAMES)) if tail is not None else set()
+    about: list[Mapping[str, Array]] = []
     for number, boundary in enumerate(boundaries, 1):
+        if number - 1 in asked:
+            about.append({spec.name: boundary[spec.name] for spec in cut.cut.boundary})
         for name in floats:
             clipped = np.clip(boundary[name], *seen[name]).astype(boundary[name].dtype)
             collectors[name].add(clipped)
             keepers[name].add(clipped)
         progress.update(number)
     progress.close()
+    sensitivities = {}
+    if tail is not None:
+        for spec in floats.values():
+            found = measure_sensitivity(tail, spec, about, model.task)
+            if found is not None:
+                sensitivities[spec.name] = found
     return Calibration(
         model_digest=model.canonical.id.digest,
         cut=cut.cut.name,
@@ -165,6 +205,8 @@ def calibration_of(
         tensors={name: collector.statistics() for name, collector in collectors.items()},
         digests=tuple(digests(pictures).values()),
         frames={name: kept for name, keeper in keepers.items() if (kept := keeper.frames())},
+        sensitivities=sensitivities,
+        pair="" if cut.pair is None else cut.pair.id.digest,
     )
 
 

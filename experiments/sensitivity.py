@@ -1,10 +1,7 @@
 """Asking a tail how far its answer moves when what crosses is disturbed.
 
 By differences, not by derivatives: any model can be asked, and a disturbance is as large as a
-quantiser's error is. For a task of classes the measure is the Kullback-Leibler divergence of the
-class probabilities to second order (Fisher's metric) at twice the temperature, so that pictures of
-which the network is sure count as well; for others it is the squared error of the outputs, each in
-units of its own spread.
+quantiser's error is.
 """
 
 from __future__ import annotations
@@ -16,9 +13,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from experiments.answer_metric import AnswerMetric, answer_metric
 from splitbed.codec.layout import from_planes, planes_shape
 from splitbed.codec.sensitivity import MOST_CHANNELS, Taps, TensorSensitivity, feedback_of
 from splitbed.progress import Progress
+from splitbed.task import TaskSpec
 from splitbed.tensor import Array, TensorSpec
 
 FRAMES: Final = 16
@@ -27,9 +26,6 @@ BUDGET_S: Final = 120.0
 """For one tensor; fewer frames are asked about where the tail is slow, and two at least."""
 _DISTURBED: Final = 0.3
 """Of the tensor's standard deviation."""
-_TEMPERATURE: Final = 2.0
-_SKETCH: Final = 1024
-"""Outputs are folded into so many sums of random signs, which keep inner products on average."""
 
 Tail = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 Floats = NDArray[np.float64]
@@ -48,52 +44,11 @@ FILTERS: Final[tuple[Taps, ...]] = (
 answer least; a filter of all channels alike, since each one's own would take as many trials."""
 
 
-class Answers:
-    """Answers as vectors, such that the squared length of a difference is how far they moved."""
-
-    def __init__(self, outputs: Sequence[Mapping[str, Array]], scores: str | None) -> None:
-        """`outputs` of undisturbed frames; `scores` names the output of a task of classes."""
-        self._scores = scores
-        self._folds: dict[str, tuple[NDArray[np.intp], Floats, float]] = {}
-        draw = np.random.default_rng(0)
-        for name, first in outputs[0].items() if scores is None else ():
-            if first.dtype.kind != "f" or not first.size:
-                continue
-            spread = float(np.std(np.stack([np.asarray(o[name], np.float64) for o in outputs])))
-            bins = draw.integers(0, _SKETCH, first.size)
-            signs = draw.choice([-1.0, 1.0], first.size)
-            self._folds[name] = (bins, signs, max(spread, 1e-12) * np.sqrt(first.size))
-
-    def vector(self, outputs: Mapping[str, Array], about: Mapping[str, Array]) -> Floats:
-        """What `outputs` are, in the metric at `about`."""
-        if self._scores is not None:
-            here, there = (_log_scores(o[self._scores]) for o in (outputs, about))
-            weights = np.exp(there / _TEMPERATURE)
-            weights /= weights.sum()
-            moved = here - there
-            moved -= weights @ moved
-            return np.asarray(moved * np.sqrt(weights))
-        found = np.zeros(_SKETCH)
-        for name, (bins, signs, scale) in self._folds.items():
-            here, there = (o[name].astype(np.float64).reshape(-1) for o in (outputs, about))
-            moved = (here - there) / scale
-            found += np.bincount(bins, np.nan_to_num(moved) * signs, _SKETCH)
-        return found
-
-
-def _log_scores(scores: Array) -> Floats:
-    """Logarithms of probabilities, or logits, which differ from them by a constant."""
-    flat: Any = np.asarray(scores, np.float64).reshape(-1)
-    if flat.min() >= 0 and abs(flat.sum() - 1) < 1e-3:
-        return np.asarray(np.log(np.maximum(flat, 1e-12)))
-    return np.asarray(flat)
-
-
 def measure_sensitivity(
     tail: Tail,
     spec: TensorSpec,
     boundaries: Sequence[Mapping[str, Array]],
-    scores: str | None,
+    task: TaskSpec,
     budget_s: float = BUDGET_S,
 ) -> TensorSensitivity | None:
     """Of one boundary tensor, from what crossed for some frames; None where there is none to have:
@@ -104,7 +59,7 @@ def measure_sensitivity(
     channels, height, width = planes_shape(spec.shape)
     if not spec.is_float or channels > MOST_CHANNELS or not height or not boundaries:
         return None
-    some = [boundaries[i] for i in _spread(len(boundaries), FRAMES)]
+    some = [boundaries[i] for i in evenly(len(boundaries), FRAMES)]
     size = float(np.std(np.stack([b[spec.name].astype(np.float64) for b in some]))) * _DISTURBED
     if not size > 0:
         return None
@@ -113,7 +68,7 @@ def measure_sensitivity(
     run_s = (time.monotonic() - before) / len(some)
     frames = int(min(len(some), max(2, budget_s / max(run_s * channels, 1e-9))))
     some, about = some[:frames], about[:frames]
-    answers = Answers(about, scores)
+    answers = answer_metric(task, about)
     draw = np.random.default_rng(0)
     gram = np.zeros((channels, channels))
     progress = Progress(f"the tail's answers to {spec.name}", frames * channels)
@@ -137,7 +92,7 @@ def measure_sensitivity(
 
 def _moved(
     tail: Tail,
-    answers: Answers,
+    answers: AnswerMetric,
     boundary: Mapping[str, Array],
     still: Mapping[str, Array],
     spec: TensorSpec,
@@ -146,12 +101,12 @@ def _moved(
     disturbed: Any = boundary[spec.name]
     disturbed = disturbed + from_planes(field, spec.shape)
     outputs = tail({**boundary, spec.name: disturbed.astype(spec.dtype)})
-    return answers.vector(outputs, still)
+    return answers.moved(outputs, still)
 
 
 def _taps(
     tail: Tail,
-    answers: Answers,
+    answers: AnswerMetric,
     some: Sequence[Mapping[str, Array]],
     about: Sequence[Mapping[str, Array]],
     spec: TensorSpec,
@@ -192,7 +147,7 @@ def _filtered(noise: Floats, taps: Taps) -> Floats:
     return found[1:, 1:-1]
 
 
-def _spread(count: int, most: int) -> list[int]:
+def evenly(count: int, most: int) -> list[int]:
     """Up to `most` of `count` places, evenly."""
     wanted = min(count, most)
     return [i * count // wanted for i in range(wanted)]

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-_Z95: Final = 1.959963984540054
+Z95: Final = 1.959963984540054
 
 
 class Percentile(msgspec.Struct, frozen=True):
@@ -70,21 +70,59 @@ def share(successes: int, count: int) -> Share:
     if count == 0:
         raise ValueError("no trials")
     p = successes / count
-    z2 = _Z95**2 / count
+    return Share(successes, count, 100 * p, *_wilson(p, count))
+
+
+def _wilson(p: float, count: float) -> tuple[float, float]:
+    """Both ends, in percent."""
+    z2 = Z95**2 / count
     middle = (p + z2 / 2) / (1 + z2)
-    half = _Z95 * math.sqrt(p * (1 - p) / count + z2 / (4 * count)) / (1 + z2)
+    half = Z95 * math.sqrt(p * (1 - p) / count + z2 / (4 * count)) / (1 + z2)
     # The ends are exact where every trial went one way; rounding must not move them.
-    low = 0.0 if successes == 0 else middle - half
-    high = 1.0 if successes == count else middle + half
-    return Share(successes, count, 100 * p, 100 * low, 100 * high)
+    low = 0.0 if p == 0 else middle - half
+    high = 1.0 if p == 1 else middle + half
+    return 100 * low, 100 * high
 
 
-class PairedLoss(msgspec.Struct, frozen=True):
-    """Points of accuracy lost against an anchor on the same pictures, with a 95 % interval."""
+class Estimate(msgspec.Struct, frozen=True):
+    """Something in percent that is no share of trials, with its 95 % interval."""
+
+    pct: float
+    low_pct: float
+    high_pct: float
+
+
+def clustered_share(successes: Sequence[int], trials: Sequence[int]) -> Share:
+    """A share of trials that come in groups, as boxes do in pictures; both by group.
+
+    Wilson's interval on the effective number of trials, that is the number of independent ones
+    with which the share would vary as much as it does between the groups (N. Dean and M. Pagano, J.
+    Surv. Stat. Methodol. 3 (2015)); never more than there are, nor fewer than groups. Where every
+    trial went one way the groups count.
+    """
+    found = share(sum(successes), sum(trials))
+    groups = sum(count > 0 for count in trials)
+    p = found.successes / found.count
+    independent = float(groups)
+    if groups > 1 and 0 < p < 1:
+        off = sum((s - p * n) ** 2 for s, n in zip(successes, trials, strict=True))
+        variance = off / found.count**2 * groups / (groups - 1)
+        independent = p * (1 - p) / variance if variance else found.count
+    wide = _wilson(p, min(max(independent, groups), found.count))
+    return Share(found.successes, found.count, found.pct, *wide)
+
+
+class Loss(msgspec.Struct, frozen=True):
+    """Points lost against an anchor on the same pictures, with a 95 % interval."""
 
     points: float
     low: float
     high: float
+
+
+class PairedLoss(Loss, frozen=True):
+    """Points of accuracy, which each picture loses whole or not at all."""
+
     became_wrong: int
     became_right: int
 
@@ -115,7 +153,7 @@ def pooled_loss(anchor: Sequence[Sequence[bool]], other: Sequence[Sequence[bool]
     means = list(map(float, exact))
     count = len(means) + 2
     middle = sum(means) / count
-    half = _Z95 * math.sqrt((sum(m * m for m in means) + 1) / count - middle**2) / math.sqrt(count)
+    half = Z95 * math.sqrt((sum(m * m for m in means) + 1) / count - middle**2) / math.sqrt(count)
     return PairedLoss(
         points=float(100 * sum(exact) / len(exact)),
         low=max(-100.0, 100 * (middle - half)),

@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from experiments.evaluation import Evaluation, read_evaluation
+from experiments.likeness import is_alike
 from experiments.prediction import arithmetic, predicted_link_ns, violations
 from experiments.statistics import PairedLoss, Percentile, Share, paired_loss, percentile, share
 from splitbed import codec
@@ -140,7 +141,7 @@ class Summary(msgspec.Struct, frozen=True):
     """The uncut model on the same pictures."""
     loss: PairedLoss | None
     agreement: Share | None
-    """Frames with the uncut model's label."""
+    """Frames with the uncut model's answer (`is_alike`)."""
     max_difference: float | None
     """Largest absolute difference of any output element from the uncut model's."""
     rms_difference_pct: float | None
@@ -150,6 +151,8 @@ class Summary(msgspec.Struct, frozen=True):
     """Accuracy on more pictures than were measured, where it was evaluated."""
     link_users: int = 1
     """Devices that shared the link; arithmetic and transport excess know of one."""
+    session_bytes: int = 0
+    """Codecs and what they learnt from the calibration, sent once when the session opens."""
 
     @property
     def points_lost(self) -> float | None:
@@ -218,6 +221,7 @@ def summarise(folder: Path) -> Summary:
         request_bytes=median(row.request_bytes for row in ok),
         reply_bytes=median(row.reply_bytes for row in ok),
         head_bytes=int(head.get("file_bytes", 0)),
+        session_bytes=len(msgspec.json.encode(manifest.codecs)) if manifest.codecs else 0,
         head_fetch_ms=head.get("fetch_ns", 0) / 1e6,
         tail_bytes=int((manifest.edge or {}).get("tail_bytes", 0)),
         preparation=_preparation(manifest),
@@ -266,7 +270,7 @@ def _codec_text(manifest: RunManifest) -> str:
     """As the person wrote it; as it was agreed where nobody did, or where tensors differ."""
     codecs = [msgspec.convert(item, TensorCodec) for item in manifest.codecs]
     agreed = list(dict.fromkeys(codec.written(item) for item in codecs))
-    asked = str(manifest.config.get("codec", ""))
+    asked = manifest.codec or str(manifest.config.get("codec", ""))
     return asked if asked and len(agreed) < 2 else ", ".join(agreed)
 
 
@@ -284,9 +288,10 @@ def _quality(rows: Sequence[FrameRecord], manifest: RunManifest) -> dict[str, An
     )
     classified = {p: r["label"] for p, r in by_picture.items() if "label" in r}
     compared = {p: answers[p]["label"] for p in classified if "label" in answers.get(p, {})}
-    if compared:
-        same = sum(classified[picture] == label for picture, label in compared.items())
-        found["agreement"] = share(same, len(compared))
+    alike = [is_alike(r, answers[p]) for p, r in by_picture.items() if p in answers]
+    told = [same for same in alike if same is not None]
+    if told:
+        found["agreement"] = share(sum(told), len(told))
     labelled = [p for p in classified if p in labels]
     if labelled:
         right = [classified[p] == labels[p] for p in labelled]

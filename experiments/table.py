@@ -83,6 +83,9 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
             text = f"{summary.arithmetic_ms:.2f} ms, measured {off:+.1f} %; {text}"
         found.append(("arithmetic", text))
     found.append(("bookkeeping rest", f"{summary.rest_pct:.2f} % of end to end"))
+    if summary.session_bytes:
+        text = f"{summary.session_bytes:,} bytes with its calibration, once a session"
+        found.append(("codec", text))
     if summary.head_bytes:
         found.append(
             (

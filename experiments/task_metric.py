@@ -1,112 +1,84 @@
-"""How good the answers of a cut and a codec are: what the bench asks, and the measure for classes.
-
-A measure for another kind of answer (boxes, key points) has the same face and its own Score.
-"""
+"""Which measure fits a model's answers, and the labels that it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from pathlib import Path
 
 import msgspec
+from PIL import Image
 
+from experiments.average_precision import TrueBoxes
+from experiments.box_labels import box_labels
+from experiments.box_metric import BoxMetric
+from experiments.class_metric import ClassMetric
+from experiments.key_point_metric import KeyPointMetric
+from experiments.output_metric import OutputMetric
+from experiments.pictures import PictureSet, read_pictures
+from experiments.planning import check_labels
 from experiments.preparation import PreparedModel
-from experiments.statistics import PairedLoss, Share, paired_loss, pooled_loss, share
-from splitbed.errors import UsageError
-from splitbed.task import Answerer
-from splitbed.tensor import Array
+from experiments.score import Answer, PooledScore, Score, TaskMetric, Terms
+from splitbed.errors import PictureUnreadable, UsageError
+from splitbed.task import BoxFinder, picture_files
 
-Answer = int
-"""What is kept of one picture: here the class."""
-
-
-class Score(msgspec.Struct, frozen=True):
-    """How good a run's answers are."""
-
-    agreement: Share
-    """Answers that are the uncut model's."""
-    accuracy: Share | None
-    """None without labels, as is the loss."""
-    loss: PairedLoss | None
-    """Against the uncut model on the same pictures."""
+__all__ = [
+    "Answer",
+    "LabelledPictures",
+    "PooledScore",
+    "Score",
+    "TaskMetric",
+    "Terms",
+    "find_metric",
+    "read_labelled",
+]
 
 
-class PooledScore(msgspec.Struct, frozen=True):
-    """The same over several cuts; the shares are of pairs of picture and cut."""
+class LabelledPictures(PictureSet, frozen=True):
+    """Pictures with what is known of them, in the form that the model's answers have."""
 
-    agreement_pct: float
-    accuracy_pct: float | None
-    loss: PairedLoss | None
-    """Its interval is over the pictures, each with the mean of its cuts."""
+    boxes: dict[str, TrueBoxes] = msgspec.field(default_factory=dict)
+    """By file name; of a picture that is not in there nothing is known."""
 
 
-class TaskMetric(Protocol):
-    """Turns outputs into answers, and the answers of all pictures into a score."""
+def read_labelled(model: PreparedModel, folder: Path, labels: Path | None) -> LabelledPictures:
+    """The pictures of a folder, and the labels that fit the model's task.
 
-    def answer(self, outputs: Mapping[str, Array]) -> Answer:
-        """What is kept of one picture."""
+    Classes: a file (`read_pictures`). Boxes: a file or a folder (`box_labels`). Other answers have
+    none. UsageError where labels do not fit.
+    """
+    task = model.task
+    if task.output == "argmax":
+        pictures = read_pictures(folder, labels)
+        check_labels(model, pictures)
+        return LabelledPictures(pictures.paths, pictures.labels)
+    paths = tuple(picture_files(folder))
+    if task.boxes is not None and task.size is not None:
+        classes = BoxFinder(task.boxes, task.size, model.canonical.outputs).classes
+        return LabelledPictures(paths, {}, box_labels(folder, labels, paths, classes))
+    if labels is not None:
+        raise UsageError(
+            f"--labels {labels}: the answers of {model.name} are compared with those of the uncut "
+            "model alone: leave it out"
+        )
+    return LabelledPictures(paths, {})
 
-    def compare_with(self, uncut: Sequence[Answer]) -> None:
-        """Set the uncut model's answers, in the pictures' order; before any score."""
 
-    def score(self, answers: Sequence[Answer]) -> Score:
-        """Of one cut: an answer for each picture, in the pictures' order."""
-
-    def pooled(self, runs: Sequence[Sequence[Answer]]) -> PooledScore:
-        """Of several cuts of one model, each with an answer for each picture."""
-
-
-def find_metric(model: PreparedModel, labels: Sequence[int | None]) -> TaskMetric:
-    """The measure for a model's task; `labels` in the pictures' order."""
+def find_metric(model: PreparedModel, pictures: PictureSet, seed: int = 0) -> TaskMetric:
+    """The measure for a model's task; `seed` is of the intervals that need one."""
     if model.task.output == "argmax":
-        return ClassMetric(model, labels)
-    raise UsageError(
-        f"the answers of {model.name} are no classes, and the bench has no measure for others yet: "
-        "take a classifier"
-    )
+        return ClassMetric(model, [pictures.labels.get(path.name) for path in pictures.paths])
+    if model.task.output == "boxes":
+        known = pictures.boxes if isinstance(pictures, LabelledPictures) else {}
+        sizes = [_size(path) for path in pictures.paths]
+        return BoxMetric(model, sizes, [known.get(path.name) for path in pictures.paths], seed)
+    if model.task.output == "key_points":
+        return KeyPointMetric(model)
+    return OutputMetric(model, len(pictures.paths))
 
 
-class ClassMetric:
-    """Top-1 classes against those of the uncut model, and against labels where there are any."""
-
-    def __init__(self, model: PreparedModel, labels: Sequence[int | None]) -> None:
-        self._answerer = Answerer(model.task, model.canonical.outputs)
-        self._labels = labels
-        self._uncut: Sequence[Answer] = ()
-
-    def answer(self, outputs: Mapping[str, Array]) -> Answer:
-        """The class."""
-        label: int = self._answerer.answer(outputs)["label"]
-        return label
-
-    def compare_with(self, uncut: Sequence[Answer]) -> None:
-        """Set the uncut model's answers, in the pictures' order."""
-        self._uncut = uncut
-
-    def score(self, answers: Sequence[Answer]) -> Score:
-        """Agreement over all pictures; accuracy and loss over those with a label."""
-        right = [given == label for given, label in self._labelled(answers)]
-        anchor = [given == label for given, label in self._labelled(self._uncut)]
-        same = sum(a == b for a, b in zip(answers, self._uncut, strict=True))
-        return Score(
-            agreement=share(same, len(answers)),
-            accuracy=share(sum(right), len(right)) if right else None,
-            loss=paired_loss(anchor, right) if right else None,
-        )
-
-    def pooled(self, runs: Sequence[Sequence[Answer]]) -> PooledScore:
-        """Every cut counts the same."""
-        same = sum(a == b for run in runs for a, b in zip(run, self._uncut, strict=True))
-        columns = [[given == label for given, label in self._labelled(run)] for run in runs]
-        right = list(zip(*columns, strict=True))
-        anchor = [(given == label,) * len(runs) for given, label in self._labelled(self._uncut)]
-        hits = sum(map(sum, right))
-        return PooledScore(
-            agreement_pct=100 * same / (len(runs) * len(self._uncut)),
-            accuracy_pct=100 * hits / (len(runs) * len(right)) if right else None,
-            loss=pooled_loss(anchor, right) if right else None,
-        )
-
-    def _labelled(self, answers: Sequence[Answer]) -> list[tuple[Answer, int]]:
-        pairs = zip(answers, self._labels, strict=True)
-        return [(given, label) for given, label in pairs if label is not None]
+def _size(path: Path) -> tuple[int, int]:
+    """Width and height, of which only the file's head is read."""
+    try:
+        with Image.open(path) as picture:
+            return picture.size
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise PictureUnreadable(f"the picture {path} cannot be read ({error})") from error

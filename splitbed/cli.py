@@ -32,6 +32,10 @@ _COMMANDS: Final[dict[str, tuple[str, str]]] = {
         "experiments.commands.codec_bench:main",
         "codecs at cuts, against each other and the picture",
     ),
+    "codec check": (
+        "experiments.commands.codec_check:main",
+        "what every codec must do, tried on yours",
+    ),
     "codec list": ("experiments.commands.codecs:main", "the codec stages and what each loses"),
     "edge": ("edge_node.__main__:serve", "serve models to devices"),
     "device": ("device_node.__main__:measure", "measure frames against an edge"),

@@ -29,7 +29,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 TABLES: Final = (
     *("edge", "device", "relay", "responder", "certify", "profiles", "hosts", "trace"),
     *("serve", "apply", "change", "show", "clear", "check"),
-    *("run", "demo", "report", "calibrate", "bench", "network_sweep"),
+    *("run", "demo", "report", "calibrate", "bench", "network_sweep", "codec_check"),
     *("inspect", "cuts", "cut", "verify", "zoo", "published"),
 )
 """The tables that one configuration file may hold."""

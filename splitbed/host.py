@@ -13,13 +13,16 @@ import psutil
 
 from splitbed import __version__
 from splitbed.codec.entropy import implementation
+from splitbed.codec.registry import offered
 from splitbed.engine import installed_distributions
 
 _LIBRARIES: Final = ("av", "grpcio", "numpy", "onnx", "Pillow", "protobuf", "zstandard")
 
 
 def versions() -> dict[str, str]:
-    """Versions of splitbed, Python and every library that may change a figure."""
+    """Versions of splitbed, Python, every library that may change a figure, and the packages that
+    bring codec stages.
+    """
     found = {"splitbed": __version__, "python": platform.python_version()}
     found["entropy coder"] = implementation()
     for name in _LIBRARIES:
@@ -27,6 +30,7 @@ def versions() -> dict[str, str]:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
+    found |= {one.package: one.version for one in offered()}
     return found | installed_distributions()
 
 

@@ -159,6 +159,8 @@ class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     model_digest: str = ""
     cut: dict[str, Any] | None = None
     codecs: list[dict[str, Any]] = []
+    codec: str = ""
+    """As it was planned: what `auto` found, or what a file held; `config` says what was asked."""
     certificate: LinkCertificate | None = None
     link_violations: tuple[str, ...] = ()
     link_settings: dict[str, str] = {}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from splitbed.errors import SplitbedError, UsageError
+from splitbed.pair import PairId, Ranges
 from splitbed.quantiser import Quantiser
 from splitbed.tensor import Cut, Part, Partition, TensorSpec
 
@@ -29,6 +30,13 @@ class StageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     id: str
     config: dict[str, Any] = {}
+    package: str | UnsetType = UNSET
+    """Name and version of the package that brings the stage; nothing for splitbed's own."""
+
+    @property
+    def origin(self) -> str:
+        """The package, "" for splitbed's own stages."""
+        return self.package if isinstance(self.package, str) else ""
 
 
 class TensorCodec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -81,13 +89,15 @@ class CutQuestion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Asks an edge what a cut of one of its models is made of.
 
     `input_shapes` binds the dimensions that the model leaves open; empty where it leaves none.
-    `quantisers` asks for parts that quantise these boundary tensors themselves.
+    `quantisers` asks for parts that quantise these boundary tensors themselves, `pair` for parts
+    with the networks of that learned codec in them.
     """
 
     model: str
     cut: str
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
     quantisers: tuple[Quantiser, ...] = ()
+    pair: str = ""
 
 
 class ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,6 +127,13 @@ class CutAnswer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The model's task description (`splitbed.task`), as JSON."""
     source: ModelFile | None = None
     """None where the edge does not say."""
+    ranges: Ranges = ()
+    """Of the code that crosses, where its learned codec knows them."""
+
+    @property
+    def pair(self) -> PairId | None:
+        """The learned codec in both parts; None where there is none."""
+        return None if self.first is None else self.first.pair
 
 
 class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -135,6 +152,8 @@ class SessionSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Frames that may be in flight at once."""
     provider: ProviderChoice = "auto"
     input_shapes: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    pair: PairId | None = None
+    """The learned codec whose code crosses."""
 
 
 class SessionAgreed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitbed.errors import UsageError
+from splitbed.pair import PairId
 from splitbed.quantiser import Quantiser
 
 Array = NDArray[np.generic]
@@ -124,6 +125,9 @@ class Partition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     `quantisers` are those that the part holds: its end (of a first part) or its beginning (of a
     second one) has the symbols of their tensors instead, and every such tensor goes through it.
+
+    With a `pair`, a first part ends in its encoder and a second one begins with its decoder: its
+    code crosses instead of what it codes. `cut` is still the model's own.
     """
 
     model: ModelId
@@ -134,6 +138,7 @@ class Partition(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     quantisers: tuple[Quantiser, ...] = ()
+    pair: PairId | None = None
 
 
 def canonical_json(value: object) -> bytes:

@@ -18,14 +18,17 @@ from experiments.bench_report import (
     compared,
     pooled,
     smallest,
+    smallest_same,
 )
 from experiments.bench_table import page, write_csv
+from experiments.choice_cache import ChoiceCache, cache_folder
 from experiments.codec_bench import WARMUP, Bench, LeftOut, Measured, check_codec
-from experiments.cut_rule import RuleCut, cuts_by_rule
+from experiments.cut_off import is_cut_off
+from experiments.cut_rule import RuleCut, branched_cuts_by_rule, cuts_by_rule
 from experiments.embedded import model_file, rendered_pictures
-from experiments.pictures import PictureSet, read_pictures
-from experiments.planning import check_labels
+from experiments.learned import find_pair
 from experiments.preparation import PreparedModel, prepare_model
+from experiments.task_metric import LabelledPictures, read_labelled
 from experiments.tile_formats import video_missing
 from experiments.tiles import is_tiles
 from splitbed import config
@@ -39,7 +42,8 @@ LADDER: Final = (
     *("raw", "raw+zstd:3", "raw+shuffle+zstd:3", "cast", "cast+zstd:3"),
     *(f"quantize:{bits}+zstd:3" for bits in (8, 6, 5, 4, 3, 2)),
     *(f"uniform:{step}+ans" for step in (0.2, 0.3, 0.4, 0.6, 0.8, 1, 1.4)),
-    *(f"uniform:{step},diffuse=0.8+ans" for step in (0.3, 0.4, 0.6, 0.8, 1, 1.4)),
+    *(f"uniform:{step},diffuse=0.8+ans" for step in (0.6, 1, 1.4)),
+    *(f"shaped:{step}+ans" for step in (0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1)),
     *("uniform:0.6+ans:channel", "uniform:0.6+zstd:3"),
     *("tiles:png", "tiles:jpeg:90", "tiles:jpeg:50", "tiles:webp:80", "tiles:webp:30"),
 )
@@ -73,7 +77,13 @@ class BenchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         tuple[str, ...],
         Meta(description="a codec, several times if need be (default: a ladder of them)"),
     ] = ()
-    labels: Annotated[Path | None, Meta(description="another label file")] = None
+    labels: Annotated[
+        Path | None,
+        Meta(
+            description="another label file; for a detector a folder of YOLO text files or a COCO "
+            "file (default: labels, in that of the pictures or beside it)"
+        ),
+    ] = None
     count: Annotated[
         Annotated[int, Meta(ge=2)] | None,
         Meta(description="so many of the pictures, evenly spaced (default: all)"),
@@ -82,6 +92,9 @@ class BenchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         int, Meta(description="groups that are calibrated from each other", ge=2, le=1000)
     ] = 3
     seed: Annotated[int, Meta(description="of the folds")] = 0
+    auto_cache: Annotated[
+        bool, Meta(description="take what auto found before on the same pictures")
+    ] = True
     threads: Annotated[int, Meta(description="of the network, 0: ONNX Runtime's", ge=0)] = 0
     plot: Annotated[Path | None, Meta(description="draw bytes against loss (.svg, .png, .pdf)")] = (
         None
@@ -93,20 +106,34 @@ class BenchOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 _EPILOG: Final = """\
 The rule for cuts: for 25, 50 and 75 % of the multiply-accumulates the cut of
 one tensor with the fewest bytes within 5 points, and the one straight after a
-ReLU.
+ReLU. For a detector: for 50 and 75 % the cut of several tensors with the
+fewest bytes within 5 points.
 
 Codecs are those of `splitbed codec list`, and for comparison channels tiled
 into a grey picture, with the quality of JPEG and WebP and the QP of H.264 and
 HEVC, which need PyAV:
   tiles:jpeg:85  tiles:webp:80  tiles:png  tiles:h264:30  tiles:hevc:30
+learned:NAME+... is measured from the boundary to what its decoder makes of
+it, both networks' time included.
+auto:1pp is the smallest codec that loses at most a point, chosen for each fold
+on the pictures of the other folds.
+
+A codec of layers with a share of its bytes is cut off there, as by a link:
+  uniform:0.4+layers@50%
 
 columns, with the 95 % interval below a figure:
   bytes       median a frame
   bit/el      bits for each element of the cut
   times       raw bytes over coded
-  top-1       accuracy, and
-  loss        points of it lost, paired by picture with the uncut model
-  as uncut    answers that are the uncut model's
+  top-1       accuracy of a classifier; AP and AP 50 of a detector are COCO's
+              average precision at IoU 50:95 and 50, in points of 100
+  loss        points of accuracy or AP lost, paired by picture with the uncut
+              model
+  as uncut    answers that are the uncut model's; of a detector, boxes with a
+              score of 0.3 in one of the two that the other one has (IoU 0.5)
+  within      of a pose, key points (score 0.5) within 0.01 of the uncut
+              model's, median and largest distance, pictures with all of them in
+  PSNR, nMSE  of any other output, against the uncut model's; pictures at 40 dB
   JPEG        bytes of the picture, as the smallest JPEG or PNG that loses no
               more (without labels: agrees no less), over those of the row:
               below 1 coding the cut loses
@@ -155,12 +182,15 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
     listing = list_cuts(model.canonical)
     cuts = _cuts(options, model, listing)
     pictures = _pictures(options, model, scratch)
-    check_labels(model, pictures)
     codecs, notes = _codecs(options)
+    for text in options.codec:
+        if not is_tiles(text):
+            find_pair(model, text)  # a pair that is not there is no reason to measure the others
     found: dict[str, list[Measured]] = {}
     left_out: list[LeftOut] = []
     wanted = len(ANCHOR_CODECS) + len(cuts) * len(codecs)
-    bench = Bench(model, pictures, options.folds, options.seed, options.threads, wanted)
+    choices = ChoiceCache(cache_folder() if options.auto_cache else None)
+    bench = Bench(model, pictures, options.folds, options.seed, options.threads, wanted, choices)
     complete = True
     try:
         for name in (PICTURE_CUT, *cuts):
@@ -176,6 +206,12 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
         notes.append(f"interrupted: {rows} of {wanted} rows were measured")
     finally:
         bench.close()
+    notes += [
+        f"{one.row.codec} at {name} is, fold by fold: {', '.join(one.row.chosen)}"
+        for name, measured in found.items()
+        for one in measured
+        if one.row.chosen
+    ]
     anchors = [one.row for one in found.pop(PICTURE_CUT, [])]
     reports = []
     for name, measured in found.items():
@@ -190,16 +226,18 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
                 macs_pct=100 * head_macs / max(1, listing.macs),
                 taken_for=cuts[name],
                 rows=tuple(compared(row, anchors) for row in ordered),
-                smallest=smallest(row for row in ordered if not is_tiles(row.codec)),
+                smallest=smallest(row for row in ordered if _is_whole(row.codec)),
                 smallest_tiles=smallest(row for row in ordered if is_tiles(row.codec)),
+                smallest_same=smallest_same(row for row in ordered if _is_whole(row.codec)),
             )
         )
     sizes = {len(pictures.paths) - len(fold) for fold in bench.folds}
     return BenchReport(
         model=model.canonical.source.path.name,
         model_sha256=model.canonical.source.sha256,
+        terms=bench.metric.terms,
         pictures=len(pictures.paths),
-        labelled=sum(path.name in pictures.labels for path in pictures.paths),
+        labelled=bench.metric.labelled,
         folds=len(bench.folds),
         calibration_pictures=tuple(sorted(sizes)),
         warmup_frames=WARMUP,
@@ -216,13 +254,19 @@ def _measured(options: BenchOptions, scratch: Path) -> BenchReport:
     )
 
 
+def _is_whole(text: str) -> bool:
+    """Whether a session can have this codec, and sends what it makes."""
+    return not is_tiles(text) and not is_cut_off(text)
+
+
 def _cuts(
     options: BenchOptions, model: PreparedModel, listing: Listing
 ) -> Mapping[str, tuple[RuleCut, ...]]:
     """The cuts by name, with the reasons for which the rule took them."""
     if not options.cut:
         by_name: dict[str, tuple[RuleCut, ...]] = {}
-        for cut in cuts_by_rule(listing):
+        rule = branched_cuts_by_rule if model.task.output == "boxes" else cuts_by_rule
+        for cut in rule(listing):
             by_name[cut.name] = (*by_name.get(cut.name, ()), cut)
         return by_name
     names = []
@@ -235,13 +279,13 @@ def _cuts(
     return dict.fromkeys(names, ())
 
 
-def _pictures(options: BenchOptions, model: PreparedModel, scratch: Path) -> PictureSet:
+def _pictures(options: BenchOptions, model: PreparedModel, scratch: Path) -> LabelledPictures:
     folder = options.images
     if folder is None:
         folder = rendered_pictures(model.canonical.source.path, scratch, options.count, 0)
-    pictures = read_pictures(folder, options.labels)
+    pictures = read_labelled(model, folder, options.labels)
     if options.count is not None:
-        pictures = PictureSet(pictures.spread(options.count), pictures.labels)
+        pictures = msgspec.structs.replace(pictures, paths=pictures.spread(options.count))
     return pictures
 
 

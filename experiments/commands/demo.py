@@ -27,7 +27,6 @@ from netem.backend import choose
 from netem.profiles import WRITTEN_FORM, describe, find_profile
 from netem.relay import left_out
 from splitbed import config
-from splitbed.codec import Calibration, read_calibration
 from splitbed.errors import RecordError, RunIncomplete
 from splitbed.progress import Progress
 from splitbed.task import PICTURE_CUT, RESULT_CUT, models_folder
@@ -118,7 +117,7 @@ def main(argv: Sequence[str]) -> int:
         try:
             with stop_on_signals() as stop, Testbed(settings, out / "logs") as testbed:
                 for number, plan in enumerate(plans, 1):
-                    name = f"[{number}/{len(plans)}] {plan.cut} {plan.codec}"
+                    name = f"[{number}/{len(plans)}] {plan.cut} {plan.planned.codec}"
                     folders.append(_measured(testbed, plan, name, stop, console))
         except OSError as error:
             raise RecordError(f"cannot use the folder {out}: {error.strerror}") from error
@@ -218,8 +217,5 @@ def _evaluate(
         for path in pictures.paths
     ]
     for plan, folder in zip(plans, folders, strict=True):
-        calibration: Calibration | None = None
-        if plan.calibration is not None:
-            calibration = read_calibration(plan.calibration)
         cut = prepare_cut(model, plan.cut)
-        write_evaluation(folder, evaluate(model, cut, plan.codec, calibration, labelled))
+        write_evaluation(folder, evaluate(model, cut, plan.planned, labelled))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from experiments.embedded import model_file
+from experiments.learned import coded_cut, needs_calibration
 from experiments.network_sweep import Sweep, read_sweep
 from experiments.pictures import read_pictures
 from experiments.planning import check_whose_link
@@ -74,17 +75,20 @@ def _check_points(sweep: Sweep) -> None:
     """Refuse a cut that the model has not, and a codec that does not fit what crosses it."""
     model = prepare_model(model_file(sweep.options.model))
     for cut, coding in sweep.points:
-        boundary = prepare_cut(model, cut).cut.boundary
-        # What needs calibration gets it in its run; it fits wherever there is a float.
-        if not (codec.needs_calibration(coding) and any(spec.is_float for spec in boundary)):
-            codec.plan(coding, boundary, None)
+        plain = prepare_cut(model, cut)
+        # What is found or calibrated is so in its run; it fits wherever there is a float.
+        if codec.find_target(coding) is not None or coding.startswith(codec.FILE_MARK):
+            continue
+        coded = coded_cut(model, plain, coding)
+        if not needs_calibration(coding, coded):
+            codec.plan(coding, coded.cut.boundary, None, coded.ranges)
 
 
 def _find_pictures(sweep: Sweep) -> None:
     """Render those that nobody gave, and see that there are some."""
     options = sweep.options
     if sweep.rendered is not None:
-        sweep.rendered.render(options.frames, options.calibration_count)
+        sweep.rendered.render(options.frames, sweep.calibrated_from)
     assert options.images is not None  # read_sweep saw to it
     read_pictures(options.images, options.labels)
 

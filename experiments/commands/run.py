@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from experiments.codec_planning import check_written
 from experiments.embedded import model_file, rendered_pictures
 from experiments.measurement import measure
 from experiments.pictures import read_pictures
@@ -26,7 +27,7 @@ from experiments.testbed import Testbed, TestbedOptions
 from netem.backend import choose
 from netem.profiles import describe, find_profile
 from netem.traces import find_trace
-from splitbed import codec, config, process
+from splitbed import config, process
 from splitbed.errors import (
     LinkError,
     LinkUncertified,
@@ -45,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     quiet = Console(stderr=True, quiet=options.json, highlight=False)
     profile = find_profile(options.link)
     check_whose_link(options)
-    codec.parse(options.codec)
+    check_written(options.codec)
     if not options.edge:
         return _run(options, profile, None, quiet)
     with contextlib.closing(
@@ -65,7 +66,7 @@ def _run(
         scratch, path = Path(name), model_file(options.model)
         model = prepare_model(path)
         images = options.images or rendered_pictures(
-            path, scratch, options.frames, options.calibration_count
+            path, scratch, options.frames, options.calibrated_from
         )
         pictures = read_pictures(images, options.labels)
         plan = plan_run(model, options, pictures, scratch, quiet)

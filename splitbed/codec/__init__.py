@@ -12,33 +12,60 @@ from splitbed.codec.pipeline import (
     as_sent,
     build,
     by_numpy,
-    is_lossless,
-    needs_calibration,
-    needs_sensitivity,
-    parse,
     plan,
     quantisers,
     written,
 )
+from splitbed.codec.planned import (
+    FILE_MARK,
+    PLANNED_FORMAT,
+    PlannedCodec,
+    plan_command,
+    read_planned,
+)
 from splitbed.codec.raw import raw_array, raw_bytes
+from splitbed.codec.stage import ArrayStage, Binding, ByteStage, SymbolSource, SymbolStage
 from splitbed.codec.statistics import TensorStatistics
+from splitbed.codec.target import Target, find_target
+from splitbed.codec.text import (
+    is_lossless,
+    is_progressive,
+    learned,
+    needs_calibration,
+    needs_sensitivity,
+    parse,
+)
 
 __all__ = [
+    "FILE_MARK",
+    "PLANNED_FORMAT",
+    "ArrayStage",
+    "Binding",
+    "ByteStage",
     "Calibration",
     "CalibrationFrames",
     "Codec",
+    "PlannedCodec",
+    "SymbolSource",
+    "SymbolStage",
+    "Target",
     "TensorStatistics",
     "as_sent",
     "build",
     "by_numpy",
+    "find_target",
     "is_lossless",
+    "is_progressive",
+    "learned",
     "needs_calibration",
     "needs_sensitivity",
     "parse",
     "plan",
+    "plan_command",
     "quantisers",
     "raw_array",
     "raw_bytes",
     "read_calibration",
+    "read_planned",
     "written",
 ]

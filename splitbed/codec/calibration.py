@@ -19,6 +19,7 @@ from splitbed.codec.sensitivity import TensorSensitivity
 from splitbed.codec.statistics import TensorStatistics
 from splitbed.codec.zstd import Zstd
 from splitbed.errors import PayloadInvalid, UsageError
+from splitbed.pair import PairId
 from splitbed.tensor import Array, TensorSpec
 
 MOST_FRAMES_BYTES: Final = 64 << 20
@@ -47,6 +48,8 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """By tensor."""
     sensitivities: dict[str, TensorSensitivity] = {}
     """By tensor, where the tail was measured."""
+    pair: str = ""
+    """Digest of the learned codec whose code was looked at; "" where it was the boundary itself."""
 
     def arrays(self, spec: TensorSpec) -> tuple[Array, ...]:
         """The tensors kept of one boundary tensor; UsageError where they are of another shape."""
@@ -63,6 +66,15 @@ class Calibration(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
                 f"this cut ({error})"
             ) from error
         return tuple(flat)
+
+    def check_pair(self, pair: PairId | None, where: object) -> None:
+        """Raise UsageError where another tensor was looked at than the one that crosses."""
+        if self.pair != ("" if pair is None else pair.digest):
+            raise UsageError(
+                f"the calibration {where} was made "
+                + ("with another learned codec" if self.pair else "without a learned codec")
+                + ": make one with `splitbed calibrate --out`, and this run's codec for --codec"
+            )
 
 
 def _stacked(spec: TensorSpec, count: int) -> TensorSpec:

@@ -46,6 +46,14 @@ class Cast(ArrayStage, frozen=True):
         del spec
         return 2
 
+    def bound(self, array: Array) -> Any:
+        """Half of what the last kept bit is worth."""
+        magnitude = np.abs(array.astype(np.float64))
+        if self.to == "float16":
+            return np.maximum(2.0**-11 * magnitude, 2.0**-25)
+        # float64 goes through float32.
+        return np.maximum((2.0**-8 + 2.0**-23) * magnitude, 2.0**-133)
+
     def encode(self, array: Array) -> Buffer:
         """Round to nearest, ties to even."""
         try:

@@ -1,193 +1,121 @@
-"""Stages in a row: the written form, the specification two nodes agree on, the working codec."""
+"""Stages in a row: the specification two nodes agree on, the working codec."""
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
+from splitbed.codec import registry
 from splitbed.codec.calibration import Calibration
-from splitbed.codec.codec import Codec
-from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
+from splitbed.codec.codec import Codec, translated
 from splitbed.codec.stage import (
     ArrayStage,
     Binding,
+    ByteStage,
     Stage,
     SymbolSource,
     SymbolStage,
 )
+from splitbed.codec.text import Written, is_a, parse
 from splitbed.errors import CodecError, CodecUnknown, SplitbedError
+from splitbed.pair import CodeRange
 from splitbed.quantiser import Quantiser
 from splitbed.session import StageSpec, TensorCodec
 from splitbed.tensor import TensorSpec
 
 _MOST_STAGES: Final = 8
-_STAGES: Final[dict[str, type[Stage]]] = {**ARRAY_STAGES, **SYMBOL_STAGES, **BYTE_STAGES}
+_MOST_SAID: Final = 400
+"""Characters of what is wrong with a configuration: a sentence goes back in a bounded header."""
 
 Quantisers = tuple[Quantiser, ...]
 
 
-class Written(msgspec.Struct, frozen=True):
-    """One stage as a person wrote it: its id and its arguments as text."""
-
-    id: str
-    arguments: dict[str, str]
-
-
-def parse(text: str) -> tuple[Written, ...]:
-    """`quantize:4+zstd:3` or `quantize:bits=4,clip=p99.9+zstd` in its parts.
-
-    A text that begins with a byte stage is coded `raw` before it. Raises CodecUnknown.
-    """
-    # A plus begins a stage where a name follows; in 1e+3 it does not.
-    stages = [_parse_stage(part.strip()) for part in re.split(r"\+(?!\d)", text)]
-    if stages[0].id in BYTE_STAGES:
-        stages.insert(0, Written("raw", {}))
-    for stage in stages[1:]:
-        if stage.id in ARRAY_STAGES:
-            raise CodecUnknown(
-                f"codec '{text}': '{stage.id}' codes a tensor, so it can only come first"
-            )
-    for index, stage in enumerate(stages):
-        if stage.id in SYMBOL_STAGES and not (index == 1 and _makes_symbols(stages[0].id)):
-            makers = " or ".join(name for name in ARRAY_STAGES if _makes_symbols(name))
-            raise CodecUnknown(
-                f"codec '{text}': '{stage.id}' codes symbols, so it comes right after {makers}"
-            )
-    return tuple(stages)
-
-
-def _makes_symbols(name: str) -> bool:
-    return name in ARRAY_STAGES and issubclass(ARRAY_STAGES[name], SymbolSource)
-
-
-def _parse_stage(text: str) -> Written:
-    name, colon, tail = text.partition(":")
-    kind = _STAGES.get(name)
-    known = [*_STAGES]
-    if kind is None:
-        close = difflib.get_close_matches(name, known, 1)
-        hint = f"; did you mean '{close[0]}'?" if close else ""
-        raise CodecUnknown(f"unknown codec stage '{name}' (known: {', '.join(known)}){hint}")
-    arguments: dict[str, str] = {}
-    for item in tail.split(",") if colon else ():
-        key, equals, value = item.partition("=")
-        if not equals:
-            if kind.positional is None or arguments:
-                raise CodecUnknown(f"codec stage '{text}': '{item}' should be written name=value")
-            key, value = kind.positional, item
-        if not value.strip() or key.strip() in arguments:
-            raise CodecUnknown(
-                f"codec stage '{name}': each parameter is given once and with a value, not '{tail}'"
-            )
-        arguments[key.strip()] = value.strip()
-    kind.check(arguments)
-    return Written(name, arguments)
-
-
-def needs_calibration(text: str) -> bool:
-    """Whether this codec looks at statistics of the tensor."""
-    first, *rest = parse(text)
-    given = {"low", "high"} <= set(first.arguments)
-    return (_STAGES[first.id].calibrated and not given) or any(
-        _STAGES[stage.id].calibrated for stage in rest
-    )
-
-
-def needs_sensitivity(text: str) -> bool:
-    """Whether this codec looks at how the tail answers to disturbances."""
-    return any(_STAGES[stage.id].wants_sensitivity(stage.arguments) for stage in parse(text))
-
-
-def as_sent(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
-    """What travels in a session's specification: nothing that only the encoder needs."""
-    return tuple(
-        TensorCodec(
-            codec.tensor,
-            tuple(
-                StageSpec(spec.id, msgspec.to_builtins(_convert(spec, _STAGES[spec.id]).as_sent()))
-                for spec in codec.stages
-            ),
-        )
-        for codec in codecs
-    )
-
-
-def is_lossless(text: str) -> bool:
-    """Whether a written codec gives back what went in; False for a text that is none."""
-    try:
-        stages = parse(text)
-    except CodecUnknown:
-        return False
-    return all(_STAGES[stage.id].lossless for stage in stages)
-
-
 def plan(
-    text: str, boundary: Sequence[TensorSpec], calibration: Calibration | None
+    text: str,
+    boundary: Sequence[TensorSpec],
+    calibration: Calibration | None,
+    ranges: Sequence[CodeRange] = (),
 ) -> tuple[TensorCodec, ...]:
     """One complete codec specification for each boundary tensor, in order.
+
+    With a learned codec, that is the boundary of its code. `ranges` are those that are known.
 
     A tensor that the array stage cannot code because it holds no floating-point numbers (indices,
     masks) goes `raw` instead, followed by the same byte stages; a boundary of nothing else is
     refused. Raises CodecUnknown and CodecError.
     """
     written = parse(text)
-    if ARRAY_STAGES[written[0].id].floats_only and not any(spec.is_float for spec in boundary):
+    face = registry.stage(written[0].id)
+    assert issubclass(face, ArrayStage)
+    if face.floats_only and not any(spec.is_float for spec in boundary):
         names = ", ".join(spec.name for spec in boundary)
         raise CodecError(
             f"{written[0].id} codes floating-point numbers, and nothing at this cut holds any "
             f"({names}): use raw+zstd, or jpeg and png for @picture"
         )
     codecs = []
+    limits = {known.tensor: (known.low, known.high) for known in ranges}
     for spec in boundary:
         first, *tail = written
-        if ARRAY_STAGES[first.id].floats_only and not spec.is_float:
+        if face.floats_only and not spec.is_float:
             first = Written("raw", {})
-            tail = [stage for stage in tail if stage.id in BYTE_STAGES]
-        stages = _bound(first, tail, spec, calibration)
-        specs = tuple(StageSpec(s.id, msgspec.to_builtins(s)) for s in stages)
+            tail = [stage for stage in tail if is_a(stage, ByteStage)]
+        stages = _bound(first, tail, spec, calibration, limits.get(spec.name))
+        specs = tuple(_specified(stage) for stage in stages)
         codec = TensorCodec(spec.name, specs)
         build(codec, spec)
         codecs.append(codec)
     return tuple(codecs)
 
 
+def _specified(stage: Stage) -> StageSpec:
+    """As it comes out of JSON, where there are no tuples."""
+    config = msgspec.json.decode(msgspec.json.encode(stage))
+    return StageSpec(stage.id, config, registry.origin(stage.id) or UNSET)
+
+
 def _bound(
-    first: Written, tail: Sequence[Written], spec: TensorSpec, calibration: Calibration | None
+    first: Written,
+    tail: Sequence[Written],
+    spec: TensorSpec,
+    calibration: Calibration | None,
+    limits: tuple[float, float] | None,
 ) -> list[Stage]:
     """Stages with complete configurations."""
+    wanted = any(registry.stage(s.id).wants_frames(s.arguments) for s in (first, *tail))
     binding = Binding(
         spec=spec,
         statistics=calibration.tensors.get(spec.name) if calibration else None,
         last=not tail,
+        limits=limits,
+        samples=calibration.arrays(spec) if calibration and wanted else (),
+        sensitivity=calibration.sensitivities.get(spec.name) if calibration else None,
     )
-    if ARRAY_STAGES[first.id].wants_sensitivity(first.arguments) and calibration:
-        binding = msgspec.structs.replace(
-            binding,
-            samples=calibration.arrays(spec),
-            sensitivity=calibration.sensitivities.get(spec.name),
-        )
-    array_stage = ARRAY_STAGES[first.id].bind(first.arguments, binding)
+    array_stage = _completed(first, binding)
     assert isinstance(array_stage, ArrayStage)
-    if tail and tail[0].id in SYMBOL_STAGES:
+    if tail and is_a(tail[0], SymbolStage):
         assert isinstance(array_stage, SymbolSource)
-        samples = calibration.arrays(spec) if calibration else ()
-        binding = msgspec.structs.replace(binding, samples=samples, source=array_stage)
+        binding = msgspec.structs.replace(binding, source=array_stage)
     binding = msgspec.structs.replace(binding, unit_bytes=array_stage.unit_bytes(spec))
-    return [array_stage, *(_STAGES[stage.id].bind(stage.arguments, binding) for stage in tail)]
+    return [array_stage, *(_completed(stage, binding) for stage in tail)]
+
+
+def _completed(stage: Written, binding: Binding) -> Stage:
+    with translated(registry.origin(stage.id), CodecError):
+        return registry.stage(stage.id).bind(stage.arguments, binding)
 
 
 def written(codec: TensorCodec) -> str:
     """A specification in its short written form, without calibration."""
     parts = []
     for stage in codec.stages:
-        kind = _STAGES[stage.id]
-        value = stage.config.get(kind.positional) if kind.positional else None
-        text = stage.id if value is None else f"{stage.id}:{value}"
-        parts.append(text + ",where=graph" * (stage.config.get("where") == "graph"))
+        try:
+            parts.append(registry.stage(stage.id).written(stage.config))
+        except CodecUnknown:  # in the record of a run with a package that is not here
+            parts.append(stage.id)
     return "+".join(parts)
 
 
@@ -199,20 +127,24 @@ def build(codec: TensorCodec, spec: TensorSpec) -> Codec:
         raise CodecUnknown(f"tensor '{spec.name}' has a codec without stages")
     if len(codec.stages) > _MOST_STAGES:
         raise CodecUnknown(f"tensor '{spec.name}' has a codec of more than {_MOST_STAGES} stages")
+    origins = [origin for stage in codec.stages if (origin := _checked_origin(stage))]
+    with translated(" and ".join(dict.fromkeys(origins)), CodecError) as foreign:
+        return _built(codec, spec, foreign)
+
+
+def _built(codec: TensorCodec, spec: TensorSpec, foreign: str) -> Codec:
     first, *rest = codec.stages
-    if first.id not in ARRAY_STAGES:
-        raise CodecUnknown(f"codec stage '{first.id}' is not known here as a first stage")
-    array_stage = _convert(first, ARRAY_STAGES[first.id])
+    array_stage = _convert(first, ArrayStage, "a first")
     symbol_stage: SymbolStage | None = None
-    if rest and rest[0].id in SYMBOL_STAGES:
+    if rest and issubclass(registry.stage(rest[0].id), SymbolStage):
         if not isinstance(array_stage, SymbolSource):
             raise CodecUnknown(f"'{rest[0].id}' codes symbols, and '{first.id}' makes none")
-        symbol_stage = _convert(rest[0], SYMBOL_STAGES[rest.pop(0).id])
-    byte_stages = []
-    for stage in rest:
-        if stage.id not in BYTE_STAGES:
-            raise CodecUnknown(f"codec stage '{stage.id}' is not known here as a later stage")
-        byte_stages.append(_convert(stage, BYTE_STAGES[stage.id]))
+        symbol_stage = _convert(rest.pop(0), SymbolStage, "a symbol")
+        if rest and symbol_stage.progressive:
+            raise CodecUnknown(
+                f"'{rest[0].id}' cannot follow '{symbol_stage.id}', whose payloads may be cut off"
+            )
+    byte_stages = tuple(_convert(stage, ByteStage, "a later") for stage in rest)
     why_not = array_stage.refuses(spec)
     if why_not is None and symbol_stage is not None:
         assert isinstance(array_stage, SymbolSource)
@@ -221,9 +153,9 @@ def build(codec: TensorCodec, spec: TensorSpec) -> Codec:
         raise CodecError(why_not)
     in_graph = array_stage.in_graph(spec)
     if in_graph is None:
-        return Codec(spec, array_stage, symbol_stage, tuple(byte_stages))
+        return Codec(spec, array_stage, symbol_stage, byte_stages, foreign=foreign)
     quantiser, array_stage = in_graph
-    return Codec(spec, array_stage, symbol_stage, tuple(byte_stages), quantiser)
+    return Codec(spec, array_stage, symbol_stage, byte_stages, quantiser, foreign)
 
 
 def quantisers(codecs: Sequence[TensorCodec], boundary: Sequence[TensorSpec]) -> Quantisers:
@@ -235,11 +167,47 @@ def quantisers(codecs: Sequence[TensorCodec], boundary: Sequence[TensorSpec]) ->
 S = TypeVar("S", bound=Stage)
 
 
-def _convert(stage: StageSpec, kind: type[S]) -> S:
+def _convert(stage: StageSpec, face: type[S], which: str) -> S:
+    kind = registry.stage(stage.id)
+    if not issubclass(kind, face):
+        raise CodecUnknown(f"codec stage '{stage.id}' is not known here as {which} stage")
     try:
         return msgspec.convert(stage.config, kind)
     except (msgspec.ValidationError, SplitbedError) as error:
-        raise CodecUnknown(f"codec stage '{stage.id}' is configured wrongly: {error}") from error
+        why = str(error)
+        why = why if len(why) < _MOST_SAID else f"{why[:_MOST_SAID]}..."  # a peer's own values
+        raise CodecUnknown(f"codec stage '{stage.id}' is configured wrongly: {why}") from error
+
+
+def _checked_origin(stage: StageSpec) -> str:
+    """Package and version of a stage, "" for ours; CodecUnknown where they are others here."""
+    here = registry.origin(stage.id)
+    if stage.origin == here:
+        return here
+    theirs = f"the package {stage.origin[:160]}" if stage.origin else "splitbed itself"
+    if here:
+        ours = f"that of {here}"
+    else:
+        try:
+            registry.stage(stage.id)
+            ours = "splitbed's own"
+        except CodecUnknown:
+            ours = "not installed"
+    raise CodecUnknown(
+        f"codec stage '{stage.id[:80]}' comes from {theirs} in this session, and here it is "
+        f"{ours}: install the same package in the same version on both nodes"
+    )
+
+
+def as_sent(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
+    """What travels in a session's specification: nothing that only the encoder needs."""
+    return tuple(
+        TensorCodec(
+            codec.tensor,
+            tuple(_specified(_convert(stage, Stage, "any").as_sent()) for stage in codec.stages),
+        )
+        for codec in codecs
+    )
 
 
 def by_numpy(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
@@ -248,7 +216,9 @@ def by_numpy(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
         TensorCodec(
             codec.tensor,
             tuple(
-                StageSpec(stage.id, {k: v for k, v in stage.config.items() if k != "where"})
+                msgspec.structs.replace(
+                    stage, config={k: v for k, v in stage.config.items() if k != "where"}
+                )
                 for stage in codec.stages
             ),
         )

@@ -115,6 +115,12 @@ class Shaped(SymbolSource, frozen=True):
         return True
 
     @classmethod
+    def wants_frames(cls, arguments: Mapping[str, str]) -> bool:
+        """For the range of each channel."""
+        del arguments
+        return True
+
+    @classmethod
     def bind(cls, arguments: Mapping[str, str], binding: Binding) -> Shaped:
         """Steps and feedback from the tail's responses, range and lengths from the frames."""
         cls.check(arguments)

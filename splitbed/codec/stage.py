@@ -9,7 +9,7 @@ and turn bytes into fewer bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -40,6 +40,8 @@ class Binding(msgspec.Struct, frozen=True):
     """How the tail answers to disturbances of the tensor, where that was measured."""
     source: SymbolSource | None = None
     """For a symbol stage: what makes the symbols, complete."""
+    limits: tuple[float, float] | None = None
+    """Outside which no element lies, where that is known without having seen any."""
 
 
 class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -55,7 +57,7 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @classmethod
     def check(cls, arguments: Mapping[str, str]) -> None:
         """Raise CodecUnknown for written arguments that no tensor could make right."""
-        _converted(cls, arguments)
+        converted(cls, arguments)
 
     @classmethod
     def wants_sensitivity(cls, arguments: Mapping[str, str]) -> bool:
@@ -71,10 +73,29 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def bind(cls, arguments: Mapping[str, str], binding: Binding) -> Stage:
         """Complete the configuration from the written arguments and the tensor at hand."""
         del binding
-        return _converted(cls, arguments)
+        return converted(cls, arguments)
+
+    @classmethod
+    def wants_frames(cls, arguments: Mapping[str, str]) -> bool:
+        """Whether `bind` looks at tensors of calibration frames."""
+        del arguments
+        return False
+
+    @classmethod
+    def takes_limits(cls, arguments: Mapping[str, str]) -> bool:
+        """Whether a range that is known (`Binding.limits`) does instead of a calibration."""
+        del arguments
+        return False
+
+    @classmethod
+    def written(cls, config: Mapping[str, Any]) -> str:
+        """A complete configuration in its short written form, without calibration."""
+        value = config.get(cls.positional) if cls.positional else None
+        return cls.id if value is None else f"{cls.id}:{value}"
 
 
-def _converted(kind: type[S], arguments: Mapping[str, str]) -> S:
+def converted(kind: type[S], arguments: Mapping[str, str]) -> S:
+    """A stage from what is written of it; CodecUnknown for what it does not take."""
     try:
         return msgspec.convert(dict(arguments), kind, strict=False)
     except (msgspec.ValidationError, UsageError) as error:
@@ -105,6 +126,13 @@ class ArrayStage(Stage, frozen=True):
         """Bytes that belong together in the encoding: an element's, where they have a length."""
         del spec
         return 1
+
+    def bound(self, array: Array) -> Any:
+        """Largest error of decoding each element, in the tensor's own units, as float64; infinite
+        where nothing is promised, and None where nothing is for any.
+        """
+        del array
+        return 0.0 if self.lossless else None
 
     def encode(self, array: Array) -> Buffer:
         """The tensor as bytes; may be a view of the tensor's own memory."""
@@ -147,10 +175,30 @@ class SymbolCoder(Protocol):
         """The symbols again, below the alphabet; PayloadInvalid for other bytes."""
 
 
+class ProgressiveCoder(SymbolCoder, Protocol):
+    """One whose payloads decode from any beginning of them."""
+
+    def cuts(self, payload: Buffer) -> tuple[int, ...]:
+        """The lengths, from 0 up to the payload's, of beginnings that hold nothing useless."""
+
+
 class SymbolStage(Stage, frozen=True):
-    """Symbols to bytes, without loss."""
+    """Symbols to bytes, without loss, but for a progressive one that leaves something out."""
 
     lossless: ClassVar[bool] = True
+    progressive: ClassVar[bool] = False
+    """Whether it opens a ProgressiveCoder; no byte stage may follow."""
+
+    @property
+    def leaves_out(self) -> bool:
+        """Whether payloads may hold less than their symbols, so that no bound on errors holds."""
+        return not self.lossless and not self.progressive
+
+    @classmethod
+    def wants_frames(cls, arguments: Mapping[str, str]) -> bool:
+        """Tables are filled from them."""
+        del arguments
+        return True
 
     def refuses(self, spec: TensorSpec, source: SymbolSource) -> str | None:
         """Why symbols of this source and shape cannot be coded, None if they can."""

@@ -2,9 +2,9 @@
 
 `load` reads a file, `canonicalise` cleans it and binds its shapes, `cut_points` finds every place
 to cut with its complete boundary, `list_cuts` tells what each costs and is good for, `find_cut` is
-for names, `extract` makes the two parts, `quantising` has them quantise what crosses, `verify`
-proves them equal to the uncut model. This room and `zoo` are the only ones that import `onnx`; what
-it takes to run a model is handed in (`Opener`).
+for names, `extract` makes the two parts, `with_pair` puts a learned codec into them, `quantising`
+has them quantise what crosses, `verify` proves them equal to the uncut model. This room and `zoo`
+are the only ones that import `onnx`; what it takes to run a model is handed in (`Opener`).
 """
 
 from splitbed.graph.canonical import CANONICALISER, CanonicalModel, Observer, canonicalise
@@ -12,6 +12,8 @@ from splitbed.graph.cost import PartCost, operator_costs, parameter_count, uncou
 from splitbed.graph.cuts import INPUT_CUT, OUTPUT_CUT, CutPoint, cut_points
 from splitbed.graph.extract import ExtractedPart, Parts, extract
 from splitbed.graph.file import Replacing
+from splitbed.graph.halves import LearnedPair, load_pair
+from splitbed.graph.learned import Coded, with_pair
 from splitbed.graph.listing import ListedCut, Listing, list_cuts
 from splitbed.graph.naming import find_cut
 from splitbed.graph.quantising import quantising
@@ -25,8 +27,10 @@ __all__ = [
     "INPUT_CUT",
     "OUTPUT_CUT",
     "CanonicalModel",
+    "Coded",
     "CutPoint",
     "ExtractedPart",
+    "LearnedPair",
     "ListedCut",
     "Listing",
     "Observer",
@@ -44,11 +48,13 @@ __all__ = [
     "find_cut",
     "list_cuts",
     "load",
+    "load_pair",
     "operator_costs",
     "parameter_count",
     "quantising",
     "seen_range",
     "uncounted",
     "verify",
+    "with_pair",
     "write_all",
 ]

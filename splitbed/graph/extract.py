@@ -17,6 +17,7 @@ from splitbed.graph.cuts import CutPoint
 from splitbed.graph.detach import with_length
 from splitbed.graph.file import OnnxFile, frame_of
 from splitbed.graph.reading import reads, writes
+from splitbed.pair import PairId
 from splitbed.quantiser import Quantiser
 from splitbed.tensor import Cut, Part, Partition, TensorSpec, canonical_json
 
@@ -42,6 +43,9 @@ class ExtractedPart:
         *,
         quantisers: tuple[Quantiser, ...] = (),
         own: Mapping[str, TensorSpec] | None = None,
+        pair: PairId | None = None,
+        frame: onnx.ModelProto | None = None,
+        held_bytes: int = 0,
     ) -> None:
         self.model, self._cut, self._part = model, cut, part
         self.nodes = tuple(nodes)
@@ -51,6 +55,9 @@ class ExtractedPart:
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
         """Names, in the file's order."""
         self._quantisers, self._own = quantisers, dict(own or {})
+        self._pair, self._frame = pair, frame or model.proto
+        self.held_bytes = held_bytes
+        """Weights that are in memory, and in none of the model's files."""
 
     def with_quantisers(
         self,
@@ -71,7 +78,36 @@ class ExtractedPart:
             inputs,
             outputs,
             quantisers=quantisers,
+            own=self._own | {spec.name: spec for spec in own},
+            pair=self._pair,
+            frame=self._frame,
+            held_bytes=self.held_bytes,
+        )
+
+    def with_pair(
+        self,
+        pair: PairId,
+        frame: onnx.ModelProto,
+        nodes: Sequence[onnx.NodeProto],
+        constants: Sequence[onnx.TensorProto],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        own: Iterable[TensorSpec],
+        held_bytes: int,
+    ) -> ExtractedPart:
+        """The same with a learned codec's network in it, whose operators `frame` imports too."""
+        return ExtractedPart(
+            self.model,
+            self._cut,
+            self._part,
+            nodes,
+            [*self.initialisers, *constants],
+            inputs,
+            outputs,
             own={spec.name: spec for spec in own},
+            pair=pair,
+            frame=frame,
+            held_bytes=held_bytes,
         )
 
     @cached_property
@@ -80,12 +116,12 @@ class ExtractedPart:
         model = self.model
         return OnnxFile(
             model.source,
-            model.proto,
+            self._frame,
             self.nodes,
             self.initialisers,
             map(self._value_info, self.inputs),
             map(self._value_info, self.outputs),
-            doc=_doc(self._cut, self._part, self._quantisers),
+            doc=_doc(self._cut, self._part, self._quantisers, self._pair),
             graph_name=_graph_name(model, self._part),
             data_name=_DATA_NAMES[self._part],
         )
@@ -113,6 +149,7 @@ class ExtractedPart:
             inputs=self._specs(self.inputs),
             outputs=self._specs(self.outputs),
             quantisers=self._quantisers,
+            pair=self._pair,
         )
 
     def _value_info(self, name: str) -> onnx.ValueInfoProto:
@@ -121,7 +158,9 @@ class ExtractedPart:
         spec = self._own[name]
         element = helper.np_dtype_to_tensor_dtype(spec.numpy_dtype)
         # Each has a size of its own that follows the batch, so each a dimension of its own name.
-        shape = [name] if self.model.batch_free and spec.shape else spec.shape
+        # With a pair none does: that has its own shapes.
+        is_open = self.model.batch_free and self._pair is None and spec.shape
+        shape = [name] if is_open else spec.shape
         return helper.make_tensor_value_info(name, element, shape)
 
     def _specs(self, names: Iterable[str]) -> tuple[TensorSpec, ...]:
@@ -225,8 +264,13 @@ def _field_bytes(nbytes: int) -> int:
     return len(with_length(1, nbytes)) + nbytes
 
 
-def _doc(cut: Cut, part: Part, quantisers: tuple[Quantiser, ...] = ()) -> str:
+def _doc(
+    cut: Cut, part: Part, quantisers: tuple[Quantiser, ...] = (), pair: PairId | None = None
+) -> str:
     doc = f"{part} part of a model cut at {cut.name}"
+    if pair is not None:
+        # Both halves: a head is of no use with the tail of another decoder.
+        doc += f", learned {pair.digest}"
     if not quantisers:
         return doc
     # Two of them may round to the same constants; their parts are two all the same.

@@ -5,8 +5,10 @@ verification, so that all of them feed a model alike.
 """
 
 from splitbed.task.answer import Answerer, agreement
+from splitbed.task.boxes import BoxesSpec, BoxFinder, intersections, overlaps
 from splitbed.task.catalogue import description_file, find_task, models_folder, written_task
-from splitbed.task.picture import Preprocessor, picture_files, read_picture
+from splitbed.task.key_points import KeyPointFinder, KeyPointsSpec
+from splitbed.task.picture import Placement, Preprocessor, picture_files, read_picture
 from splitbed.task.spec import (
     PICTURE_CUT,
     RESULT_CUT,
@@ -22,12 +24,19 @@ __all__ = [
     "PICTURE_CUT",
     "RESULT_CUT",
     "Answerer",
+    "BoxFinder",
+    "BoxesSpec",
+    "KeyPointFinder",
+    "KeyPointsSpec",
+    "Placement",
     "Preprocessor",
     "TaskSpec",
     "agreement",
     "description_file",
     "find_task",
+    "intersections",
     "models_folder",
+    "overlaps",
     "picture_files",
     "picture_spec",
     "read_picture",

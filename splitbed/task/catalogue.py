@@ -18,7 +18,7 @@ _EXAMPLE = """
     shorter = 256                   # before the centre crop
     mean = [123.675, 116.28, 103.53]
     std = [58.395, 57.12, 57.375]
-    output = "argmax"               # or "raw"
+    output = "argmax"               # or "boxes", "key_points", "raw"
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +56,18 @@ def read_picture(path: Path) -> Image.Image:
         ) from error
 
 
+class Placement(NamedTuple):
+    """Where a whole picture lies in a model's input, in pixels; a crop leaves some of it outside.
+
+    `width` and `height` are what the picture is resized to.
+    """
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
 class Preprocessor:
     """Applies a fitted task: `picture` does the geometry, `tensor` the numbers."""
 
@@ -68,32 +80,37 @@ class Preprocessor:
         self._mean = np.asarray(task.mean, np.float32)
         self._std = np.asarray(task.std, np.float32)
 
+    def placement(self, width: int, height: int) -> Placement:
+        """Where a picture of this size comes to lie."""
+        task = self._task
+        if task.resize == "squash":
+            return Placement(0, 0, self._width, self._height)
+        if task.resize == "shorter":
+            scale = (task.shorter or min(self._width, self._height)) / min(width, height)
+            inner = (
+                max(self._width, round(width * scale)),
+                max(self._height, round(height * scale)),
+            )
+            left, top = (inner[0] - self._width) // 2, (inner[1] - self._height) // 2
+            return Placement(-left, -top, *inner)
+        scale = min(self._width / width, self._height / height)
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return Placement(
+            (self._width - inner[0]) // 2, (self._height - inner[1]) // 2, inner[0], inner[1]
+        )
+
     def picture(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resized and cropped as the task says: height x width x 3, uint8, RGB."""
-        task, width, height = self._task, self._width, self._height
-        sampling = _FILTERS[task.filter]
-        if task.resize == "squash":
-            if image.size != (width, height):
-                image = image.resize((width, height), sampling)
-        elif task.resize == "shorter":
-            goal = task.shorter or min(width, height)
-            scale = goal / min(image.size)
-            size = (
-                max(width, round(image.width * scale)),
-                max(height, round(image.height * scale)),
-            )
-            if image.size != size:
-                image = image.resize(size, sampling)
-            left, top = (image.width - width) // 2, (image.height - height) // 2
-            image = image.crop((left, top, left + width, top + height))
-        else:
-            scale = min(width / image.width, height / image.height)
-            inner = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-            if image.size != inner:
-                image = image.resize(inner, sampling)
-            canvas = Image.new("RGB", (width, height), (task.fill,) * 3)
-            canvas.paste(image, ((width - inner[0]) // 2, (height - inner[1]) // 2))
-            image = canvas
+        left, top, *inner = self.placement(image.width, image.height)
+        if image.size != tuple(inner):
+            image = image.resize((inner[0], inner[1]), _FILTERS[self._task.filter])
+        if image.size != (self._width, self._height) or left or top:
+            if self._task.resize == "letterbox":
+                canvas = Image.new("RGB", (self._width, self._height), (self._task.fill,) * 3)
+                canvas.paste(image, (left, top))
+                image = canvas
+            else:
+                image = image.crop((-left, -top, self._width - left, self._height - top))
         return np.asarray(image)
 
     def tensor(self, picture: Array) -> Array:

@@ -10,6 +10,10 @@ import msgspec
 from msgspec import Meta
 
 from splitbed.errors import TaskError
+from splitbed.task.boxes import COLUMNS as BOX_COLUMNS
+from splitbed.task.boxes import BoxesSpec
+from splitbed.task.key_points import COLUMNS as POINT_COLUMNS
+from splitbed.task.key_points import KeyPointsSpec
 from splitbed.tensor import TensorSpec, canonical_json
 
 PICTURE_CUT: Final = "@picture"
@@ -46,16 +50,27 @@ class TaskSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """One value, or one for each channel in the order of `colour`."""
     std: tuple[float, ...] = (1.0,)
     layout: Literal["NCHW", "NHWC"] = "NCHW"
-    output: Literal["argmax", "raw"] = "argmax"
-    """`argmax`: the answer is a class; `raw`: the answer is the output tensors themselves."""
+    output: Literal["argmax", "boxes", "key_points", "raw"] = "argmax"
+    """`argmax`: the answer is a class; `boxes`, `key_points`: what the table of that name makes of
+    the output tensors; `raw`: the answer is the output tensors themselves."""
     scores: str = ""
     """For `argmax`: the graph output that holds the scores; "" for a model with one output."""
     label_offset: int = 0
     """Index of class 0 among the scores (1 where index 0 means background)."""
     top: Annotated[int, Meta(ge=1, le=100)] = 5
     """How many classes an answer lists, best first."""
+    boxes: BoxesSpec | None = None
+    """For `boxes`, and only there."""
+    key_points: KeyPointsSpec | None = None
+    """For `key_points`, and only there."""
 
     def __post_init__(self) -> None:
+        for kind, table in (("boxes", self.boxes), ("key_points", self.key_points)):
+            if (self.output == kind) != (table is not None):
+                raise TaskError(
+                    f'task: output = "{kind}" and a table [task.{kind}] belong together: give '
+                    "both or neither"
+                )
         channels = 1 if self.colour == "Y" else 3
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) not in (1, channels):
@@ -121,9 +136,19 @@ def picture_spec(task: TaskSpec) -> TensorSpec:
 
 
 def result_boundary(task: TaskSpec, outputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
-    """The `@result` boundary: the `top` labels as int32, or, for `raw`, the outputs themselves."""
+    """The `@result` boundary: the `top` labels as int32; for `raw`, the outputs themselves.
+
+    For `boxes`, float32 rows of class, score, left, top, right, bottom, as many as an answer may
+    have; for `key_points`, of x, y, score, one for each key point.
+    """
     if task.output == "raw":
         return tuple(outputs)
+    if task.boxes is not None:
+        return (TensorSpec(RESULT_CUT, "float32", (task.boxes.most, BOX_COLUMNS)),)
+    if task.key_points is not None:
+        shapes = {output.name: output.shape for output in outputs}
+        count = shapes.get(task.key_points.heat_maps, (0, 0, 0))[-3]
+        return (TensorSpec(RESULT_CUT, "float32", (count, POINT_COLUMNS)),)
     return (TensorSpec(RESULT_CUT, "int32", (task.top,)),)
 
 

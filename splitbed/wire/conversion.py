@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 from google.protobuf.message import DecodeError, Message
+from msgspec import UNSET
 
 from splitbed.errors import ProtocolViolation, SplitbedError, TransportError, from_kind
 from splitbed.session import (
@@ -30,10 +31,14 @@ from splitbed.wire.partition import (
     cut_message,
     cut_of,
     name_of,
+    pair_message,
+    pair_of,
     partition_message,
     partition_of,
     quantiser_message,
     quantisers_of,
+    range_message,
+    ranges_of,
     shape_messages,
     shapes_of,
     tensor_message,
@@ -68,6 +73,7 @@ def question_message(question: CutQuestion) -> pb.CutQuestion:
         cut=question.cut,
         input_shapes=shape_messages(question.input_shapes),
         quantisers=map(quantiser_message, question.quantisers),
+        pair=question.pair,
     )
 
 
@@ -78,6 +84,7 @@ def question_of(message: pb.CutQuestion) -> CutQuestion:
         message.cut,
         shapes_of(message.input_shapes),
         quantisers_of(message.quantisers),
+        message.pair,
     )
 
 
@@ -92,6 +99,7 @@ def answer_message(answer: CutAnswer) -> pb.CutAnswer:
         outputs=map(tensor_message, answer.outputs),
         task_json=answer.task_json,
         source=None if answer.source is None else _file(answer.source),
+        ranges=map(range_message, answer.ranges),
     )
 
 
@@ -107,6 +115,7 @@ def answer_of(message: pb.CutAnswer) -> CutAnswer:
             outputs=tensors_of(message.outputs),
             task_json=message.task_json,
             source=_file_of(message.source) if message.HasField("source") else None,
+            ranges=ranges_of(message.ranges),
         )
     )
 
@@ -125,7 +134,11 @@ def spec_message(spec: SessionSpec) -> pb.SessionSpec:
             pb.TensorCodec(
                 tensor=codec.tensor,
                 stages=[
-                    pb.Stage(id=s.id, config_json=msgspec.json.encode(s.config).decode())
+                    pb.Stage(
+                        id=s.id,
+                        config_json=msgspec.json.encode(s.config).decode(),
+                        package=s.origin,
+                    )
                     for s in codec.stages
                 ],
             )
@@ -136,6 +149,7 @@ def spec_message(spec: SessionSpec) -> pb.SessionSpec:
         window=spec.window,
         provider=spec.provider,
         input_shapes=shape_messages(spec.input_shapes),
+        pair=pair_message(spec.pair),
     )
 
 
@@ -158,7 +172,11 @@ def spec_of(message: pb.SessionSpec) -> SessionSpec:
                 TensorCodec(
                     codec.tensor,
                     tuple(
-                        StageSpec(s.id, msgspec.json.decode(s.config_json, type=dict[str, Any]))
+                        StageSpec(
+                            s.id,
+                            msgspec.json.decode(s.config_json, type=dict[str, Any]),
+                            s.package or UNSET,
+                        )
                         for s in codec.stages
                     ),
                 )
@@ -169,6 +187,7 @@ def spec_of(message: pb.SessionSpec) -> SessionSpec:
             window=message.window,
             provider=message.provider,  # type: ignore[arg-type]
             input_shapes=shapes_of(message.input_shapes),
+            pair=pair_of(message.pair) if message.HasField("pair") else None,
         )
         return msgspec.convert(msgspec.to_builtins(spec), SessionSpec)
 

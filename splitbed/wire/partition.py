@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, get_args
 
 from splitbed.errors import ProtocolViolation
+from splitbed.pair import CodeRange, PairId, Ranges, check_name
 from splitbed.quantiser import MOST_CHANNELS, Quantiser
 from splitbed.tensor import Cut, DType, ModelId, Partition, TensorSpec
 from splitbed.wire import split_pb2 as pb
@@ -16,6 +17,7 @@ _DTYPES: Final[dict[str, Any]] = {name: pb.DType.Value(name.upper()) for name in
 PARTS: Final[dict[str, Any]] = {"first": pb.FIRST, "second": pb.SECOND, "whole": pb.WHOLE}
 _MOST_DIMS: Final = 32
 _MOST_LEVELS: Final = 4 * MOST_CHANNELS
+_MOST_RANGES: Final = 1024
 MOST_BYTES: Final = 1 << 40
 DIGEST: Final = re.compile("[0-9a-f]{64}")
 
@@ -78,6 +80,35 @@ def quantisers_of(messages: Sequence[pb.Quantiser]) -> tuple[Quantiser, ...]:
     return tuple(Quantiser(m.tensor, tuple(m.low), tuple(m.step), m.highest) for m in messages)
 
 
+def pair_message(pair: PairId | None) -> pb.LearnedPair | None:
+    """To the wire."""
+    if pair is None:
+        return None
+    return pb.LearnedPair(
+        name=pair.name, encoder_sha256=pair.encoder_sha256, decoder_sha256=pair.decoder_sha256
+    )
+
+
+def pair_of(message: pb.LearnedPair) -> PairId:
+    """From the wire."""
+    check_name(message.name)
+    if not (DIGEST.fullmatch(message.encoder_sha256) and DIGEST.fullmatch(message.decoder_sha256)):
+        raise ProtocolViolation("a learned codec's digests are no SHA-256 in hexadecimal")
+    return PairId(message.name, message.encoder_sha256, message.decoder_sha256)
+
+
+def range_message(found: CodeRange) -> pb.CodeRange:
+    """To the wire."""
+    return pb.CodeRange(tensor=found.tensor, low=found.low, high=found.high)
+
+
+def ranges_of(messages: Sequence[pb.CodeRange]) -> Ranges:
+    """Bounded before anything is made of them."""
+    if len(messages) > _MOST_RANGES:
+        raise ProtocolViolation("a message holds more ranges than any cut has tensors")
+    return tuple(CodeRange(m.tensor, m.low, m.high) for m in messages)
+
+
 def cut_message(cut: Cut) -> pb.Cut:
     """To the wire."""
     return pb.Cut(name=cut.name, boundary=map(tensor_message, cut.boundary))
@@ -103,6 +134,7 @@ def partition_message(partition: Partition) -> pb.Partition:
         inputs=map(tensor_message, partition.inputs),
         outputs=map(tensor_message, partition.outputs),
         quantisers=map(quantiser_message, partition.quantisers),
+        pair=pair_message(partition.pair),
     )
 
 
@@ -126,4 +158,5 @@ def partition_of(message: pb.Partition) -> Partition:
         inputs=tensors_of(message.inputs),
         outputs=tensors_of(message.outputs),
         quantisers=quantisers_of(message.quantisers),
+        pair=pair_of(message.pair) if message.HasField("pair") else None,
     )

@@ -24,21 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19splitbed/wire/split.proto\x12\x0bsplitbed.v1\"L\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.splitbed.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x03\")\n\nInputShape\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"f\n\x07ModelId\x12\x15\n\rsource_sha256\x18\x01 \x01(\t\x12\x15\n\rcanonicaliser\x18\x02 \x01(\r\x12-\n\x0cinput_shapes\x18\x03 \x03(\x0b\x32\x17.splitbed.v1.InputShape\">\n\x03\x43ut\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08\x62oundary\x18\x02 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\"G\n\tQuantiser\x12\x0e\n\x06tensor\x18\x01 \x01(\t\x12\x0b\n\x03low\x18\x02 \x03(\x01\x12\x0c\n\x04step\x18\x03 \x03(\x01\x12\x0f\n\x07highest\x18\x04 \x01(\r\"\x93\x02\n\tPartition\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.splitbed.v1.ModelId\x12\x1d\n\x03\x63ut\x18\x02 \x01(\x0b\x32\x10.splitbed.v1.Cut\x12\x1f\n\x04part\x18\x03 \x01(\x0e\x32\x11.splitbed.v1.Part\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\nfile_bytes\x18\x05 \x01(\x03\x12\'\n\x06inputs\x18\x06 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\x12(\n\x07outputs\x18\x07 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\x12*\n\nquantisers\x18\x08 \x03(\x0b\x32\x16.splitbed.v1.Quantiser\"\x84\x01\n\x0b\x43utQuestion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0b\n\x03\x63ut\x18\x02 \x01(\t\x12-\n\x0cinput_shapes\x18\x03 \x03(\x0b\x32\x17.splitbed.v1.InputShape\x12*\n\nquantisers\x18\x04 \x03(\x0b\x32\x16.splitbed.v1.Quantiser\"J\n\tModelFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nfile_bytes\x18\x02 \x01(\x03\x12\x0b\n\x03md5\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"\xcc\x02\n\tCutAnswer\x12*\n\x05\x66irst\x18\x01 \x01(\x0b\x32\x16.splitbed.v1.PartitionH\x00\x88\x01\x01\x12+\n\x06second\x18\x02 \x01(\x0b\x32\x16.splitbed.v1.PartitionH\x01\x88\x01\x01\x12\x1d\n\x03\x63ut\x18\x03 \x01(\x0b\x32\x10.splitbed.v1.Cut\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\'\n\x06inputs\x18\x05 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\x12(\n\x07outputs\x18\x06 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\x12\x11\n\ttask_json\x18\x07 \x01(\t\x12+\n\x06source\x18\x08 \x01(\x0b\x32\x16.splitbed.v1.ModelFileH\x02\x88\x01\x01\x42\x08\n\x06_firstB\t\n\x07_secondB\t\n\x07_source\"-\n\x0bPartRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\",\n\tPartChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"(\n\x05Stage\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\t\"A\n\x0bTensorCodec\x12\x0e\n\x06tensor\x18\x01 \x01(\t\x12\"\n\x06stages\x18\x02 \x03(\x0b\x32\x12.splitbed.v1.Stage\"H\n\x04Step\x12\x1f\n\x04node\x18\x01 \x01(\x0e\x32\x11.splitbed.v1.Node\x12\x1f\n\x04part\x18\x02 \x01(\x0e\x32\x11.splitbed.v1.Part\"\xbc\x02\n\x0bSessionSpec\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12$\n\tplacement\x18\x04 \x03(\x0b\x32\x11.splitbed.v1.Step\x12\x1d\n\x03\x63ut\x18\x05 \x01(\x0b\x32\x10.splitbed.v1.Cut\x12(\n\x06\x63odecs\x18\x06 \x03(\x0b\x32\x18.splitbed.v1.TensorCodec\x12%\n\x05reply\x18\x07 \x01(\x0e\x32\x16.splitbed.v1.ReplyMode\x12\x11\n\ttask_json\x18\x08 \x01(\t\x12\x0e\n\x06window\x18\t \x01(\r\x12\x10\n\x08provider\x18\n \x01(\t\x12-\n\x0cinput_shapes\x18\x0b \x03(\x0b\x32\x17.splitbed.v1.InputShape\"\x9f\x01\n\rSessionAgreed\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12\x10\n\x08provider\x18\x02 \x01(\t\x12(\n\x07outputs\x18\x03 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\x12\x0f\n\x07init_ns\x18\x04 \x01(\x03\x12\x1a\n\x12\x66irst_inference_ns\x18\x05 \x01(\x03\x12\x11\n\tnode_json\x18\x06 \x01(\t\"#\n\rSessionClosed\x12\x12\n\nsession_id\x18\x01 \x01(\x06\"t\n\x05\x46rame\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12\x10\n\x08\x66rame_id\x18\x02 \x01(\x04\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\x12\x10\n\x08payloads\x18\x04 \x03(\x0c\x12\x13\n\x0bwhole_bytes\x18\x05 \x01(\x04\x12\r\n\x05piece\x18\x06 \x01(\x0c\"\x89\x01\n\tEdgeTimes\x12\x13\n\x0breceived_ns\x18\x01 \x01(\x06\x12\x0f\n\x07\x65\x64ge_ns\x18\x02 \x01(\x04\x12\x10\n\x08queue_ns\x18\x03 \x01(\x04\x12\x11\n\tdecode_ns\x18\x04 \x01(\x04\x12\x0f\n\x07tail_ns\x18\x05 \x01(\x04\x12\x11\n\tencode_ns\x18\x06 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\r\"\xb3\x01\n\x05Reply\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12\x10\n\x08\x66rame_id\x18\x02 \x01(\x04\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\x12\x10\n\x08payloads\x18\x04 \x03(\x0c\x12%\n\x05times\x18\x05 \x01(\x0b\x32\x16.splitbed.v1.EdgeTimes\x12\x13\n\x0bresult_json\x18\x06 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.splitbed.v1.Failure\")\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\t\"\x1f\n\x0cProbeRequest\x12\x0f\n\x07sent_ns\x18\x01 \x01(\x06\"2\n\nProbeReply\x12\x13\n\x0breceived_ns\x18\x01 \x01(\x06\x12\x0f\n\x07sent_ns\x18\x02 \x01(\x06*\xa9\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x46LOAT32\x10\x01\x12\x0b\n\x07\x46LOAT16\x10\x02\x12\x0b\n\x07\x46LOAT64\x10\x03\x12\x08\n\x04INT8\x10\x04\x12\t\n\x05UINT8\x10\x05\x12\t\n\x05INT16\x10\x06\x12\n\n\x06UINT16\x10\x07\x12\t\n\x05INT32\x10\x08\x12\n\n\x06UINT32\x10\t\x12\t\n\x05INT64\x10\n\x12\n\n\x06UINT64\x10\x0b\x12\x08\n\x04\x42OOL\x10\x0c*>\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\t\n\x05\x46IRST\x10\x01\x12\n\n\x06SECOND\x10\x02\x12\t\n\x05WHOLE\x10\x03*2\n\x04Node\x12\x14\n\x10NODE_UNSPECIFIED\x10\x00\x12\n\n\x06\x44\x45VICE\x10\x01\x12\x08\n\x04\x45\x44GE\x10\x02*=\n\tReplyMode\x12\x1a\n\x16REPLY_MODE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x46ULL\x10\x01\x12\n\n\x06RESULT\x10\x02\x32\x89\x03\n\x05Split\x12?\n\x0b\x44\x65scribeCut\x12\x18.splitbed.v1.CutQuestion\x1a\x16.splitbed.v1.CutAnswer\x12?\n\tFetchPart\x12\x18.splitbed.v1.PartRequest\x1a\x16.splitbed.v1.PartChunk0\x01\x12\x43\n\x0bOpenSession\x12\x18.splitbed.v1.SessionSpec\x1a\x1a.splitbed.v1.SessionAgreed\x12\x34\n\x06\x46rames\x12\x12.splitbed.v1.Frame\x1a\x12.splitbed.v1.Reply(\x01\x30\x01\x12\x46\n\x0c\x43loseSession\x12\x1a.splitbed.v1.SessionClosed\x1a\x1a.splitbed.v1.SessionClosed\x12;\n\x05Probe\x12\x19.splitbed.v1.ProbeRequest\x1a\x17.splitbed.v1.ProbeReplyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19splitbed/wire/split.proto\x12\x0bsplitbed.v1\"L\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12!\n\x05\x64type\x18\x02 \x01(\x0e\x32\x12.splitbed.v1.DType\x12\r\n\x05shape\x18\x03 \x03(\x03\")\n\nInputShape\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\x03\"f\n\x07ModelId\x12\x15\n\rsource_sha256\x18\x01 \x01(\t\x12\x15\n\rcanonicaliser\x18\x02 \x01(\r\x12-\n\x0cinput_shapes\x18\x03 \x03(\x0b\x32\x17.splitbed.v1.InputShape\">\n\x03\x43ut\x12\x0c\n\x04name\x18\x01 \x01(\t\x12)\n\x08\x62oundary\x18\x02 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\"G\n\tQuantiser\x12\x0e\n\x06tensor\x18\x01 \x01(\t\x12\x0b\n\x03low\x18\x02 \x03(\x01\x12\x0c\n\x04step\x18\x03 \x03(\x01\x12\x0f\n\x07highest\x18\x04 \x01(\r\"K\n\x0bLearnedPair\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0e\x65ncoder_sha256\x18\x02 \x01(\t\x12\x16\n\x0e\x64\x65\x63oder_sha256\x18\x03 \x01(\t\"6\n\tCodeRange\x12\x0e\n\x06tensor\x18\x01 \x01(\t\x12\x0b\n\x03low\x18\x02 \x01(\x01\x12\x0c\n\x04high\x18\x03 \x01(\x01\"\xc9\x02\n\tPartition\x12#\n\x05model\x18\x01 \x01(\x0b\x32\x14.splitbed.v1.ModelId\x12\x1d\n\x03\x63ut\x18\x02 \x01(\x0b\x32\x10.splitbed.v1.Cut\x12\x1f\n\x04part\x18\x03 \x01(\x0e\x32\x11.splitbed.v1.Part\x12\x0e\n\x06sha256\x18\x04 \x01(\t\x12\x12\n\nfile_bytes\x18\x05 \x01(\x03\x12\'\n\x06inputs\x18\x06 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\x12(\n\x07outputs\x18\x07 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\x12*\n\nquantisers\x18\x08 \x03(\x0b\x32\x16.splitbed.v1.Quantiser\x12+\n\x04pair\x18\t \x01(\x0b\x32\x18.splitbed.v1.LearnedPairH\x00\x88\x01\x01\x42\x07\n\x05_pair\"\x92\x01\n\x0b\x43utQuestion\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0b\n\x03\x63ut\x18\x02 \x01(\t\x12-\n\x0cinput_shapes\x18\x03 \x03(\x0b\x32\x17.splitbed.v1.InputShape\x12*\n\nquantisers\x18\x04 \x03(\x0b\x32\x16.splitbed.v1.Quantiser\x12\x0c\n\x04pair\x18\x05 \x01(\t\"J\n\tModelFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nfile_bytes\x18\x02 \x01(\x03\x12\x0b\n\x03md5\x18\x03 \x01(\t\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"\xf4\x02\n\tCutAnswer\x12*\n\x05\x66irst\x18\x01 \x01(\x0b\x32\x16.splitbed.v1.PartitionH\x00\x88\x01\x01\x12+\n\x06second\x18\x02 \x01(\x0b\x32\x16.splitbed.v1.PartitionH\x01\x88\x01\x01\x12\x1d\n\x03\x63ut\x18\x03 \x01(\x0b\x32\x10.splitbed.v1.Cut\x12\x14\n\x0cmodel_digest\x18\x04 \x01(\t\x12\'\n\x06inputs\x18\x05 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\x12(\n\x07outputs\x18\x06 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\x12\x11\n\ttask_json\x18\x07 \x01(\t\x12+\n\x06source\x18\x08 \x01(\x0b\x32\x16.splitbed.v1.ModelFileH\x02\x88\x01\x01\x12&\n\x06ranges\x18\t \x03(\x0b\x32\x16.splitbed.v1.CodeRangeB\x08\n\x06_firstB\t\n\x07_secondB\t\n\x07_source\"-\n\x0bPartRequest\x12\x0e\n\x06sha256\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\",\n\tPartChunk\x12\x0e\n\x06offset\x18\x01 \x01(\x03\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"9\n\x05Stage\x12\n\n\x02id\x18\x01 \x01(\t\x12\x13\n\x0b\x63onfig_json\x18\x02 \x01(\t\x12\x0f\n\x07package\x18\x03 \x01(\t\"A\n\x0bTensorCodec\x12\x0e\n\x06tensor\x18\x01 \x01(\t\x12\"\n\x06stages\x18\x02 \x03(\x0b\x32\x12.splitbed.v1.Stage\"H\n\x04Step\x12\x1f\n\x04node\x18\x01 \x01(\x0e\x32\x11.splitbed.v1.Node\x12\x1f\n\x04part\x18\x02 \x01(\x0e\x32\x11.splitbed.v1.Part\"\xf2\x02\n\x0bSessionSpec\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12$\n\tplacement\x18\x04 \x03(\x0b\x32\x11.splitbed.v1.Step\x12\x1d\n\x03\x63ut\x18\x05 \x01(\x0b\x32\x10.splitbed.v1.Cut\x12(\n\x06\x63odecs\x18\x06 \x03(\x0b\x32\x18.splitbed.v1.TensorCodec\x12%\n\x05reply\x18\x07 \x01(\x0e\x32\x16.splitbed.v1.ReplyMode\x12\x11\n\ttask_json\x18\x08 \x01(\t\x12\x0e\n\x06window\x18\t \x01(\r\x12\x10\n\x08provider\x18\n \x01(\t\x12-\n\x0cinput_shapes\x18\x0b \x03(\x0b\x32\x17.splitbed.v1.InputShape\x12+\n\x04pair\x18\x0c \x01(\x0b\x32\x18.splitbed.v1.LearnedPairH\x00\x88\x01\x01\x42\x07\n\x05_pair\"\x9f\x01\n\rSessionAgreed\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12\x10\n\x08provider\x18\x02 \x01(\t\x12(\n\x07outputs\x18\x03 \x03(\x0b\x32\x17.splitbed.v1.TensorSpec\x12\x0f\n\x07init_ns\x18\x04 \x01(\x03\x12\x1a\n\x12\x66irst_inference_ns\x18\x05 \x01(\x03\x12\x11\n\tnode_json\x18\x06 \x01(\t\"#\n\rSessionClosed\x12\x12\n\nsession_id\x18\x01 \x01(\x06\"t\n\x05\x46rame\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12\x10\n\x08\x66rame_id\x18\x02 \x01(\x04\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\x12\x10\n\x08payloads\x18\x04 \x03(\x0c\x12\x13\n\x0bwhole_bytes\x18\x05 \x01(\x04\x12\r\n\x05piece\x18\x06 \x01(\x0c\"\x89\x01\n\tEdgeTimes\x12\x13\n\x0breceived_ns\x18\x01 \x01(\x06\x12\x0f\n\x07\x65\x64ge_ns\x18\x02 \x01(\x04\x12\x10\n\x08queue_ns\x18\x03 \x01(\x04\x12\x11\n\tdecode_ns\x18\x04 \x01(\x04\x12\x0f\n\x07tail_ns\x18\x05 \x01(\x04\x12\x11\n\tencode_ns\x18\x06 \x01(\x04\x12\r\n\x05\x62\x61tch\x18\x07 \x01(\r\"\xb3\x01\n\x05Reply\x12\x12\n\nsession_id\x18\x01 \x01(\x06\x12\x10\n\x08\x66rame_id\x18\x02 \x01(\x04\x12\x0f\n\x07padding\x18\x03 \x01(\x0c\x12\x10\n\x08payloads\x18\x04 \x03(\x0c\x12%\n\x05times\x18\x05 \x01(\x0b\x32\x16.splitbed.v1.EdgeTimes\x12\x13\n\x0bresult_json\x18\x06 \x01(\t\x12%\n\x07\x66\x61ilure\x18\x07 \x01(\x0b\x32\x14.splitbed.v1.Failure\")\n\x07\x46\x61ilure\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08sentence\x18\x02 \x01(\t\"\x1f\n\x0cProbeRequest\x12\x0f\n\x07sent_ns\x18\x01 \x01(\x06\"2\n\nProbeReply\x12\x13\n\x0breceived_ns\x18\x01 \x01(\x06\x12\x0f\n\x07sent_ns\x18\x02 \x01(\x06*\xa9\x01\n\x05\x44Type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x46LOAT32\x10\x01\x12\x0b\n\x07\x46LOAT16\x10\x02\x12\x0b\n\x07\x46LOAT64\x10\x03\x12\x08\n\x04INT8\x10\x04\x12\t\n\x05UINT8\x10\x05\x12\t\n\x05INT16\x10\x06\x12\n\n\x06UINT16\x10\x07\x12\t\n\x05INT32\x10\x08\x12\n\n\x06UINT32\x10\t\x12\t\n\x05INT64\x10\n\x12\n\n\x06UINT64\x10\x0b\x12\x08\n\x04\x42OOL\x10\x0c*>\n\x04Part\x12\x14\n\x10PART_UNSPECIFIED\x10\x00\x12\t\n\x05\x46IRST\x10\x01\x12\n\n\x06SECOND\x10\x02\x12\t\n\x05WHOLE\x10\x03*2\n\x04Node\x12\x14\n\x10NODE_UNSPECIFIED\x10\x00\x12\n\n\x06\x44\x45VICE\x10\x01\x12\x08\n\x04\x45\x44GE\x10\x02*=\n\tReplyMode\x12\x1a\n\x16REPLY_MODE_UNSPECIFIED\x10\x00\x12\x08\n\x04\x46ULL\x10\x01\x12\n\n\x06RESULT\x10\x02\x32\x89\x03\n\x05Split\x12?\n\x0b\x44\x65scribeCut\x12\x18.splitbed.v1.CutQuestion\x1a\x16.splitbed.v1.CutAnswer\x12?\n\tFetchPart\x12\x18.splitbed.v1.PartRequest\x1a\x16.splitbed.v1.PartChunk0\x01\x12\x43\n\x0bOpenSession\x12\x18.splitbed.v1.SessionSpec\x1a\x1a.splitbed.v1.SessionAgreed\x12\x34\n\x06\x46rames\x12\x12.splitbed.v1.Frame\x1a\x12.splitbed.v1.Reply(\x01\x30\x01\x12\x46\n\x0c\x43loseSession\x12\x1a.splitbed.v1.SessionClosed\x1a\x1a.splitbed.v1.SessionClosed\x12;\n\x05Probe\x12\x19.splitbed.v1.ProbeRequest\x1a\x17.splitbed.v1.ProbeReplyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'splitbed.wire.split_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=2591
-  _globals['_DTYPE']._serialized_end=2760
-  _globals['_PART']._serialized_start=2762
-  _globals['_PART']._serialized_end=2824
-  _globals['_NODE']._serialized_start=2826
-  _globals['_NODE']._serialized_end=2876
-  _globals['_REPLYMODE']._serialized_start=2878
-  _globals['_REPLYMODE']._serialized_end=2939
+  _globals['_DTYPE']._serialized_start=2903
+  _globals['_DTYPE']._serialized_end=3072
+  _globals['_PART']._serialized_start=3074
+  _globals['_PART']._serialized_end=3136
+  _globals['_NODE']._serialized_start=3138
+  _globals['_NODE']._serialized_end=3188
+  _globals['_REPLYMODE']._serialized_start=3190
+  _globals['_REPLYMODE']._serialized_end=3251
   _globals['_TENSORSPEC']._serialized_start=42
   _globals['_TENSORSPEC']._serialized_end=118
   _globals['_INPUTSHAPE']._serialized_start=120
@@ -49,42 +49,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CUT']._serialized_end=329
   _globals['_QUANTISER']._serialized_start=331
   _globals['_QUANTISER']._serialized_end=402
-  _globals['_PARTITION']._serialized_start=405
-  _globals['_PARTITION']._serialized_end=680
-  _globals['_CUTQUESTION']._serialized_start=683
-  _globals['_CUTQUESTION']._serialized_end=815
-  _globals['_MODELFILE']._serialized_start=817
-  _globals['_MODELFILE']._serialized_end=891
-  _globals['_CUTANSWER']._serialized_start=894
-  _globals['_CUTANSWER']._serialized_end=1226
-  _globals['_PARTREQUEST']._serialized_start=1228
-  _globals['_PARTREQUEST']._serialized_end=1273
-  _globals['_PARTCHUNK']._serialized_start=1275
-  _globals['_PARTCHUNK']._serialized_end=1319
-  _globals['_STAGE']._serialized_start=1321
-  _globals['_STAGE']._serialized_end=1361
-  _globals['_TENSORCODEC']._serialized_start=1363
-  _globals['_TENSORCODEC']._serialized_end=1428
-  _globals['_STEP']._serialized_start=1430
-  _globals['_STEP']._serialized_end=1502
-  _globals['_SESSIONSPEC']._serialized_start=1505
-  _globals['_SESSIONSPEC']._serialized_end=1821
-  _globals['_SESSIONAGREED']._serialized_start=1824
-  _globals['_SESSIONAGREED']._serialized_end=1983
-  _globals['_SESSIONCLOSED']._serialized_start=1985
-  _globals['_SESSIONCLOSED']._serialized_end=2020
-  _globals['_FRAME']._serialized_start=2022
-  _globals['_FRAME']._serialized_end=2138
-  _globals['_EDGETIMES']._serialized_start=2141
-  _globals['_EDGETIMES']._serialized_end=2278
-  _globals['_REPLY']._serialized_start=2281
-  _globals['_REPLY']._serialized_end=2460
-  _globals['_FAILURE']._serialized_start=2462
-  _globals['_FAILURE']._serialized_end=2503
-  _globals['_PROBEREQUEST']._serialized_start=2505
-  _globals['_PROBEREQUEST']._serialized_end=2536
-  _globals['_PROBEREPLY']._serialized_start=2538
-  _globals['_PROBEREPLY']._serialized_end=2588
-  _globals['_SPLIT']._serialized_start=2942
-  _globals['_SPLIT']._serialized_end=3335
+  _globals['_LEARNEDPAIR']._serialized_start=404
+  _globals['_LEARNEDPAIR']._serialized_end=479
+  _globals['_CODERANGE']._serialized_start=481
+  _globals['_CODERANGE']._serialized_end=535
+  _globals['_PARTITION']._serialized_start=538
+  _globals['_PARTITION']._serialized_end=867
+  _globals['_CUTQUESTION']._serialized_start=870
+  _globals['_CUTQUESTION']._serialized_end=1016
+  _globals['_MODELFILE']._serialized_start=1018
+  _globals['_MODELFILE']._serialized_end=1092
+  _globals['_CUTANSWER']._serialized_start=1095
+  _globals['_CUTANSWER']._serialized_end=1467
+  _globals['_PARTREQUEST']._serialized_start=1469
+  _globals['_PARTREQUEST']._serialized_end=1514
+  _globals['_PARTCHUNK']._serialized_start=1516
+  _globals['_PARTCHUNK']._serialized_end=1560
+  _globals['_STAGE']._serialized_start=1562
+  _globals['_STAGE']._serialized_end=1619
+  _globals['_TENSORCODEC']._serialized_start=1621
+  _globals['_TENSORCODEC']._serialized_end=1686
+  _globals['_STEP']._serialized_start=1688
+  _globals['_STEP']._serialized_end=1760
+  _globals['_SESSIONSPEC']._serialized_start=1763
+  _globals['_SESSIONSPEC']._serialized_end=2133
+  _globals['_SESSIONAGREED']._serialized_start=2136
+  _globals['_SESSIONAGREED']._serialized_end=2295
+  _globals['_SESSIONCLOSED']._serialized_start=2297
+  _globals['_SESSIONCLOSED']._serialized_end=2332
+  _globals['_FRAME']._serialized_start=2334
+  _globals['_FRAME']._serialized_end=2450
+  _globals['_EDGETIMES']._serialized_start=2453
+  _globals['_EDGETIMES']._serialized_end=2590
+  _globals['_REPLY']._serialized_start=2593
+  _globals['_REPLY']._serialized_end=2772
+  _globals['_FAILURE']._serialized_start=2774
+  _globals['_FAILURE']._serialized_end=2815
+  _globals['_PROBEREQUEST']._serialized_start=2817
+  _globals['_PROBEREQUEST']._serialized_end=2848
+  _globals['_PROBEREPLY']._serialized_start=2850
+  _globals['_PROBEREPLY']._serialized_end=2900
+  _globals['_SPLIT']._serialized_start=3254
+  _globals['_SPLIT']._serialized_end=3647
 # @@protoc_insertion_point(module_scope)

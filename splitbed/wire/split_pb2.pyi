@@ -113,8 +113,28 @@ class Quantiser(_message.Message):
     highest: int
     def __init__(self, tensor: _Optional[str] = ..., low: _Optional[_Iterable[float]] = ..., step: _Optional[_Iterable[float]] = ..., highest: _Optional[int] = ...) -> None: ...
 
+class LearnedPair(_message.Message):
+    __slots__ = ("name", "encoder_sha256", "decoder_sha256")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ENCODER_SHA256_FIELD_NUMBER: _ClassVar[int]
+    DECODER_SHA256_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    encoder_sha256: str
+    decoder_sha256: str
+    def __init__(self, name: _Optional[str] = ..., encoder_sha256: _Optional[str] = ..., decoder_sha256: _Optional[str] = ...) -> None: ...
+
+class CodeRange(_message.Message):
+    __slots__ = ("tensor", "low", "high")
+    TENSOR_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    tensor: str
+    low: float
+    high: float
+    def __init__(self, tensor: _Optional[str] = ..., low: _Optional[float] = ..., high: _Optional[float] = ...) -> None: ...
+
 class Partition(_message.Message):
-    __slots__ = ("model", "cut", "part", "sha256", "file_bytes", "inputs", "outputs", "quantisers")
+    __slots__ = ("model", "cut", "part", "sha256", "file_bytes", "inputs", "outputs", "quantisers", "pair")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CUT_FIELD_NUMBER: _ClassVar[int]
     PART_FIELD_NUMBER: _ClassVar[int]
@@ -123,6 +143,7 @@ class Partition(_message.Message):
     INPUTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     QUANTISERS_FIELD_NUMBER: _ClassVar[int]
+    PAIR_FIELD_NUMBER: _ClassVar[int]
     model: ModelId
     cut: Cut
     part: Part
@@ -131,19 +152,22 @@ class Partition(_message.Message):
     inputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     quantisers: _containers.RepeatedCompositeFieldContainer[Quantiser]
-    def __init__(self, model: _Optional[_Union[ModelId, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., part: _Optional[_Union[Part, str]] = ..., sha256: _Optional[str] = ..., file_bytes: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., quantisers: _Optional[_Iterable[_Union[Quantiser, _Mapping]]] = ...) -> None: ...
+    pair: LearnedPair
+    def __init__(self, model: _Optional[_Union[ModelId, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., part: _Optional[_Union[Part, str]] = ..., sha256: _Optional[str] = ..., file_bytes: _Optional[int] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., quantisers: _Optional[_Iterable[_Union[Quantiser, _Mapping]]] = ..., pair: _Optional[_Union[LearnedPair, _Mapping]] = ...) -> None: ...
 
 class CutQuestion(_message.Message):
-    __slots__ = ("model", "cut", "input_shapes", "quantisers")
+    __slots__ = ("model", "cut", "input_shapes", "quantisers", "pair")
     MODEL_FIELD_NUMBER: _ClassVar[int]
     CUT_FIELD_NUMBER: _ClassVar[int]
     INPUT_SHAPES_FIELD_NUMBER: _ClassVar[int]
     QUANTISERS_FIELD_NUMBER: _ClassVar[int]
+    PAIR_FIELD_NUMBER: _ClassVar[int]
     model: str
     cut: str
     input_shapes: _containers.RepeatedCompositeFieldContainer[InputShape]
     quantisers: _containers.RepeatedCompositeFieldContainer[Quantiser]
-    def __init__(self, model: _Optional[str] = ..., cut: _Optional[str] = ..., input_shapes: _Optional[_Iterable[_Union[InputShape, _Mapping]]] = ..., quantisers: _Optional[_Iterable[_Union[Quantiser, _Mapping]]] = ...) -> None: ...
+    pair: str
+    def __init__(self, model: _Optional[str] = ..., cut: _Optional[str] = ..., input_shapes: _Optional[_Iterable[_Union[InputShape, _Mapping]]] = ..., quantisers: _Optional[_Iterable[_Union[Quantiser, _Mapping]]] = ..., pair: _Optional[str] = ...) -> None: ...
 
 class ModelFile(_message.Message):
     __slots__ = ("name", "file_bytes", "md5", "sha256")
@@ -158,7 +182,7 @@ class ModelFile(_message.Message):
     def __init__(self, name: _Optional[str] = ..., file_bytes: _Optional[int] = ..., md5: _Optional[str] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class CutAnswer(_message.Message):
-    __slots__ = ("first", "second", "cut", "model_digest", "inputs", "outputs", "task_json", "source")
+    __slots__ = ("first", "second", "cut", "model_digest", "inputs", "outputs", "task_json", "source", "ranges")
     FIRST_FIELD_NUMBER: _ClassVar[int]
     SECOND_FIELD_NUMBER: _ClassVar[int]
     CUT_FIELD_NUMBER: _ClassVar[int]
@@ -167,6 +191,7 @@ class CutAnswer(_message.Message):
     OUTPUTS_FIELD_NUMBER: _ClassVar[int]
     TASK_JSON_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
+    RANGES_FIELD_NUMBER: _ClassVar[int]
     first: Partition
     second: Partition
     cut: Cut
@@ -175,7 +200,8 @@ class CutAnswer(_message.Message):
     outputs: _containers.RepeatedCompositeFieldContainer[TensorSpec]
     task_json: str
     source: ModelFile
-    def __init__(self, first: _Optional[_Union[Partition, _Mapping]] = ..., second: _Optional[_Union[Partition, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., model_digest: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., task_json: _Optional[str] = ..., source: _Optional[_Union[ModelFile, _Mapping]] = ...) -> None: ...
+    ranges: _containers.RepeatedCompositeFieldContainer[CodeRange]
+    def __init__(self, first: _Optional[_Union[Partition, _Mapping]] = ..., second: _Optional[_Union[Partition, _Mapping]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., model_digest: _Optional[str] = ..., inputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., outputs: _Optional[_Iterable[_Union[TensorSpec, _Mapping]]] = ..., task_json: _Optional[str] = ..., source: _Optional[_Union[ModelFile, _Mapping]] = ..., ranges: _Optional[_Iterable[_Union[CodeRange, _Mapping]]] = ...) -> None: ...
 
 class PartRequest(_message.Message):
     __slots__ = ("sha256", "offset")
@@ -194,12 +220,14 @@ class PartChunk(_message.Message):
     def __init__(self, offset: _Optional[int] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class Stage(_message.Message):
-    __slots__ = ("id", "config_json")
+    __slots__ = ("id", "config_json", "package")
     ID_FIELD_NUMBER: _ClassVar[int]
     CONFIG_JSON_FIELD_NUMBER: _ClassVar[int]
+    PACKAGE_FIELD_NUMBER: _ClassVar[int]
     id: str
     config_json: str
-    def __init__(self, id: _Optional[str] = ..., config_json: _Optional[str] = ...) -> None: ...
+    package: str
+    def __init__(self, id: _Optional[str] = ..., config_json: _Optional[str] = ..., package: _Optional[str] = ...) -> None: ...
 
 class TensorCodec(_message.Message):
     __slots__ = ("tensor", "stages")
@@ -218,7 +246,7 @@ class Step(_message.Message):
     def __init__(self, node: _Optional[_Union[Node, str]] = ..., part: _Optional[_Union[Part, str]] = ...) -> None: ...
 
 class SessionSpec(_message.Message):
-    __slots__ = ("run_id", "model", "model_digest", "placement", "cut", "codecs", "reply", "task_json", "window", "provider", "input_shapes")
+    __slots__ = ("run_id", "model", "model_digest", "placement", "cut", "codecs", "reply", "task_json", "window", "provider", "input_shapes", "pair")
     RUN_ID_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     MODEL_DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -230,6 +258,7 @@ class SessionSpec(_message.Message):
     WINDOW_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     INPUT_SHAPES_FIELD_NUMBER: _ClassVar[int]
+    PAIR_FIELD_NUMBER: _ClassVar[int]
     run_id: str
     model: str
     model_digest: str
@@ -241,7 +270,8 @@ class SessionSpec(_message.Message):
     window: int
     provider: str
     input_shapes: _containers.RepeatedCompositeFieldContainer[InputShape]
-    def __init__(self, run_id: _Optional[str] = ..., model: _Optional[str] = ..., model_digest: _Optional[str] = ..., placement: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[TensorCodec, _Mapping]]] = ..., reply: _Optional[_Union[ReplyMode, str]] = ..., task_json: _Optional[str] = ..., window: _Optional[int] = ..., provider: _Optional[str] = ..., input_shapes: _Optional[_Iterable[_Union[InputShape, _Mapping]]] = ...) -> None: ...
+    pair: LearnedPair
+    def __init__(self, run_id: _Optional[str] = ..., model: _Optional[str] = ..., model_digest: _Optional[str] = ..., placement: _Optional[_Iterable[_Union[Step, _Mapping]]] = ..., cut: _Optional[_Union[Cut, _Mapping]] = ..., codecs: _Optional[_Iterable[_Union[TensorCodec, _Mapping]]] = ..., reply: _Optional[_Union[ReplyMode, str]] = ..., task_json: _Optional[str] = ..., window: _Optional[int] = ..., provider: _Optional[str] = ..., input_shapes: _Optional[_Iterable[_Union[InputShape, _Mapping]]] = ..., pair: _Optional[_Union[LearnedPair, _Mapping]] = ...) -> None: ...
 
 class SessionAgreed(_message.Message):
     __slots__ = ("session_id", "provider", "outputs", "init_ns", "first_inference_ns", "node_json")

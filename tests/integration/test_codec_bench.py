@@ -17,9 +17,10 @@ import experiments.codec_bench
 from experiments.bench_report import ANCHOR_CODECS
 from experiments.bench_rows import Samples
 from experiments.codec_bench import Bench, Measured
+from experiments.codec_planning import plan_codec
 from experiments.commands import codec_bench
 from experiments.evaluation import LabelledPicture, evaluate
-from experiments.pictures import read_pictures
+from experiments.pictures import PictureSet, read_pictures
 from experiments.preparation import calibration_of, prepare_cut, prepare_model, reference
 from splitbed.codec import Calibration
 from splitbed.tensor import Array
@@ -83,6 +84,28 @@ def test_the_table_fits_80_columns_and_names_the_picture(pictures: Path) -> None
     assert "quantize:bits=4,clip=p99.9+zstd:19 " in text
     heading = next(line for line in lines if line.startswith("codec") and "JPEG" in line)
     assert heading.split()[1:4] == ["bytes", "bit/el", "times"]
+
+
+def test_a_payload_cut_off_is_smaller_and_farther(pictures: Path, tmp_path: Path) -> None:
+    text, plot = "uniform:0.3+layers", tmp_path / "bench.svg"
+    shares = (75, 50, 25, 0)
+    codecs = [text, *(f"{text}@{share}%" for share in shares)]
+    found = measured(
+        *("--images", pictures, "--cut", CUT, "--plot", plot),
+        *(word for one in codecs for word in ("--codec", one)),
+    )
+    rows = {one["row"]["codec"]: one["row"] for one in found["cuts"][0]["rows"]}
+    assert set(rows) == set(codecs)
+    whole = rows[text]["payload_bytes"]["value"]
+    for share in shares:
+        cut_off = rows[f"{text}@{share}%"]
+        assert cut_off["payload_bytes"]["value"] == pytest.approx(whole * share / 100, abs=1)
+        assert cut_off["session_bytes"] == rows[text]["session_bytes"]
+    errors = [rows[codec]["error"]["mse"] for codec in codecs]
+    assert errors == sorted(errors)
+    assert errors[0] < errors[1] / 2
+    assert "@" not in str(found["cuts"][0]["smallest"])
+    assert "@" not in plot.read_text()  # one line
 
 
 def test_csv_has_a_line_for_every_row(pictures: Path) -> None:
@@ -158,7 +181,9 @@ def test_the_figures_are_those_of_an_evaluation(bench: Bench, pictures: Path) ->
         for path in bench.pictures
     ]
     text = "quantize:bits=2,low=0,high=6+zstd:3"
-    wanted = evaluate(model, prepare_cut(model, CUT), text, None, labelled)
+    cut = prepare_cut(model, CUT)
+    planned = plan_codec(model, cut, text, lambda: PictureSet((), {})).planned
+    wanted = evaluate(model, cut, planned, labelled)
     (one,) = bench.measure(CUT, [text])
     assert isinstance(one, Measured)
     score = one.row.score
@@ -174,12 +199,12 @@ def test_ctrl_c_keeps_what_is_measured(
     coded = Samples.add
     calls = 0
 
-    def interrupted(samples: Samples, coders: Any, boundary: Any) -> dict[str, Array]:
+    def interrupted(samples: Samples, *arguments: Any) -> dict[str, Array]:
         nonlocal calls
         calls += samples.codec == "cast"
         if calls == 25:  # within the second cut
             raise KeyboardInterrupt
-        return coded(samples, coders, boundary)
+        return coded(samples, *arguments)
 
     monkeypatch.setattr(Samples, "add", interrupted)
     arguments = ["--images", str(pictures), "--codec", "raw", "--codec", "cast", "--json"]
@@ -214,6 +239,8 @@ def test_a_cut_of_several_tensors(pictures: Path) -> None:
     [
         (("--codec", "quantise:4"), "did you mean 'quantize'"),
         (("--codec", "tiles:gif"), "tiles are coded as one of"),
+        (("--codec", "uniform:1+ans@50%"), "only a payload of layers decodes when it is cut off"),
+        (("--codec", "uniform:1+layers@101%"), "keeps 0 to 100 % of a payload, not 101"),
         (("--cut", "nowhere"), "has no cut 'nowhere'"),
         (("--cut", "@picture"), "there are no features to code"),
         (("--plot", "bench.txt"), "ends with one of .svg"),

@@ -117,22 +117,47 @@ def test_every_placement(pictures: Path, tmp_path: Path, cut: str, codec: str, r
         assert found["max_difference"] is not None
 
 
+@pytest.mark.parametrize("rule", ["", ",per=channel", ",symmetric=yes"])
 def test_quantising_in_the_graph_changes_no_byte_and_no_answer(
-    pictures: Path, tmp_path: Path
+    pictures: Path, tmp_path: Path, rule: str
 ) -> None:
     frames = {}
     for where in ("", ",where=graph"):
+        text = f"quantize:5{rule}{where}+zstd:3"
         found = run_json(
-            *("--cut", "layer2", "--codec", f"quantize:5{where}+zstd:3", "--images", pictures),
+            *("--cut", "layer2", "--codec", text, "--images", pictures),
             *("--frames", 20, "--out", tmp_path),
         )
-        assert found["codec"] == f"quantize:5{where}+zstd:3"
+        assert found["codec"] == text
         rows = list(read_rows(RunFolder(Path(found["folder"])).frames("device"), FrameRecord))
         assert len(rows) == 22
         frames[where] = [(row.source, row.raw_bytes, row.payload_bytes, row.result) for row in rows]
         (coded,) = read_manifest(Path(found["folder"])).codecs
         assert coded["stages"][0]["config"].get("where") == ("graph" if where else None)
     assert frames[""] == frames[",where=graph"]
+
+
+def test_a_budget_of_bytes_a_frame(pictures: Path, tmp_path: Path) -> None:
+    """The device sends the first chunks of a payload, numpy or the graph quantising it."""
+    sizes = {}
+    for text in (
+        "quantize:5+layers",
+        "quantize:5+layers:4,budget_bytes=900",
+        "quantize:5,where=graph+layers:4,budget_bytes=900",
+    ):
+        found = run_json(
+            *("--cut", "layer2", "--codec", text, "--images", pictures),
+            *("--frames", 20, "--out", tmp_path),
+        )
+        assert found["codec"] == text
+        assert found["frames_ok"] == 20
+        assert found["agreement"]["successes"] >= (20 if "budget" not in text else 15)
+        rows = list(read_rows(RunFolder(Path(found["folder"])).frames("device"), FrameRecord))
+        sizes[text] = [(row.source, row.payload_bytes, row.result) for row in rows]
+    whole, budget, in_graph = sizes.values()
+    assert all(0 < size <= 900 for _, size, _ in budget)
+    assert min(size for _, size, _ in whole) > 900
+    assert budget == in_graph
 
 
 def test_several_frames_in_flight(pictures: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_mobilenet_v2(data: Path, name: str, per_channel: bool) -> None:
         ]
         described = Quantiser(
             spec.name,
-            tuple(stage.low for stage in chosen),
+            tuple(low for stage in chosen if isinstance(low := stage.low, float)),
             tuple(stage.step for stage in chosen),
             (1 << bits) - 1,
         )
@@ -78,6 +78,32 @@ def test_mobilenet_v2(data: Path, name: str, per_channel: bool) -> None:
             answer = carry(second, made, outputs)
             for output, array in carry(tail, {spec.name: values}, outputs).items():
                 assert answer[output].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("rule", ["per=channel", "per=channel,symmetric=yes", "symmetric=yes"])
+@pytest.mark.parametrize(
+    "name",
+    ["MobilenetV2/expanded_conv_9/add", "MobilenetV2/expanded_conv_10/expand/relu6"],
+)
+def test_ranges_by_channel_and_symmetric(data: Path, name: str, rule: str) -> None:
+    """Calibrated on one photo and coded on another: the same payloads and answers both ways."""
+    model = prepare_model(data / "models" / "mobilenet_v2_1.0_224.onnx")
+    cut = prepare_cut(model, name)
+    photo, other = read_pictures(data / "images" / "imagenet", None).spread(2)
+    calibration = calibrate(model, cut, [other], 1)
+    opener = partial(Engine, provider="cpu", threads=1)
+    outputs, feeds = [spec.name for spec in model.canonical.outputs], model.feeds(photo)
+    for bits in (3, 8):
+        text = f"quantize:{bits},{rule},where=graph+zstd:3"
+        planned = codec.plan(text, cut.cut.boundary, calibration)
+        graph = CodedCut(cut, planned, opener)
+        plain = CodedCut(cut, codec.by_numpy(planned), opener)
+        payloads = [*map(bytes, plain.encoded(plain.crossing(feeds)))]
+        assert [*map(bytes, graph.encoded(graph.crossing(feeds)))] == payloads
+        made = graph.answer(graph.decoded(payloads), outputs)
+        wanted = plain.answer(plain.decoded(payloads), outputs)
+        for output in outputs:
+            assert made[output].tobytes() == wanted[output].tobytes()
 
 
 @pytest.mark.slow

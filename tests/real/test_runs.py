@@ -82,3 +82,4 @@ def test_posenet_on_the_pose_photos(data: Path, tmp_path: Path) -> None:
     assert found["frames_ok"] == 24
     assert found["max_difference"] < 1e-3  # spec B1, for key points within 0.001
     assert found["reply_bytes"] > 300_000
+    assert found["agreement"]["successes"] == found["agreement"]["count"] == 24

@@ -4,29 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from splitbed.codec import Calibration
-from splitbed.codec.calibration import FrameCollector
-from splitbed.codec.statistics import StatisticsCollector
-from splitbed.tensor import Array, TensorSpec
+from splitbed.codec.trial import calibration_of
+from splitbed.tensor import Array
 
-
-def calibration_of(spec: TensorSpec, *arrays: Array) -> Calibration | None:
-    """As `splitbed calibrate` makes it from frames of one tensor; None where it has no elements."""
-    if not spec.elements or not spec.is_float:
-        return None
-    statistics, frames = StatisticsCollector(spec), FrameCollector(spec)
-    for array in arrays:
-        statistics.add(array)
-        frames.add(array)
-    kept = frames.frames()
-    assert kept is not None
-    return Calibration(
-        model_digest="0" * 64,
-        cut="cut",
-        inputs=(),
-        tensors={spec.name: statistics.statistics()},
-        frames={spec.name: kept},
-    )
+__all__ = ["calibration_of", "smooth"]
 
 
 def smooth(rng: np.random.Generator, shape: tuple[int, ...], rectified: bool = False) -> Array:

@@ -9,16 +9,9 @@ import numpy as np
 import pytest
 
 from splitbed import codec
-from splitbed.codec.pipeline import (
-    Written,
-    build,
-    is_lossless,
-    needs_calibration,
-    parse,
-    plan,
-    written,
-)
+from splitbed.codec.pipeline import build, plan, written
 from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES
+from splitbed.codec.text import Written, is_lossless, needs_calibration, parse
 from splitbed.errors import CodecError, CodecUnknown, UsageError
 from splitbed.session import StageSpec, TensorCodec
 from splitbed.tensor import TensorSpec
@@ -72,7 +65,7 @@ def test_written_forms(text: str, stages: list[tuple[str, dict[str, str]]]) -> N
         ("RAW", "unknown codec stage 'RAW'"),
         (
             "h264",
-            "stage 'h264' (known: raw, cast, quantize, uniform, jpeg, png, ans, shuffle, zstd)",
+            "(known: raw, cast, quantize, uniform, jpeg, png, ans, layers, shuffle, zstd)",
         ),
         ("raw+cast", "codec 'raw+cast': 'cast' codes a tensor, so it can only come first"),
         ("zstd+quantize:4", "'quantize' codes a tensor, so it can only come first"),
@@ -101,6 +94,14 @@ def test_written_forms(text: str, stages: list[tuple[str, dict[str, str]]]) -> N
         ("zstd:speed=3", "codec stage 'zstd': "),
         ("jpeg:0", "codec stage 'jpeg': "),
         ("jpeg:101", "codec stage 'jpeg': "),
+        ("layers", "'layers' codes symbols, so it comes right after quantize or uniform"),
+        ("cast+layers", "'layers' codes symbols, so it comes right after quantize or uniform"),
+        ("uniform:1+layers+zstd", "nothing can follow 'layers', whose payloads may be cut off"),
+        ("uniform:1+layers+ans", "'ans' codes symbols, so it comes right after"),
+        ("uniform:1+layers:0", "codec stage 'layers': "),
+        ("uniform:1+layers:7", "codec stage 'layers': "),
+        ("uniform:1+layers:budget_bytes=0", "codec stage 'layers': "),
+        ("uniform:1+layers:budget=9", "codec stage 'layers': "),
         ("png:9", "codec stage 'png:9': '9' should be written name=value"),
     ],
 )
@@ -233,9 +234,9 @@ ZSTD: Final = StageSpec("zstd")
         (TensorCodec("other", (RAW,)), "a codec for tensor 'other' came where 'features' is next"),
         (TensorCodec("features", ()), "tensor 'features' has a codec without stages"),
         (TensorCodec("features", (ZSTD,)), "'zstd' is not known here as a first stage"),
-        (TensorCodec("features", (StageSpec("h264"),)), "'h264' is not known here as a first"),
+        (TensorCodec("features", (StageSpec("h264"),)), "unknown codec stage 'h264'"),
         (TensorCodec("features", (RAW, RAW)), "'raw' is not known here as a later stage"),
-        (TensorCodec("features", (RAW, StageSpec("lz4"))), "'lz4' is not known here as a later"),
+        (TensorCodec("features", (RAW, StageSpec("lz4"))), "unknown codec stage 'lz4'"),
         (TensorCodec("features", (RAW, StageSpec("zstd", {"level": 99}))), "configured wrongly"),
         (TensorCodec("features", (RAW, StageSpec("zstd", {"level": "3"}))), "configured wrongly"),
         (TensorCodec("features", (RAW, StageSpec("zstd", {"speed": 3}))), "configured wrongly"),

@@ -78,7 +78,12 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=5,
 )  # fmt: skip
-STAGES = st.builds(StageSpec, TEXT, st.dictionaries(TEXT, JSON, max_size=3))
+STAGES = st.builds(
+    StageSpec,
+    TEXT,
+    st.dictionaries(TEXT, JSON, max_size=3),
+    st.just(msgspec.UNSET) | TEXT.filter(bool),
+)
 CODECS = st.builds(TensorCodec, TEXT, st.lists(STAGES, max_size=3).map(tuple))
 SPECS = st.builds(
     SessionSpec,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from experiments.cut_rule import RuleCut, cuts_by_rule
+from experiments.cut_rule import RuleCut, branched_cuts_by_rule, cuts_by_rule
 from splitbed.errors import UsageError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT, ListedCut, Listing
 from splitbed.graph.cost import PartCost
@@ -84,3 +84,24 @@ def test_nothing_to_choose_from() -> None:
         cuts_by_rule(listing(place("two", 500, 1, single=False)))
     with pytest.raises(UsageError, match=r"no multiply-accumulates.*--cut"):
         cuts_by_rule(listing(place("one", 0, 1), macs=0))
+
+
+def test_a_detector_is_cut_where_several_tensors_cross() -> None:
+    found = branched_cuts_by_rule(
+        listing(
+            place("one", 500, 1),
+            place("half", 520, 30, single=False),
+            place("small", 549, 20, single=False),
+            place("out", 551, 1, single=False),
+            place("late", 720, 9, single=False),
+        )
+    )
+    assert [(cut.name, cut.share_pct, cut.kind) for cut in found] == [
+        ("small", 50, "several tensors"),
+        ("late", 75, "several tensors"),
+    ]
+
+
+def test_a_detector_without_branches_is_cut_as_any_other() -> None:
+    made = listing(place("one", 500, 1))
+    assert branched_cuts_by_rule(made) == cuts_by_rule(made)

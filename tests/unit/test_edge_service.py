@@ -29,7 +29,7 @@ from splitbed.errors import (
 )
 from splitbed.record import EdgeFrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_rows
-from splitbed.session import CutQuestion, Frame, ProviderChoice, Reply, SessionSpec
+from splitbed.session import LOCAL, CutQuestion, Frame, ProviderChoice, Reply, SessionSpec
 from splitbed.wire.framing import encode_reply
 from tests.unit.edges import (
     TASK,
@@ -251,6 +251,18 @@ def test_a_task_that_does_not_fit(models: Path) -> None:
     (models / "tiny.toml").write_text("[task]\nsize = [9, 9]\n")
     with pytest.raises(SplitbedError, match="9"):
         ModelStore(models).get("tiny", ())
+
+
+def test_a_task_of_the_device_that_makes_another_result(edge: Edge) -> None:
+    """Read with the wrong rule, its tensors would be no answer at all."""
+    answer = edge.answer("@result")
+    boxes = '{"output":"boxes","boxes":{"scores":["scores"],"distances":["scores"],"strides":[8]}}'
+    for task_json in ('{"top":2}', boxes, '{"output":"raw"}'):
+        spec = spec_for(answer, placement=LOCAL, reply="result", task_json=task_json)
+        with pytest.raises(TaskError, match="makes another @result"):
+            edge.service.open_session(spec)
+    good = spec_for(answer, placement=LOCAL, reply="result")
+    assert edge.service.open_session(good).session_id
 
 
 # --- parts and engines ------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def mixtures(seed: int, frames: int, shape: tuple[int, int, int]) -> Symbols:
     rng = np.random.default_rng(seed)
     channels, height, width = shape
     few: Any = np.stack([smooth(rng, (6, height, width)) for _ in range(frames)])
-    mixed: Any = np.einsum("ck,fkyx->fcyx", rng.normal(0, 2, (channels, 6)), few)
+    mixed: Any = np.einsum("ck,fkyx->fcyx", np.asarray(rng.normal(0, 2, (channels, 6))), few)
     found: Symbols = (np.clip(np.rint(mixed), -30, 30) + 30).astype(np.uint8)
     return found
 

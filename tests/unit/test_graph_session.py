@@ -164,7 +164,7 @@ def test_a_device_that_quantises_in_the_graph(
 def test_a_cache_tells_heads_apart(transport: Transport, tmp_path: Path) -> None:
     found = set()
     for text in (PLAIN, GRAPH, GRAPH.replace("bits=4", "bits=5"), GRAPH):
-        head = prepare_head(transport, options_for(tmp_path, cut="sum", codec=text))
+        head = prepare_head(transport, options_for(tmp_path, cut="sum", codec=text), None)
         fetched_now = head.fetched
         assert fetched_now is not None
         assert head.answer.first is not None
@@ -213,7 +213,7 @@ class Older(InProcessTransport):
 
 def test_an_older_edge_is_refused(edge: Edge, tmp_path: Path) -> None:
     with pytest.raises(ProtocolViolation, match=r"parts that do not quantise.*where=graph"):
-        prepare_head(Older(edge.service), options_for(tmp_path, codec=GRAPH))
+        prepare_head(Older(edge.service), options_for(tmp_path, codec=GRAPH), None)
 
 
 @pytest.mark.parametrize(("cut", "missing"), [("@input", "head"), ("@output", "tail")])
@@ -221,7 +221,7 @@ def test_an_anchor_has_no_part_that_could(
     transport: Transport, tmp_path: Path, cut: str, missing: str
 ) -> None:
     with pytest.raises(UsageError, match=f"there is no {missing} that could quantise"):
-        prepare_head(transport, options_for(tmp_path, cut=cut, codec=GRAPH))
+        prepare_head(transport, options_for(tmp_path, cut=cut, codec=GRAPH), None)
     spec = spec_for(transport.describe_cut(CutQuestion("tiny", cut)), coded=GRAPH)
     with pytest.raises(UsageError, match=f"there is no {missing} that could quantise"):
         transport.open(spec)

@@ -109,6 +109,17 @@ def test_each_line_of_the_plan_is_a_run(
     assert "12 configurations: 2 points on 6 links; 0 of them" in told.err
 
 
+def test_a_point_may_be_searched_for(
+    write: Write, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write("layer3 quantize:4+zstd:3 => layer3 auto:1pp")
+    assert plan(file, tmp_path) == 0
+    assert "--cut layer3 --codec auto:1pp" in capsys.readouterr().out
+    assert len(list((tmp_path / "pictures" / "calibration").glob("*.png"))) == 48
+    with pytest.raises(UsageError, match=r"points in .*'layer3 auto:1': .*'1' is no target"):
+        read_sweep(write("layer3 quantize:4+zstd:3 => layer3 auto:1"), tmp_path)
+
+
 def test_the_sweep_that_comes_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where no model lies: it is known by its name
     sweep = read_sweep(ROOT / "experiments" / "network_sweep.toml", tmp_path)

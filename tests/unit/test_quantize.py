@@ -16,8 +16,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from splitbed.codec import Calibration, Codec, TensorStatistics, build, plan, read_calibration
+from splitbed.codec.clipping import clip_range
 from splitbed.codec.packing import pack, unpack
-from splitbed.codec.quantize import Quantize, clip_range
+from splitbed.codec.quantize import Quantize
 from splitbed.codec.statistics import BINS, StatisticsCollector
 from splitbed.errors import CodecError, CodecUnknown, UsageError
 from splitbed.session import StageSpec, TensorCodec

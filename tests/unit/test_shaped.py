@@ -19,6 +19,7 @@ from splitbed.codec.rounding import Shaper, ShapingTables
 from splitbed.codec.sensitivity import TensorSensitivity, feedback_of
 from splitbed.codec.shaped import Shaped
 from splitbed.errors import CodecError, CodecUnknown, UsageError
+from splitbed.task import TaskSpec
 from splitbed.tensor import Array, TensorSpec
 from tests.unit.calibrations import calibration_of, smooth
 
@@ -146,7 +147,8 @@ def test_a_tail_that_was_asked_is_harmed_less() -> None:
         return {"y": np.asarray(found)}
 
     frames = maps(spec, 12)
-    sensitivity = measure_sensitivity(tail, spec, [{"x": f} for f in frames[:8]], None)
+    crossed = [{"x": frame} for frame in frames[:8]]
+    sensitivity = measure_sensitivity(tail, spec, crossed, TaskSpec(output="raw"))
     assert sensitivity is not None
     assert sensitivity.taps != (0.0, 0.0, 0.0, 0.0)  # a blur asks for errors that alternate
     expected = mixing.T @ mixing

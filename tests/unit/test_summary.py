@@ -173,9 +173,11 @@ def test_bytes_are_medians(tmp_path: Path) -> None:
         THREE,
         head={"file_bytes": 1234, "fetch_ns": 7_500_000},
         edge={"tail_bytes": 5678},
+        codecs=[{"tensor": "x", "stages": []}],
     )
     assert (found.raw_bytes, found.payload_bytes) == (4000, 1100)
     assert (found.request_bytes, found.reply_bytes) == (2100, 500)
+    assert found.session_bytes == len('[{"tensor":"x","stages":[]}]')
     assert (found.head_bytes, found.head_fetch_ms, found.tail_bytes) == (1234, 7.5, 5678)
 
 

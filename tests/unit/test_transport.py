@@ -23,6 +23,7 @@ import numpy as np
 import onnx
 import pytest
 
+from splitbed import codec
 from splitbed.errors import (
     CodecError,
     CodecUnknown,
@@ -62,6 +63,7 @@ from splitbed.transport.grpc_server import GrpcServer
 from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
 from splitbed.wire.framing import encode_frame
+from tests.unit.calibrations import calibration_of
 from tests.unit.edges import (
     NODE,
     Edge,
@@ -416,6 +418,34 @@ def test_a_frame_that_fails_leaves_the_session_open(
     assert before.error is None
     assert after.error is None
     assert bytes(before.payloads[0]) == bytes(after.payloads[0])
+    session.close()
+
+
+def test_payloads_cut_off_anywhere_are_answered(transport: Transport, edge: Edge) -> None:
+    answer = transport.describe_cut(CutQuestion("tiny", "right"))
+    seen = [boundary_of("right", picture(seed)) for seed in range(8)]
+    codecs = tuple(
+        codec.plan(
+            "uniform:0.05+layers", [tensor], calibration_of(tensor, *(s[tensor.name] for s in seen))
+        )[0]
+        for tensor in answer.cut.boundary
+    )
+    spec = spec_for(answer, codecs=codecs)
+    session = transport.open(spec)
+    (output,) = session.agreed.outputs
+    wanted = uncut(edge.models / "tiny.onnx", picture(9))
+    whole = [bytes(payload) for payload in payloads(spec, boundary_of("right", picture(9)))]
+    errors = []
+    for number, share in enumerate((0, 0.1, 0.4, 0.7, 1)):
+        sent = tuple(payload[: round(len(payload) * share)] for payload in whole)
+        reply = session.submit(number, sent).result(PATIENCE_S)
+        assert reply.error is None
+        found = tensor_of(reply.payloads[0], output)
+        errors.append(float(np.square(found - wanted).mean()))
+    assert errors[0] > errors[2] > errors[4]
+    assert errors[4] < 0.02 * errors[0]
+    longer = session.submit(9, (whole[0], whole[1] + b"\0")).result(PATIENCE_S)
+    assert type(longer.error) is PayloadInvalid
     session.close()
 
 

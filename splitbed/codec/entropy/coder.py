@@ -10,8 +10,10 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from splitbed.codec.entropy import native, vectorised
+from splitbed.codec.entropy import layer_vectorised, native, vectorised
+from splitbed.codec.entropy.layered import Chunk, LayeredModel
 from splitbed.codec.entropy.model import ChannelModel, ContextModel
+from splitbed.codec.entropy.nesting import Bins, Plane
 from splitbed.session import Buffer
 
 Implementation = Literal["C", "numpy"]
@@ -82,3 +84,27 @@ class ContextCoder:
         return vectorised.decode_contexts(
             self._model, payload, self._height, self._width, self._lanes
         )
+
+
+class ChunkCoder:
+    """Chunks of symbols that go coarse to fine, of [channels, height, width]. Lossless.
+
+    Not safe for use by two threads at once.
+    """
+
+    def __init__(self, model: LayeredModel, height: int, width: int) -> None:
+        self._plane = Plane.of(height, width)
+        found = library()
+        self._native = None if found is None else native.NativeChunks(found, model, height, width)
+
+    def encode(self, chunk: Chunk, symbols: NDArray[np.uint8]) -> bytes:
+        """The stream of a group's symbols, [channels, places]."""
+        if self._native is not None:
+            return self._native.encode(chunk, symbols)
+        return layer_vectorised.encode_chunk(self._plane, chunk, symbols)
+
+    def decode(self, chunk: Chunk, stream: Buffer, coarse: Bins | None) -> Bins:
+        """A group's bins, framed, from its coarser ones; PayloadInvalid for other bytes."""
+        if self._native is not None:
+            return self._native.decode(chunk, stream, coarse)
+        return layer_vectorised.decode_chunk(self._plane, chunk, stream, coarse)

@@ -90,12 +90,12 @@ class ChannelModel:
         """All of it as bytes, for `unpacked`."""
         rows, entries = self.tables.frequencies.shape
         head = struct.pack("<3H", self.channels, rows, entries)
-        return head + _little(self.table_of) + _little(self.tables.frequencies)
+        return head + little(self.table_of) + little(self.tables.frequencies)
 
     @classmethod
     def unpacked(cls, data: bytes) -> ChannelModel:
         """What `packed` made; UsageError for anything else."""
-        reading = _Reading(data)
+        reading = Reading(data)
         channels, rows, entries = reading.header(struct.Struct("<3H"))
         table_of = reading.array(np.uint8, channels)
         frequencies = reading.array(np.uint16, rows, entries)
@@ -194,7 +194,7 @@ class ContextModel:
             *self.scale_weights,
         )
         return head + b"".join(
-            _little(array)
+            little(array)
             for array in (
                 self.bias,
                 self.scale,
@@ -209,7 +209,7 @@ class ContextModel:
     @classmethod
     def unpacked(cls, data: bytes) -> ContextModel:
         """What `packed` made; UsageError for anything else."""
-        reading = _Reading(data)
+        reading = Reading(data)
         channels, alphabet, zero, window, first, classes, sources, levels, *weights = (
             reading.header(_HEADER)
         )
@@ -251,25 +251,29 @@ def _within(array: NDArray[Any], most: int) -> bool:
     return bool(array.size) and -most <= int(array.min()) and int(array.max()) <= most
 
 
-def _little(array: NDArray[Any]) -> bytes:
+def little(array: NDArray[Any]) -> bytes:
+    """Elements in little-endian order."""
     return array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-class _Reading:
+class Reading:
     """Arrays from bytes of another machine: sizes are checked before anything is taken."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = memoryview(data), 0
 
     def header(self, kind: struct.Struct) -> tuple[int, ...]:
+        """The next few numbers; UsageError where the bytes end."""
         return kind.unpack(self._take(kind.size))
 
     def array(self, dtype: type[Whole], *shape: int) -> NDArray[Whole]:
+        """The next array; UsageError where the bytes end."""
         kind = np.dtype(dtype)
         flat = np.frombuffer(self._take(kind.itemsize * math.prod(shape)), kind.newbyteorder("<"))
         return flat.astype(kind).reshape(shape)
 
     def end(self) -> None:
+        """Raise UsageError unless all bytes were taken."""
         if self._at != len(self._data):
             raise UsageError("an entropy model with bytes left over")
 

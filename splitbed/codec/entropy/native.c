@@ -17,6 +17,8 @@
 #define RESIDUAL_MOST 1023
 #define PHASES 4
 #define FLOORS 3
+#define MOST_SUM 4                /* of four coarsest bins */
+#define MOST_SIZE 6               /* of their magnitudes */
 
 enum { DAMAGED = -1, NO_ROOM = -2 };
 
@@ -193,6 +195,149 @@ int64_t splitbed_channel_decode(const Tables *tables, const uint8_t *table_of, i
             symbols[i] = (uint8_t)symbol;
         }
     }
+    return used_up(&reader) ? 0 : DAMAGED;
+}
+
+/* ------------------------------------------------------------------------------ coarse to fine */
+
+/* See nesting.py. What chooses a table, for `channels` planes with a frame of zeros around each. */
+typedef struct {
+    int64_t channels, height, width;
+    const uint16_t *first;    /* 2 passes x channels: the first of the tables of each */
+    const uint16_t *leanings; /* 2 x furthest + 1 */
+    int32_t furthest, kinds, leaning_kinds;
+    int16_t *near;            /* channels x (height + 2) x (width + 2) */
+    int16_t *totals;          /* (height + 1) x (width + 2) */
+} Nesting;
+
+/* How far the neighbours of each place of channel `c` lie above it or below: from n->totals + row. */
+INLINE void leanings(const Nesting *n, int64_t c)
+{
+    const int64_t row = n->width + 2;
+    int16_t *restrict vertical = n->totals, *restrict total = n->totals + row;
+    const int16_t *at = n->near + (c * (n->height + 2) + 1) * row;
+    for (int64_t y = 0; y < n->height; y++, at += row, total += row) {
+        for (int64_t x = 0; x < row; x++) vertical[x] = (int16_t)(at[x - row] + at[x + row]);
+        for (int64_t x = 1; x <= n->width; x++)
+            total[x] = (int16_t)(2 * (vertical[x] + at[x - 1] + at[x + 1]) + vertical[x - 1] +
+                                 vertical[x + 1] - 12 * at[x]);
+    }
+}
+
+INLINE uint32_t finer_table(const Nesting *n, uint32_t first, int32_t own, int32_t total)
+{
+    int32_t kind = own / 2;
+    kind = kind < -n->kinds ? -n->kinds : kind > n->kinds ? n->kinds : kind;
+    total = total < -n->furthest ? -n->furthest : total > n->furthest ? n->furthest : total;
+    return first + (uint32_t)((kind + n->kinds) * n->leaning_kinds + n->leanings[total + n->furthest]);
+}
+
+INLINE uint32_t coarsest_table(uint32_t first, const int16_t *at, int64_t row)
+{
+    const int32_t w = at[-1], e = at[1], n = at[-row], s = at[row];
+    int32_t total = w + e + n + s;
+    int32_t size = (w < 0 ? -w : w) + (e < 0 ? -e : e) + (n < 0 ? -n : n) + (s < 0 ? -s : s);
+    total = total < -MOST_SUM ? -MOST_SUM : total > MOST_SUM ? MOST_SUM : total;
+    size = size > MOST_SIZE ? MOST_SIZE : size;
+    return first + (uint32_t)(size * (2 * MOST_SUM + 1) + total + MOST_SUM);
+}
+
+/* A chunk, by what each symbol is: `coarse` is twice its coarser bin (NULL in the first layer), `fine`
+ * its bin, `entry` what is coded of it, 256 of each. */
+WIDE static void chunk_intervals(const Tables *tables, const Nesting *n, const int16_t *coarse,
+                                 const int16_t *fine, const uint8_t *entry, const uint8_t *symbols,
+                                 uint32_t *intervals)
+{
+    const int64_t row = n->width + 2, plane = n->height * n->width;
+    for (int64_t c = 0; c < n->channels; c++)
+        for (int64_t y = 0; y < n->height; y++) {
+            int16_t *at = n->near + (c * (n->height + 2) + y + 1) * row + 1;
+            const uint8_t *symbol = symbols + c * plane + y * n->width;
+            if (coarse)
+                for (int64_t x = 0; x < n->width; x++) at[x] = coarse[symbol[x]];
+            else
+                for (int64_t x = 0; x < n->width; x++) at[x] = (x + y) & 1 ? 0 : fine[symbol[x]];
+        }
+    for (int64_t odd = 0; odd < 2; odd++)
+        for (int64_t c = 0; c < n->channels; c++) {
+            const uint32_t first = n->first[odd * n->channels + c];
+            const int16_t *at = n->near + (c * (n->height + 2) + 1) * row, *total = n->totals + row;
+            if (coarse) leanings(n, c);
+            for (int64_t y = 0; y < n->height; y++, at += row, total += row) {
+                const uint8_t *symbol = symbols + c * plane + y * n->width;
+                for (int64_t x = (y + odd) & 1; x < n->width; x += 2) {
+                    uint32_t table = coarse ? finer_table(n, first, at[x + 1], total[x + 1])
+                                     : odd  ? coarsest_table(first, at + x + 1, row)
+                                            : first;
+                    const uint16_t *cumulative =
+                        tables->cumulative + table * (uint32_t)(tables->entries + 1) + entry[symbol[x]];
+                    *intervals++ = (uint32_t)cumulative[0] << 16 | (uint32_t)(cumulative[1] - cumulative[0]);
+                }
+            }
+            if (coarse && !odd) /* nothing of another channel is looked at */
+                for (int64_t y = 0; y < n->height; y++) {
+                    int16_t *at = n->near + (c * (n->height + 2) + y + 1) * row + 1;
+                    const uint8_t *symbol = symbols + c * plane + y * n->width;
+                    for (int64_t x = y & 1; x < n->width; x += 2) at[x] = fine[symbol[x]];
+                }
+        }
+}
+
+/* `out` begins with a byte that is not of the stream: the number of escapes of the other models. */
+int64_t splitbed_chunk_encode(const Tables *tables, const Nesting *n, const int16_t *coarse,
+                              const int16_t *fine, const uint8_t *entry, const uint8_t *symbols,
+                              const Workspace *w, int32_t lanes, uint8_t *out, int64_t room)
+{
+    const int64_t count = n->channels * n->height * n->width;
+    chunk_intervals(tables, n, coarse, fine, entry, symbols, w->intervals);
+    uint8_t *end = w->words + 2 * count;
+    uint8_t *first = put_all(w->intervals, count, w->states, lanes, end);
+    return assembled(NULL, 0, w->states, lanes, first, end - first, out, room);
+}
+
+/* The bins of a chunk into `near`, which holds twice the coarser ones, zeros in the first layer;
+ * `bins` has the bin of each entry, in the first layer, or of each entry of each coarser bin from
+ * `low` on, INT16_MAX for none. */
+WIDE static int64_t chunk_bins(const Tables *tables, const Nesting *n, const int16_t *bins,
+                               int32_t finer, int32_t low, Reader *reader)
+{
+    const int64_t row = n->width + 2;
+    const uint32_t last_lane = (uint32_t)reader->lanes - 1;
+    uint32_t lane = 0;
+    for (int64_t odd = 0; odd < 2; odd++)
+        for (int64_t c = 0; c < n->channels; c++) {
+            const uint32_t first = n->first[odd * n->channels + c];
+            int16_t *at = n->near + (c * (n->height + 2) + 1) * row;
+            const int16_t *total = n->totals + row;
+            if (finer) leanings(n, c); /* before any place of this pass is refined */
+            for (int64_t y = 0; y < n->height; y++, at += row, total += row)
+                for (int64_t x = (y + odd) & 1; x < n->width; x += 2) {
+                    int16_t *own = at + x + 1;
+                    uint32_t table = finer ? finer_table(n, first, *own, total[x + 1])
+                                     : odd ? coarsest_table(first, own, row)
+                                           : first;
+                    int32_t entry = take(reader, tables, table, lane);
+                    lane = (lane + 1) & last_lane;
+                    if (entry < 0) return DAMAGED;
+                    int32_t found = bins[finer ? (*own / 2 - low) * tables->entries + entry : entry];
+                    if (found == INT16_MAX) return DAMAGED;
+                    *own = (int16_t)found;
+                }
+        }
+    return 0;
+}
+
+int64_t splitbed_chunk_decode(const Tables *tables, const Nesting *n, const int16_t *bins,
+                              int32_t finer, int32_t low, const Workspace *w, int32_t lanes,
+                              const uint8_t *stream, int64_t size)
+{
+    Reader reader = {w->states, lanes, stream, stream + size};
+    if (size < 4 * (int64_t)lanes) return DAMAGED;
+    for (int32_t lane = 0; lane < lanes; lane++, reader.next += 4) {
+        reader.states[lane] = word_at(reader.next) | word_at(reader.next + 2) << 16;
+        if (reader.states[lane] < LOWEST) return DAMAGED;
+    }
+    if (chunk_bins(tables, n, bins, finer, low, &reader)) return DAMAGED;
     return used_up(&reader) ? 0 : DAMAGED;
 }
 

@@ -10,7 +10,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from splitbed.codec.entropy.layered import Chunk, LayeredModel
 from splitbed.codec.entropy.model import ChannelModel, ContextModel
+from splitbed.codec.entropy.nesting import (
+    FURTHEST,
+    FURTHEST_BIN,
+    LEANING_OF,
+    LEANINGS,
+    Bins,
+)
 from splitbed.codec.entropy.tables import Tables
 from splitbed.errors import PayloadInvalid
 from splitbed.session import Buffer
@@ -18,6 +26,9 @@ from splitbed.session import Buffer
 FILE: Final = Path(__file__).with_name(
     "libentropy.dll" if sys.platform == "win32" else "libentropy.so"
 )
+
+
+DAMAGED: Final = "an entropy-coded tensor ends too early, or does not end where it should"
 
 
 class _Tables(ctypes.Structure):
@@ -56,8 +67,9 @@ def load() -> ctypes.CDLL | None:
     """The library, None where it was not built or is another machine's."""
     try:
         found = ctypes.CDLL(str(FILE))
-        for name in ("channel_encode", "channel_decode", "context_encode", "context_decode"):
-            getattr(found, f"splitbed_{name}").restype = ctypes.c_int64
+        for coded in ("channel", "context", "chunk"):
+            for way in ("encode", "decode"):
+                getattr(found, f"splitbed_{coded}_{way}").restype = ctypes.c_int64
         found.splitbed_diffuse.restype = found.splitbed_shape.restype = None
     except (OSError, AttributeError):
         return None
@@ -215,9 +227,7 @@ class _Coder:
             ctypes.c_void_p(found.ctypes.data),
         )
         if damaged:
-            raise PayloadInvalid(
-                "an entropy-coded tensor ends too early, or does not end where it should"
-            )
+            raise PayloadInvalid(DAMAGED)
         return found
 
 
@@ -284,3 +294,89 @@ class NativeContexts(_Coder):
         """The symbols again; PayloadInvalid."""
         function = self._library.splitbed_context_decode
         return self._decoded(function, self._model, payload, self._shape)
+
+
+class _Nesting(ctypes.Structure):
+    _fields_ = (
+        ("channels", ctypes.c_int64),
+        ("height", ctypes.c_int64),
+        ("width", ctypes.c_int64),
+        ("first", ctypes.c_void_p),
+        ("leanings", ctypes.c_void_p),
+        ("furthest", ctypes.c_int32),
+        ("kinds", ctypes.c_int32),
+        ("leaning_kinds", ctypes.c_int32),
+        ("near", ctypes.c_void_p),
+        ("totals", ctypes.c_void_p),
+    )
+
+
+class NativeChunks(_Coder):
+    """Chunks of symbols that go coarse to fine."""
+
+    def __init__(self, library: ctypes.CDLL, model: LayeredModel, height: int, width: int) -> None:
+        largest = max(model.groups)
+        super().__init__(library, max(model.lanes), largest * height * width, 0, 0)
+        self._frame = (height + 2) * (width + 2)
+        # Frames stay zeros; what they hold is written anew by every chunk.
+        self._near = np.zeros(largest * self._frame, np.int16)
+        near = self._at(self._near, np.int16)
+        totals = self._at(np.zeros((height + 1) * (width + 2), np.int16), np.int16)
+        leanings = self._at(LEANING_OF, np.uint16)
+        tables = {id(found): self._tables(found) for found in (model.coarsest, model.finer)}
+        self._given: dict[tuple[int, int], tuple[tuple[Any, ...], tuple[Any, ...]]] = {}
+        for chunk in model.chunks:
+            nesting = _Nesting(
+                chunk.first.shape[1],
+                height,
+                width,
+                self._at(chunk.first, np.uint16),
+                leanings,
+                FURTHEST,
+                FURTHEST_BIN,
+                LEANINGS,
+                near,
+                totals,
+            )
+            model_of = (ctypes.byref(tables[id(chunk.tables)]), ctypes.byref(nesting))
+            coarse = None if chunk.coarse is None else self._at(chunk.coarse, np.int16)
+            given = (coarse, self._at(chunk.fine, np.int16), self._at(chunk.entry, np.uint8))
+            self._given[chunk.group, chunk.layer] = (
+                (*model_of, *map(ctypes.c_void_p, given)),
+                (*model_of, ctypes.c_void_p(self._at(chunk.bins, np.int16))),
+            )
+
+    def encode(self, chunk: Chunk, symbols: NDArray[np.uint8]) -> bytes:
+        """The stream of a group's symbols, [channels, places]."""
+        symbols = np.ascontiguousarray(symbols)
+        size = self._library.splitbed_chunk_encode(
+            *self._given[chunk.group, chunk.layer][0],
+            ctypes.c_void_p(symbols.ctypes.data),
+            ctypes.byref(self._workspace),
+            ctypes.c_int32(chunk.lanes),
+            ctypes.c_void_p(self._room.ctypes.data),
+            ctypes.c_int64(self._room.size),
+        )
+        assert size >= 1
+        return self._room[1:size].tobytes()
+
+    def decode(self, chunk: Chunk, stream: Buffer, coarse: Bins | None) -> Bins:
+        """A group's bins, framed, from its coarser ones; PayloadInvalid."""
+        data = np.frombuffer(stream, np.uint8)
+        size = chunk.first.shape[1] * self._frame
+        if coarse is None:
+            self._near[:size] = 0
+        else:
+            np.multiply(coarse.reshape(-1), 2, out=self._near[:size])
+        damaged = self._library.splitbed_chunk_decode(
+            *self._given[chunk.group, chunk.layer][1],
+            ctypes.c_int32(coarse is not None),
+            ctypes.c_int32(chunk.low),
+            ctypes.byref(self._workspace),
+            ctypes.c_int32(chunk.lanes),
+            ctypes.c_void_p(data.ctypes.data),
+            ctypes.c_int64(data.size),
+        )
+        if damaged:
+            raise PayloadInvalid(DAMAGED)
+        return self._near[:size].reshape(-1, self._frame).copy()

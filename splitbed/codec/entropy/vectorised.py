@@ -20,18 +20,18 @@ from splitbed.session import Buffer
 Ints = NDArray[np.int64]
 Symbols = NDArray[np.uint8]
 
-_DAMAGED = "an entropy-coded tensor ends too early, or does not end where it should"
+DAMAGED = "an entropy-coded tensor ends too early, or does not end where it should"
 
 
 def encode_channels(model: ChannelModel, symbols: Symbols, lanes: int) -> bytes:
     """Symbols [channels, any] to bytes."""
     table = np.repeat(model.table_of.astype(np.int64), symbols.size // model.channels)
-    return _assembled(b"", *_put(model.tables, table, symbols.reshape(-1).astype(np.int64), lanes))
+    return assembled(b"", *put(model.tables, table, symbols.reshape(-1).astype(np.int64), lanes))
 
 
 def decode_channels(model: ChannelModel, payload: Buffer, each: int, lanes: int) -> Symbols:
     """Symbols [channels, each] again."""
-    reader = _Reader(model.tables, payload, lanes, most_escapes=0)
+    reader = Reader(model.tables, payload, lanes, most_escapes=0)
     table = np.repeat(model.table_of.astype(np.int64), each)
     found = reader.take(table)
     reader.end()
@@ -60,7 +60,7 @@ def encode_contexts(model: ContextModel, symbols: Symbols, lanes: int) -> bytes:
     escaped = (coded < 0) | (coded > 2 * model.window)
     coded[escaped] = model.tables.entries - 1
     escapes = symbols.reshape(-1)[order][escaped].tobytes()
-    return _assembled(escapes, *_put(model.tables, table, coded, lanes))
+    return assembled(escapes, *put(model.tables, table, coded, lanes))
 
 
 def decode_contexts(
@@ -68,7 +68,7 @@ def decode_contexts(
 ) -> Symbols:
     """Symbols [channels, height, width] again."""
     channels = model.channels
-    reader = _Reader(model.tables, payload, lanes, most_escapes=channels * height * width)
+    reader = Reader(model.tables, payload, lanes, most_escapes=channels * height * width)
     row = width + 3
     values = np.zeros(((height + 2) * row, channels + 1), np.int64)
     residual = np.zeros_like(values)
@@ -100,7 +100,7 @@ def decode_contexts(
             if escaped.any():
                 found[escaped] = reader.escapes(int(np.count_nonzero(escaped)))
             if int(found.min()) < 0 or int(found.max()) >= model.alphabet:
-                raise PayloadInvalid(_DAMAGED)
+                raise PayloadInvalid(DAMAGED)
             values[at, these] = found - model.zero
             residual[at, these] = residual_of(found - model.zero, predicted)
     reader.end()
@@ -137,8 +137,9 @@ def _weighted(padded: Ints, near: NDArray[np.int16]) -> Ints:
 
 
 def _from_all(dense: NDArray[np.int16], values: Ints) -> Ints:
-    """[channels, sources] times [sources, places]: whole numbers, which double precision adds up
-    without an error in any order.
+    """[channels, sources] times [sources, places].
+
+    Whole numbers, which double precision adds up without an error in any order.
     """
     found = (dense.astype(np.float64) @ values.astype(np.float64)).astype(np.int64)
     return found >> m.DENSE_SHIFT
@@ -217,7 +218,7 @@ def _order(channels: int, height: int, width: int, levels: int) -> Ints:
 # --------------------------------------------------------------------------------- the coder itself
 
 
-def _put(tables: Tables, table: Ints, entry: Ints, lanes: int) -> tuple[Ints, Ints]:
+def put(tables: Tables, table: Ints, entry: Ints, lanes: int) -> tuple[Ints, Ints]:
     """States and words of all symbols; the last are coded first."""
     cumulative = tables.cumulative.astype(np.int64).reshape(-1)
     at = table * (tables.entries + 1) + entry
@@ -235,7 +236,8 @@ def _put(tables: Tables, table: Ints, entry: Ints, lanes: int) -> tuple[Ints, In
     return states, np.concatenate(words[::-1]) if words else np.zeros(0, np.int64)
 
 
-def _assembled(escapes: bytes, states: Ints, words: Ints) -> bytes:
+def assembled(escapes: bytes, states: Ints, words: Ints) -> bytes:
+    """The number of escapes, they themselves, states and words in one piece."""
     count, head = len(escapes), bytearray()
     while count >= 128:
         head.append(count & 127 | 128)
@@ -244,7 +246,7 @@ def _assembled(escapes: bytes, states: Ints, words: Ints) -> bytes:
     return b"".join((head, escapes, states.astype("<u4").tobytes(), words.astype("<u2").tobytes()))
 
 
-class _Reader:
+class Reader:
     """Takes symbols out of a payload in the order in which they were put in."""
 
     def __init__(self, tables: Tables, payload: Buffer, lanes: int, most_escapes: int) -> None:
@@ -252,7 +254,7 @@ class _Reader:
         count = shift = at = 0
         while True:
             if at == len(data) or shift > 28:
-                raise PayloadInvalid(_DAMAGED)
+                raise PayloadInvalid(DAMAGED)
             byte = data[at]
             at += 1
             count |= (byte & 127) << shift
@@ -261,12 +263,12 @@ class _Reader:
                 break
         words_at = at + count + 4 * lanes
         if count > most_escapes or len(data) < words_at or (len(data) - words_at) % 2:
-            raise PayloadInvalid(_DAMAGED)
+            raise PayloadInvalid(DAMAGED)
         self._escapes = np.frombuffer(data, np.uint8, count, at)
         self._states = np.frombuffer(data, "<u4", lanes, at + count).astype(np.int64)
         self._words = np.frombuffer(data, "<u2", -1, words_at).astype(np.int64)
         if int(self._states.min()) < m.LOWEST:
-            raise PayloadInvalid(_DAMAGED)
+            raise PayloadInvalid(DAMAGED)
         self._entries = tables.entries
         self._cumulative = tables.cumulative.astype(np.int64).reshape(-1)
         rows = np.arange(tables.frequencies.shape[0], dtype=np.int64)[:, None]
@@ -291,7 +293,7 @@ class _Reader:
             if low.size:
                 words = self._words[self._word : self._word + low.size]
                 if words.size < low.size:
-                    raise PayloadInvalid(_DAMAGED)
+                    raise PayloadInvalid(DAMAGED)
                 self._word += low.size
                 state[low] = state[low] << 16 | words
             self._states[mine] = state
@@ -304,7 +306,7 @@ class _Reader:
         """The next symbols that go as themselves."""
         found = self._escapes[self._escape : self._escape + count]
         if found.size < count:
-            raise PayloadInvalid(_DAMAGED)
+            raise PayloadInvalid(DAMAGED)
         self._escape += count
         return found
 
@@ -315,4 +317,4 @@ class _Reader:
             or self._escape != self._escapes.size
             or bool(np.any(self._states != m.LOWEST))
         ):
-            raise PayloadInvalid(_DAMAGED)
+            raise PayloadInvalid(DAMAGED)
