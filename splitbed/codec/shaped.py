@@ -30,6 +30,8 @@ _SIXTEENTHS: Final = tuple(round(4096 * 2 ** (part / 16)) for part in range(16))
 """Of an octave, in 4096ths: steps are made of whole numbers, so that every machine has the same."""
 _MIDDLE: Final = 128
 _COST_ONE: Final = 8
+_MOST_STEPS: Final = MOST_SHIFT + 1
+"""Of an error: what a value may be moved, and the farther of two symbols beside it."""
 _ROUNDS: Final = 2
 """Symbols' lengths depend on the symbols taken, and those on the lengths."""
 
@@ -69,9 +71,9 @@ class Shaped(SymbolSource, frozen=True):
     no more than 0.1 for each bit saved (entropy-constrained quantisation, by each channel's own
     lengths). `errors=plain` hands none on.
 
-    Loss: at most 5 steps of the channel within the calibrated range, and the rounding of the
-    tensor's own type; values outside, infinities included, become the nearer end first. NaN is
-    refused. At most 256 levels and 1024 channels.
+    Loss: at most 5 steps of the channel, and the rounding of the tensor's own type; what lies
+    outside the calibrated range, or outside what the channel's symbols reach, becomes the nearer
+    end first, infinities included. NaN is refused. At most 256 levels and 1024 channels.
 
     Decoding multiplies whole numbers by whole numbers and one step, so it is bit-identical on every
     machine. What only the encoder needs stays on the device.
@@ -196,15 +198,29 @@ class Shaped(SymbolSource, frozen=True):
             return f"shaped with values up to {largest:g} does not fit {spec.dtype}"
         return None
 
+    def bound(self, array: Array) -> Any:
+        """Five steps, and what is outside; None where only a decoder's part is here."""
+        if isinstance(self.shaping, UnsetType):
+            return None
+        steps = self.steps[:, None, None]
+        low = np.maximum(self.shaping.low, -self.zero * steps)
+        high = np.minimum(self.shaping.high, (self.levels - 1 - self.zero) * steps)
+        field = planes(array.astype(np.float64))
+        outside = np.maximum(0, np.maximum(field - high, low - field))
+        largest = np.maximum(np.abs(low), np.abs(high))
+        own = (float(np.finfo(array.dtype.name).eps) + 2.0**-22) * largest
+        return from_planes(_MOST_STEPS * steps + own + outside, array.shape)
+
     def max_bytes(self, spec: TensorSpec) -> int:
         """All encodings without an entropy coder have this length."""
         return (spec.elements * self._bits + 7) // 8
 
     def symbols(self, array: Array) -> NDArray[np.uint8]:
         """The symbol of each element, of the array's shape, decided in single precision."""
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             field = planes(array.astype(np.float32))
-        if field.size and np.isnan(field.sum()) and np.isnan(field).any():
+            suspect = field.size and np.isnan(field.sum())  # of infinities, too
+        if suspect and np.isnan(field).any():
             raise CodecError(NOT_A_NUMBER)
         return from_planes(self._rounded(field), array.shape)
 
@@ -332,6 +348,3 @@ def _unpacked(data: bytes, kind: type[np.uint8] | type[np.int8], count: int) -> 
     if found.size != count:
         raise UsageError(f"shaped has a shaping of {found.size} numbers where {count} are needed")
     return found
-
-
-assert MOST_SHIFT + 1 <= 5  # what the docstring says of the loss

@@ -120,6 +120,15 @@ class Uniform(SymbolSource, frozen=True):
             return f"uniform with a step of {self.step} does not fit {spec.dtype}"
         return None
 
+    def bound(self, array: Array) -> Any:
+        """Half a step, more where errors are handed on, and what lies outside the range."""
+        low, high = -self.zero * self.step, (self.levels - 1 - self.zero) * self.step
+        wide = array.astype(np.float64)
+        outside = np.maximum(0, np.maximum(wide - high, low - wide))
+        own = float(np.finfo(array.dtype.name).eps) * max(abs(low), abs(high))
+        rounding = (1 + self.diffuse) * self.step / 2 + 256 * 2.0**-24 * self.step
+        return rounding + own + outside
+
     def max_bytes(self, spec: TensorSpec) -> int:
         """All encodings without an entropy coder have this length."""
         return (spec.elements * self._bits + 7) // 8

@@ -65,7 +65,7 @@ def test_written_forms(text: str, stages: list[tuple[str, dict[str, str]]]) -> N
         ("RAW", "unknown codec stage 'RAW'"),
         (
             "h264",
-            "(known: raw, cast, quantize, uniform, jpeg, png, ans, layers, shuffle, zstd)",
+            "(known: raw, cast, quantize, uniform, shaped, jpeg, png, ans, layers, shuffle, zstd)",
         ),
         ("raw+cast", "codec 'raw+cast': 'cast' codes a tensor, so it can only come first"),
         ("zstd+quantize:4", "'quantize' codes a tensor, so it can only come first"),
@@ -95,7 +95,10 @@ def test_written_forms(text: str, stages: list[tuple[str, dict[str, str]]]) -> N
         ("jpeg:0", "codec stage 'jpeg': "),
         ("jpeg:101", "codec stage 'jpeg': "),
         ("layers", "'layers' codes symbols, so it comes right after quantize or uniform"),
-        ("cast+layers", "'layers' codes symbols, so it comes right after quantize or uniform"),
+        (
+            "cast+layers",
+            "'layers' codes symbols, so it comes right after quantize or uniform",
+        ),
         ("uniform:1+layers+zstd", "nothing can follow 'layers', whose payloads may be cut off"),
         ("uniform:1+layers+ans", "'ans' codes symbols, so it comes right after"),
         ("uniform:1+layers:0", "codec stage 'layers': "),

@@ -69,6 +69,9 @@ CASES: Final[dict[str, tuple[TensorSpec, str]]] = {
     "raw-shuffle-bits": (TensorSpec("x", "int64", (7,)), "raw+shuffle:bits"),
     "uniform": (FLOATS, "uniform:0.4"),
     "uniform-float16": (TensorSpec("x", "float16", (13,)), "uniform:0.1"),
+    "shaped": (FLOATS, "shaped:0.4"),
+    "shaped-rate": (TensorSpec("x", "float16", (1, 9, 4, 5)), "shaped:0.3,rate=0.2"),
+    "shaped-ans": (TensorSpec("x", "float32", (1, 9, 7, 5)), "shaped:0.2+ans"),
     "ans-context": (TensorSpec("x", "float32", (1, 9, 7, 5)), "uniform:0.2+ans"),
     "ans-context-batch": (TensorSpec("x", "float32", (2, 3, 4, 6)), "quantize:5+ans"),
     "ans-context-vectors": (TensorSpec("x", "float64", (1, 11, 16)), "uniform:0.3,diffuse=0.5+ans"),
@@ -83,7 +86,7 @@ CASES: Final[dict[str, tuple[TensorSpec, str]]] = {
 }
 CUT_OFF: Final = {"layers-cut-off": 170, "layers-nothing": 0}
 """How many bytes there are of payloads that a link cut off."""
-OURS: Final = ("raw", "cast", "quantize", "uniform")
+OURS: Final = ("raw", "cast", "quantize", "uniform", "shaped")
 
 
 class Case(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -157,7 +160,11 @@ def test_encoding_where_the_encoder_is_ours(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name, (_, text) in CASES.items() if "ans" not in text and "layers" not in text],
+    [
+        name
+        for name, (_, text) in CASES.items()
+        if not any(learnt in text for learnt in ("ans", "layers", "shaped"))
+    ],
 )
 def test_a_written_form_still_means_the_same_specification(name: str) -> None:
     """But for what is learnt from frames, by sums that another machine may round otherwise."""

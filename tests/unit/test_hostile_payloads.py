@@ -51,6 +51,8 @@ CODECS: Final[dict[str, TensorSpec]] = {
     "uniform:0.3+ans": FLOATS,
     "uniform:0.3,diffuse=0.5+ans": MAPS,
     "uniform:0.1+ans:channel": MAPS,
+    "shaped:0.3": FLOATS,
+    "shaped:0.3,rate=0.1+ans": MAPS,
     f"quantize:bits=3,{RANGE}+ans+zstd": MAPS,
     "uniform:0.3+layers": FLOATS,
     "uniform:0.1+layers": MAPS,
