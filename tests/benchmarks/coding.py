@@ -34,6 +34,7 @@ CODECS = (
     "quantize:4+zstd:3",
     "uniform:0.5+ans:channel",
     "uniform:0.5+ans:context",
+    "shaped:0.5+ans:context",
     "uniform:0.5+layers",
     "uniform:0.5,diffuse=0.8+ans:context",
 )

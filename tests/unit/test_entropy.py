@@ -171,6 +171,19 @@ def test_any_mixtures_come_back_and_both_make_the_same_bytes(
         both(ContextCoder(model, *shape[1:], 4), model, frame, 4)
 
 
+def test_dead_channels_cost_nothing() -> None:
+    """So there is no stage that takes them out."""
+    symbols, alphabet, zero = maps(9, 9, (12, 10, 10), 0.3, True)
+    dead = np.full((9, 12, 10, 10), zero, np.uint8)
+    both_kinds = np.concatenate([symbols, dead], axis=1)
+    alone, alone_by_channel = models(symbols[:8], alphabet, zero)
+    with_dead, by_channel = models(both_kinds[:8], alphabet, zero)
+    wanted = len(ContextCoder(alone, 10, 10, 1).encode(symbols[8]))
+    assert len(ContextCoder(with_dead, 10, 10, 1).encode(both_kinds[8])) < 1.02 * wanted + 8
+    wanted = len(ChannelCoder(alone_by_channel, 100, 1).encode(symbols[8]))
+    assert len(ChannelCoder(by_channel, 100, 1).encode(both_kinds[8])) < 1.02 * wanted + 8
+
+
 def test_noise_costs_no_more_than_a_little() -> None:
     rng = np.random.default_rng(1)
     noise = rng.integers(0, 16, (6, 8, 10, 10)).astype(np.uint8)

@@ -42,6 +42,12 @@ def calibrated(spec: TensorSpec, frames: list[Array], gram: Any = None) -> Calib
     return msgspec.structs.replace(calibration, sensitivities={spec.name: sensitivity})
 
 
+def unasked(calibration: Calibration | None) -> Calibration:
+    """Of a tail that nobody asked."""
+    assert calibration is not None
+    return msgspec.structs.replace(calibration, sensitivities={})
+
+
 def maps(spec: TensorSpec, count: int, rectified: bool = False) -> list[Array]:
     return [smooth(np.random.default_rng(seed), spec.shape, rectified) for seed in range(count)]
 
@@ -196,7 +202,7 @@ def test_what_cannot_be_planned_is_a_sentence() -> None:
         with pytest.raises(CodecUnknown, match="shaped"):
             plan(text, [spec], calibrated(spec, frames))
     with pytest.raises(CodecError, match="measured the tail"):
-        plan("shaped:0.5", [spec], calibration_of(spec, *frames))
+        plan("shaped:0.5", [spec], unasked(calibration_of(spec, *frames)))
     with pytest.raises(CodecError, match="measured 3 channels"):
         plan("shaped:0.5", [spec], calibrated(spec, frames, gram_of(3)))
     with pytest.raises(CodecError, match="256 levels"):
