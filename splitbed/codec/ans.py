@@ -28,7 +28,7 @@ from splitbed.errors import CodecError, CodecUnknown, UsageError
 from splitbed.session import Buffer
 from splitbed.tensor import TensorSpec
 
-MOST_MODEL_BYTES: Final = 1 << 20
+MOST_MODEL_BYTES: Final = 5 << 18
 """Of a model in a session's specification, before compression."""
 
 _BYTES_A_LANE: Final = 160

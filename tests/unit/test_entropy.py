@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from splitbed.codec.ans import MOST_MODEL_BYTES
 from splitbed.codec.entropy import (
     ChannelCoder,
     ChannelModel,
@@ -22,6 +23,7 @@ from splitbed.codec.entropy import (
     vectorised,
 )
 from splitbed.codec.entropy import coder as chosen
+from splitbed.codec.entropy import model as m
 from splitbed.codec.entropy.tables import TOTAL
 from splitbed.codec.uniform import Uniform
 from splitbed.errors import PayloadInvalid, UsageError
@@ -244,6 +246,14 @@ def test_both_judge_damage_alike() -> None:
                 assert found == outcome(there, bytes(data))
                 refused += found is None
     assert refused > 5000
+
+
+@pytest.mark.parametrize("channels", [1, 64, 1024, 2048, 4096])
+def test_the_largest_model_fits_into_a_session(channels: int) -> None:
+    sources = m.most_sources(channels)
+    classes = m.MOST_CLASSES * m.PHASES * m.FLOORS
+    rest = channels * (4 + 4 + len(m.NEAR) + 3 * m.PARENTS) + 2 * classes * (2 * m.MOST_WINDOW + 2)
+    assert 2 * channels * sources + rest + 100 < MOST_MODEL_BYTES
 
 
 def test_models_survive_packing() -> None:

@@ -43,8 +43,8 @@ LEVELS: Final = 4
 """Where symbols are predicted from single channels."""
 DENSE_LEVELS: Final = 16
 """Where they are predicted from all channels before: later ones then know more."""
-MOST_SOURCES: Final = 512
-"""Channels that others are predicted from: more cost time and memory for little."""
+_MOST_SOURCES: Final = 512
+_MOST_WEIGHTS: Final = 1 << 19
 DENSE_SHIFT: Final = 2
 """Weights of all channels are in 256ths: there are many, and most are small."""
 MOST_DENSE: Final = 511
@@ -156,7 +156,7 @@ class ContextModel:
             and int(self.parents.max()) <= channels
             and bool(np.all(~known | (self.parents < first_of_level[:, None])))
             and self.dense.shape == (channels, sources)
-            and sources <= min(channels, MOST_SOURCES)
+            and sources <= most_sources(channels)
             and (not sources or _within(self.dense, MOST_DENSE))
             and not bool(np.any(self.dense[np.arange(sources) >= first_of_level[:, None]]))
             and self.tables.entries == 2 * self.window + 2
@@ -239,6 +239,11 @@ class ContextModel:
             levels,
             Tables(frequencies),
         )
+
+
+def most_sources(channels: int) -> int:
+    """Channels that others are predicted from: more cost time and memory for little."""
+    return min(channels, _MOST_SOURCES, _MOST_WEIGHTS // channels)
 
 
 def firsts(channels: int, levels: int) -> NDArray[np.int64]:

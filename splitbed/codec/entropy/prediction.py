@@ -149,7 +149,7 @@ def learnt(values: Ints, padded: Ints) -> Weights:
     if ridge is None:
         solution = _on_parents(whole, gram, parents, all_of_them)
         return _rounded(solution, whole, parents, levels, 0)
-    sources = min(int(begins[-1]), m.MOST_SOURCES)
+    sources = min(int(begins[-1]), m.most_sources(channels))
     solution = _on_all(whole, gram, begins, ridge, all_of_them)
     return _rounded(solution, whole, parents, levels, sources)
 
@@ -204,7 +204,7 @@ def _on_all(
     for begin in np.unique(begins[of]):
         places = np.flatnonzero(begins[of] == begin)
         these = of[places]
-        known = min(int(begin), m.MOST_SOURCES)
+        known = min(int(begin), m.most_sources(begins.size))
         near, _ = rows.near(these)
         flat = near.reshape(-1, rows.count)
         variance = gram[these, these]
