@@ -42,6 +42,9 @@ BYTE_STAGES: Final[dict[str, type[ByteStage]]] = {
     "zstd": Zstd,
 }
 
+_OTHERWISE: Final = ("auto", "learned")
+"""Written like stages, and none: no package's stage of that id could ever be reached."""
+
 _OURS: Final[dict[str, type[Stage]]] = {**ARRAY_STAGES, **SYMBOL_STAGES, **BYTE_STAGES}
 
 
@@ -82,6 +85,11 @@ def _trouble(one: Extension) -> str:
         return (
             f"codec stage '{one.id}' of the package {one.origin} is not taken: splitbed has a "
             "stage of that id, which stays"
+        )
+    if one.id in _OTHERWISE:
+        return (
+            f"codec stage '{one.id}' of the package {one.origin} is not taken: '{one.id}:...' "
+            "means something else where a codec is written"
         )
     try:
         stage(one.id)

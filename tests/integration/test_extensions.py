@@ -199,7 +199,8 @@ def test_a_package_that_cannot_be_imported_is_named_and_the_others_go_on(tmp_pat
     target = tmp_path / "target"
     install_whole(target)
     install(target, "splitbed-torn", "3.1", {"torn": "splitbed_torn:Torn"}, BROKEN)
-    install(target, "splitbed-odd", "1", {"odd": "json:dumps", "zstd": "json:loads"}, "")
+    odd = {"odd": "json:dumps", "zstd": "json:loads", "learned": "json:loads"}
+    install(target, "splitbed-odd", "1", odd, "")
     environment = with_target(target)
 
     sentence = one_sentence(command(environment, "codec", "check", "torn").stderr)
@@ -210,6 +211,7 @@ def test_a_package_that_cannot_be_imported_is_named_and_the_others_go_on(tmp_pat
     listed = " ".join(command(environment, "codec", "list").stdout.split())
     assert "torn (cannot be used)" in listed
     assert "'zstd' of the package splitbed-odd 1 is not taken: splitbed has a stage" in listed
+    assert "'learned' of the package splitbed-odd 1 is not taken: 'learned:...' means" in listed
     for text in ("zstd", "whole:0.1+zstd"):
         done = command(environment, "codec", "check", text, "--mutations", 20)
         assert done.returncode == 0, done.stderr
