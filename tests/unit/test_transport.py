@@ -502,7 +502,7 @@ REFUSED: dict[str, tuple[Change, type[SplitbedError], str]] = {
         CodecUnknown,
         "'right' came where 'left' is next",
     ),
-    "unknown codec": (coded_as(StageSpec("h264")), CodecUnknown, "'h264' is not known"),
+    "unknown codec": (coded_as(StageSpec("h264")), CodecUnknown, "unknown codec stage 'h264'"),
     "no stages": (coded_as(), CodecUnknown, "without stages"),
     "a byte stage first": (coded_as(StageSpec("zstd")), CodecUnknown, "'zstd' is not known here"),
     "an array stage later": (coded_as(RAW, RAW), CodecUnknown, "'raw' is not known here"),
