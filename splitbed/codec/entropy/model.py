@@ -13,7 +13,7 @@ favour), and so is the spread around that; the difference from the rounded predi
 a table for that spread, for the quarter into which the prediction fell, and for its distance from
 the lowest symbol (where rectified values pile up). So that the coder can be written without a loop
 over single symbols, what a symbol looks at never lies on its own wavefront, x + 2 y = const, but
-for channels of an earlier level (4 or 16 equal parts of the channels, in order).
+for channels of an earlier level (4 to 16 equal parts of the channels, in order).
 """
 
 from __future__ import annotations
@@ -41,8 +41,10 @@ NEAR: Final = ((0, -1), (-1, 0), (-1, -1), (-1, 1), (0, -2), (-2, 0))
 PARENTS: Final = 4
 LEVELS: Final = 4
 """Where symbols are predicted from single channels."""
-DENSE_LEVELS: Final = 16
+MOST_LEVELS: Final = 16
 """Where they are predicted from all channels before: later ones then know more."""
+_FEWEST_IN_A_LEVEL: Final = 4
+"""Channels: a level takes time of its own."""
 _MOST_SOURCES: Final = 512
 _MOST_WEIGHTS: Final = 1 << 19
 DENSE_SHIFT: Final = 2
@@ -134,7 +136,7 @@ class ContextModel:
 
     def __post_init__(self) -> None:
         channels, sources = self.channels, self.sources
-        if not 1 <= self.levels <= DENSE_LEVELS:
+        if not 1 <= self.levels <= MOST_LEVELS:
             raise UsageError("a context model that contradicts itself")
         first_of_level = firsts(channels, self.levels)
         known = self.parents < channels
@@ -244,6 +246,11 @@ class ContextModel:
 def most_sources(channels: int) -> int:
     """Channels that others are predicted from: more cost time and memory for little."""
     return min(channels, _MOST_SOURCES, _MOST_WEIGHTS // channels)
+
+
+def dense_levels(channels: int) -> int:
+    """How many levels channels are taken in where they are predicted from all before."""
+    return min(channels, MOST_LEVELS, max(LEVELS, channels // _FEWEST_IN_A_LEVEL))
 
 
 def firsts(channels: int, levels: int) -> NDArray[np.int64]:

@@ -52,7 +52,7 @@ typedef struct {
  * parent. A ChannelModel needs the last three only. */
 typedef struct {
     int16_t *values, *residuals;  /* (height + 2) x (width + 3) x (channels + 1) */
-    int32_t *predicted, *spread;  /* channels */
+    int32_t *predicted, *spread;  /* height x channels: a wavefront has a place in each row */
     uint32_t *intervals, *states; /* elements; lanes */
     uint8_t *words, *escapes;     /* 2 x elements; elements */
 } Workspace;
@@ -343,7 +343,7 @@ int64_t splitbed_chunk_decode(const Tables *tables, const Nesting *n, const int1
 
 /* ----------------------------------------------------------------------- tables chosen by context */
 
-/* Where things lie in the workspace. */
+/* Where things lie in the workspace; of the place that is worked on, what is said of its channels. */
 typedef struct {
     int64_t stride, row; /* elements from one place to the next, from one row to the next */
     int16_t *values, *residuals;
@@ -361,15 +361,23 @@ INLINE int64_t place(const Field *f, int64_t y, int64_t x)
     return (y + 2) * f->row + (x + 2) * f->stride;
 }
 
-/* What the neighbours of one place say, for channels `from` to `to`: loops that vectorise. */
-INLINE void from_neighbours(const ContextModel *m, const Field *f, int64_t at, int32_t from,
-                            int32_t to)
+INLINE Field in_row(const ContextModel *m, const Field *f, int64_t y)
+{
+    Field found = *f;
+    found.predicted += y * m->channels;
+    found.spread += y * m->channels;
+    return found;
+}
+
+/* What the neighbours of one place say of all channels, which came with earlier wavefronts: a loop
+ * that vectorises. */
+INLINE void from_neighbours(const ContextModel *m, const Field *f, int64_t at)
 {
     const int64_t s = f->stride, r = f->row;
     const int16_t *v = f->values + at, *e = f->residuals + at, *w = m->near;
     const int64_t c = m->channels;
     const int32_t u0 = m->scale_weights[0], u1 = m->scale_weights[1];
-    for (int64_t k = from; k < to; k++) {
+    for (int64_t k = 0; k < c; k++) {
         f->predicted[k] = m->bias[k] + w[k] * v[k - s] + w[c + k] * v[k - r] +
                           w[2 * c + k] * v[k - r - s] + w[3 * c + k] * v[k - r + s] +
                           w[4 * c + k] * v[k - 2 * s] + w[5 * c + k] * v[k - 2 * r];
@@ -452,11 +460,12 @@ WIDE static int64_t contexts(const ContextModel *m, const Field *f, const uint8_
             for (int64_t y = FIRST_ROW(m, t); y <= LAST_ROW(m, t); y++) {
                 const int64_t x = t - 2 * y, at = place(f, y, x);
                 const uint8_t *symbol = symbols + y * m->width + x;
-                from_neighbours(m, f, at, from, to);
-                from_all(m, f, at, from, to);
+                const Field here = in_row(m, f, y);
+                if (!level) from_neighbours(m, &here, at);
+                from_all(m, &here, at, from, to);
                 for (int32_t k = from; k < to; k++) {
                     int32_t base, predicted, given = symbol[k * plane];
-                    uint32_t table = chosen(m, f, at, k, &base, &predicted);
+                    uint32_t table = chosen(m, &here, at, k, &base, &predicted);
                     int32_t coded = given - base + m->window;
                     if (coded < 0 || coded > 2 * m->window) {
                         coded = entries - 1;
@@ -494,11 +503,12 @@ WIDE static int64_t decoded(const ContextModel *m, const Field *f, Reader *reade
             for (int64_t y = FIRST_ROW(m, t); y <= LAST_ROW(m, t); y++) {
                 const int64_t x = t - 2 * y, at = place(f, y, x);
                 uint8_t *symbol = symbols + y * m->width + x;
-                from_neighbours(m, f, at, from, to);
-                from_all(m, f, at, from, to);
+                const Field here = in_row(m, f, y);
+                if (!level) from_neighbours(m, &here, at);
+                from_all(m, &here, at, from, to);
                 for (int32_t k = from; k < to; k++) {
                     int32_t base, predicted;
-                    uint32_t table = chosen(m, f, at, k, &base, &predicted);
+                    uint32_t table = chosen(m, &here, at, k, &base, &predicted);
                     int32_t coded = take(reader, &m->tables, table, lane), given;
                     lane = (lane + 1) & last_lane;
                     if (coded == m->tables.entries - 1) {

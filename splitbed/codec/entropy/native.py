@@ -98,7 +98,7 @@ class _Coder:
     def __init__(self, library: ctypes.CDLL, lanes: int, count: int, field: int, row: int) -> None:
         self._library, self._lanes = library, ctypes.c_int32(lanes)
         self._kept: list[NDArray[Any]] = []
-        kinds = (np.int16, np.int16, np.int32, np.int32, np.uint32, np.uint32, np.uint8, np.uint8)
+        kinds = (*(np.int16,) * 2, *(np.int32,) * 2, *(np.uint32,) * 2, *(np.uint8,) * 2)
         sizes = (field, field, row, row, count, lanes, 2 * count, count)
         taken = [np.zeros(size, kind) for size, kind in zip(sizes, kinds, strict=True)]
         self._workspace = _Workspace(*(self._at(array, array.dtype) for array in taken))
@@ -180,7 +180,7 @@ class NativeContexts(_Coder):
     ) -> None:
         channels = model.channels
         field = (height + 2) * (width + 3) * (channels + 1)
-        super().__init__(library, lanes, channels * height * width, field, channels)
+        super().__init__(library, lanes, channels * height * width, field, height * channels)
         self._shape = (channels, height, width)
         described = _ContextModel(
             channels,
