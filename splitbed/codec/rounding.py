@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from splitbed.codec.entropy import native
+from splitbed.codec.entropy import native_rounding
 from splitbed.codec.entropy.coder import library
 
 Singles = NDArray[np.float32]
@@ -59,7 +59,7 @@ class Shaper:
         values = np.ascontiguousarray(np.moveaxis(np.clip(field, low, high), 0, 2))
         c = library()
         if c is not None:
-            found = native.shape(
+            found = native_rounding.shape(
                 c, values, t.steps, self._passed, t.taps, t.zero, t.levels, t.costs, _LIMITS
             )
         else:

@@ -16,26 +16,27 @@ from splitbed.codec.layout import from_planes, planes, planes_shape
 from splitbed.codec.packing import pack, unpack
 from splitbed.codec.quantize import NOT_A_NUMBER
 from splitbed.codec.raw import array_of
-from splitbed.codec.rounding import MOST_SHIFT, WEIGHT_ONE, Shaper, ShapingTables
-from splitbed.codec.sensitivity import (
-    MOST_CHANNELS,
-    Feedback,
-    Taps,
-    TensorSensitivity,
-    feedback_of,
+from splitbed.codec.rounding import MOST_SHIFT, Shaper, ShapingTables
+from splitbed.codec.sensitivity import MOST_CHANNELS
+from splitbed.codec.shaping import (
+    COST_ONE,
+    MIDDLE,
+    MOST_LEVELS,
+    Shaping,
+    costs_of,
+    feedback_in,
+    levels_of,
+    packed_shares,
+    unpacked,
 )
 from splitbed.codec.stage import Binding, SymbolSource
-from splitbed.codec.zstd import Zstd
-from splitbed.errors import CodecError, CodecUnknown, PayloadInvalid, UsageError
+from splitbed.errors import CodecError, CodecUnknown, UsageError
 from splitbed.quantiser import LARGEST_STEP, SMALLEST_STEP
 from splitbed.session import Buffer
 from splitbed.tensor import Array, TensorSpec
 
-_MOST_LEVELS: Final = 256
 _SIXTEENTHS: Final = tuple(round(4096 * 2 ** (part / 16)) for part in range(16))
 """Of an octave, in 4096ths: steps are made of whole numbers, so that every machine has the same."""
-_MIDDLE: Final = 128
-_COST_ONE: Final = 8
 _MOST_STEPS: Final = MOST_SHIFT + 1
 """Of an error: what a value may be moved, and the farther of two symbols beside it."""
 _ROUNDS: Final = 2
@@ -48,20 +49,6 @@ class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     step: Annotated[float, Meta(gt=0, le=100)]
     rate: Annotated[float, Meta(ge=0, le=1)] = 0.0
     errors: Literal["shaped", "plain"] = "shaped"
-
-
-class Shaping(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What only the encoder needs; it does not travel."""
-
-    low: float
-    high: float
-    """Range of the values seen."""
-    taps: Taps
-    passed: bytes
-    """int8, in 64ths: the upper triangle of `Feedback.passed`, row by row, as one zstd frame."""
-    rate: float = 0.0
-    costs: bytes = b""
-    """uint8 [channels, levels], in eighths of a bit, as one zstd frame; empty for a rate of 0."""
 
 
 class Shaped(SymbolSource, frozen=True):
@@ -94,9 +81,9 @@ class Shaped(SymbolSource, frozen=True):
     """In the tensor's own units; a channel's is `step` times a power of the 16th root of 2."""
     sixteenths: bytes
     """A byte for each channel: that power, plus 128."""
-    zero: Annotated[int, Meta(ge=0, le=_MOST_LEVELS - 1)]
+    zero: Annotated[int, Meta(ge=0, le=MOST_LEVELS - 1)]
     """The symbol of 0."""
-    levels: Annotated[int, Meta(ge=2, le=_MOST_LEVELS)]
+    levels: Annotated[int, Meta(ge=2, le=MOST_LEVELS)]
     shaping: Shaping | UnsetType = UNSET
 
     def __post_init__(self) -> None:
@@ -151,7 +138,7 @@ class Shaped(SymbolSource, frozen=True):
                 f"the calibration measured {sensitivity.channels} channels of '{spec.name}', which "
                 f"has {channels}: make it again for this cut"
             )
-        feedback = _feedback(sensitivity, spec.name)
+        feedback = feedback_in(sensitivity, spec.name)
         deviation = statistics.deviation or max(abs(statistics.low), abs(statistics.high), 1e-20)
         step = written.step * deviation
         if not SMALLEST_STEP * 512 <= step <= LARGEST_STEP / 512:
@@ -160,16 +147,16 @@ class Shaped(SymbolSource, frozen=True):
                 f"'{spec.name}', which single precision cannot divide by: use raw or cast"
             )
         fields = [planes(array.astype(np.float32)) for array in binding.samples]
-        sixteenths, zero, levels = _levels(step, feedback.scale, fields, written.step, spec.name)
+        sixteenths, zero, levels = levels_of(step, feedback.scale, fields, written.step, spec.name)
         shaping = Shaping(
             low=statistics.low,
             high=statistics.high,
             taps=sensitivity.taps if written.errors == "shaped" else (0.0, 0.0, 0.0, 0.0),
-            passed=_packed(feedback.passed * (written.errors == "shaped")),
+            passed=packed_shares(feedback.passed * (written.errors == "shaped")),
         )
         stage = cls(step, sixteenths, zero, levels, shaping)
         for _ in range(_ROUNDS if written.rate else 0):
-            costs = _costs([stage._rounded(field) for field in fields], channels, levels)
+            costs = costs_of([stage._rounded(field) for field in fields], channels, levels)
             changed = msgspec.structs.replace(shaping, rate=written.rate, costs=costs)
             stage = msgspec.structs.replace(stage, shaping=changed)
         return stage
@@ -186,7 +173,7 @@ class Shaped(SymbolSource, frozen=True):
     @property
     def steps(self) -> NDArray[np.float64]:
         """[channels]: distance of two neighbouring decoded values."""
-        power = np.frombuffer(self.sixteenths, np.uint8).astype(np.int64) - _MIDDLE
+        power = np.frombuffer(self.sixteenths, np.uint8).astype(np.int64) - MIDDLE
         octave, part = np.divmod(power, 16)
         whole = np.array(_SIXTEENTHS, np.float64)[part]
         return np.ldexp(whole * self.step, (octave - 12).astype(np.int32))
@@ -252,11 +239,11 @@ class Shaped(SymbolSource, frozen=True):
         shaping = self.shaping
         costs = None
         if shaping.rate:
-            eighths = _unpacked(shaping.costs, np.uint8, channels * self.levels)
-            costs = (eighths * np.float32(shaping.rate / _COST_ONE)).reshape(channels, self.levels)
+            eighths = unpacked(shaping.costs, np.uint8, channels * self.levels)
+            costs = (eighths * np.float32(shaping.rate / COST_ONE)).reshape(channels, self.levels)
         passed = np.zeros((channels, channels), np.int8)
         upper = np.triu_indices(channels, 1)
-        passed[upper] = _unpacked(shaping.passed, np.int8, upper[0].size)
+        passed[upper] = unpacked(shaping.passed, np.int8, upper[0].size)
         return ShapingTables(
             steps=self.steps.astype(np.float32),
             passed=passed,
@@ -301,70 +288,4 @@ def _written(arguments: Mapping[str, str]) -> Written:
         raise CodecUnknown(f"codec stage 'shaped': {error}") from error
     if not math.isfinite(found.step):
         raise CodecUnknown("codec stage 'shaped': the step is a number")
-    return found
-
-
-def _feedback(sensitivity: TensorSensitivity, name: str) -> Feedback:
-    try:
-        return feedback_of(sensitivity.matrix())
-    except UsageError as error:
-        raise CodecError(
-            f"the calibration holds {error} of tensor '{name}': make it again"
-        ) from error
-
-
-def _levels(
-    step: float,
-    scale: NDArray[np.float64],
-    fields: list[NDArray[np.float32]],
-    written: float,
-    name: str,
-) -> tuple[bytes, int, int]:
-    """Steps as bytes, the symbol of zero, and the number of symbols that all channels share."""
-    lows = np.min([field.min(axis=(1, 2)) for field in fields], axis=0).astype(np.float64)
-    highs = np.max([field.max(axis=(1, 2)) for field in fields], axis=0).astype(np.float64)
-    below, above = np.maximum(0, -lows), np.maximum(0, highs)
-    room = _MOST_LEVELS - 2 if not below.any() or not above.any() else _MOST_LEVELS // 2 - 1
-    least = np.maximum(below, above) / room
-    if np.count_nonzero(step * scale < least) > scale.size // 2:
-        wanted = written * float(np.median(least / scale)) / step
-        raise CodecError(
-            f"shaped:{written:g} would take more than {_MOST_LEVELS} levels for tensor '{name}', "
-            f"whose values lie far apart: use a step of {wanted:.2g} or more, or cast"
-        )
-    # Rounded up, so that what `least` keeps within the room stays there.
-    power = np.ceil(16 * np.log2(np.maximum(scale, least / step)) - 1e-9)
-    power = np.clip(power, -_MIDDLE, _MIDDLE - 1)
-    steps = step * 2 ** (power / 16)
-    zero = int(min(room, np.rint(below / steps).max()))
-    top = int(min(room, np.rint(above / steps).max()))
-    return (power + _MIDDLE).astype(np.uint8).tobytes(), zero, max(2, zero + top + 1)
-
-
-def _costs(symbols: list[NDArray[np.uint8]], channels: int, levels: int) -> bytes:
-    """Lengths of the symbols in each channel, by how often they came."""
-    counts = np.full((channels, levels), 0.2)
-    for field in symbols:
-        index = field.reshape(channels, -1) + np.arange(channels)[:, None] * levels
-        counts += np.bincount(index.reshape(-1), minlength=counts.size).reshape(counts.shape)
-    bits = -np.log2(counts / counts.sum(axis=1, keepdims=True))
-    return _zstd(np.minimum(np.rint(bits * _COST_ONE), 255).astype(np.uint8))
-
-
-def _packed(passed: NDArray[np.float64]) -> bytes:
-    upper = passed[np.triu_indices(passed.shape[0], 1)]
-    return _zstd(np.clip(np.rint(upper * WEIGHT_ONE), -127, 127).astype(np.int8))
-
-
-def _zstd(array: NDArray[Any]) -> bytes:
-    return bytes(Zstd(level=19).encode(array.tobytes()))
-
-
-def _unpacked(data: bytes, kind: type[np.uint8] | type[np.int8], count: int) -> NDArray[Any]:
-    try:
-        found = np.frombuffer(Zstd().decode(data, count), kind)
-    except PayloadInvalid as error:
-        raise UsageError(f"shaped has a shaping that cannot be read ({error})") from error
-    if found.size != count:
-        raise UsageError(f"shaped has a shaping of {found.size} numbers where {count} are needed")
     return found

@@ -11,7 +11,7 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from splitbed.codec.entropy import native
+from splitbed.codec.entropy import native_rounding
 from splitbed.codec.entropy.coder import library
 from splitbed.codec.layout import from_planes, planes
 from splitbed.codec.packing import pack, unpack
@@ -179,7 +179,7 @@ def _diffused(scaled: NDArray[Any], share: float, levels: int) -> NDArray[np.uin
     """Rounded, the error handed on: places whose row and column have one sum are done together."""
     shape, field, c = scaled.shape, planes(scaled), library()
     if c is not None and field.dtype == np.float32:
-        return from_planes(native.diffuse(c, field, share, levels), shape)
+        return from_planes(native_rounding.diffuse(c, field, share, levels), shape)
     half = field.dtype.type(share / 2)
     _, height, width = field.shape
     found = np.empty(field.shape, np.uint8)

@@ -242,7 +242,7 @@ def test_a_calibration_that_nobody_measured(gram: Any, sentence: str) -> None:
 @pytest.mark.parametrize("size", [1e-32, 1e36, 1e150])
 def test_values_that_single_precision_cannot_divide(size: float) -> None:
     spec = TensorSpec("x", "float64", (1, 2, 4, 4))
-    frames = [frame.astype(np.float64) * size for frame in maps(spec, 3)]
+    frames: list[Array] = [np.multiply(frame, size, dtype=np.float64) for frame in maps(spec, 3)]
     with pytest.raises(CodecError, match="for tensor 'x', which single precision"):
         plan("shaped:0.5", [spec], calibrated(spec, frames))
 
