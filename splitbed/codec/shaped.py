@@ -275,7 +275,7 @@ class Shaped(SymbolSource, frozen=True):
         return self.values(unpack(whole, self._bits, spec.elements), spec)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)  # more than tensors cross at a cut, at 4 MB at most
 def _shaper(stage: Shaped, channels: int, height: int, width: int) -> Shaper:
     """Tables unpacked once for a session."""
     return Shaper(stage.tables(), channels, height, width)
