@@ -91,7 +91,7 @@ def mixtures(frames: int, channels: int = 32) -> Symbols:
     mixing = rng.normal(0, 1, (channels, 8))
     hidden = rng.normal(0, 1, (frames, 8, 9, 8))
     mixed = np.einsum("ch,fhyx->fcyx", mixing, hidden) + rng.normal(0, 0.2, (1, channels, 1, 1))
-    return np.clip(np.rint(3 * mixed) + 40, 0, 80).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(3 * mixed) + 40, 0, 80)).astype(np.uint8)
 
 
 def test_all_channels_are_taken_where_they_save() -> None:
