@@ -155,7 +155,9 @@ def test_no_calibration_sees_what_it_is_evaluated_on(
 ) -> None:
     seen: list[set[Path]] = []
 
-    def spied(model: Any, cut: Any, paths: Sequence[Path], boundaries: Any) -> Calibration:
+    def spied(
+        model: Any, cut: Any, paths: Sequence[Path], boundaries: Any, tail: Any
+    ) -> Calibration:
         arrays = list(boundaries)
         assert len(arrays) == len(paths)
         seen.append(set(paths))

@@ -197,9 +197,9 @@ def test_no_codec_is_judged_on_what_it_was_fitted_to(
 ) -> None:
     seen: list[set[Path]] = []
 
-    def spied(model: Any, cut: Any, paths: Sequence[Path], boundaries: Any) -> Any:
+    def spied(model: Any, cut: Any, paths: Sequence[Path], boundaries: Any, tail: Any) -> Any:
         seen.append(set(paths))
-        return calibration_of(model, cut, paths, boundaries)
+        return calibration_of(model, cut, paths, boundaries, tail)
 
     monkeypatch.setattr(experiments.codec_search, "calibration_of", spied)
     search = search_of(model, pictures, "layer3")
