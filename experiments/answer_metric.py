@@ -116,13 +116,17 @@ class BoxMoves:
 
 
 class OutputMoves:
-    """The squared error of each floating-point output, in units of its own spread."""
+    """The squared error of each floating-point output, in units of its own spread. Elements that
+    are not finite, as masked ones, do not count.
+    """
 
     def __init__(self, still: Sequence[Outputs]) -> None:
         self._folds: dict[str, tuple[_Fold, float]] = {}
         for name, first in still[0].items():
             if first.dtype.kind == "f" and first.size:
-                spread = float(np.std(np.stack([o[name].astype(np.float64) for o in still])))
+                seen = np.stack([o[name].astype(np.float64) for o in still])
+                finite = seen[np.isfinite(seen)]
+                spread = float(np.std(finite)) if finite.size else 0.0
                 scale = max(spread, 1e-12) * np.sqrt(first.size)
                 self._folds[name] = _Fold(first.size, len(self._folds)), scale
 
@@ -131,7 +135,8 @@ class OutputMoves:
         found = np.zeros(_SKETCH)
         for name, (fold, scale) in self._folds.items():
             here, there = (o[name].astype(np.float64).reshape(-1) for o in (outputs, about))
-            found += fold.folded(np.nan_to_num((here - there) / scale))
+            moved = (here - there) / scale
+            found += fold.folded(np.where(np.isfinite(moved), moved, 0))
         return found
 
 

@@ -155,8 +155,9 @@ def calibrate(
     names = [spec.name for spec in cut.cut.boundary]
     boundaries = (carry(head, model.feeds(path), names) for path in pictures)
     tail: Tail | None = None
-    if sensitivity and cut.parts.second is not None:
-        engine = cut.parts.second.file.opened(_opener(threads))
+    if sensitivity and cut.cut.name not in (PICTURE_CUT, RESULT_CUT):
+        second = cut.parts.second  # None at @output: what crosses is the answer
+        engine = None if second is None else second.file.opened(_opener(threads))
         outputs = [spec.name for spec in model.canonical.outputs]
 
         def tail(boundary: Mapping[str, Array]) -> Mapping[str, Array]:

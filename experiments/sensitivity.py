@@ -42,6 +42,9 @@ FILTERS: Final[tuple[Taps, ...]] = (
 )
 """What neighbours' errors may ask for: W, N, NW, NE. Of them the one is taken whose noise moves the
 answer least; a filter of all channels alike, since each one's own would take as many trials."""
+_DRAWS: Final = 2
+"""Noises of each frame that filters are tried with."""
+_RUNS_BY_PLACE: Final = _DRAWS * len(FILTERS)
 
 
 def measure_sensitivity(
@@ -52,9 +55,10 @@ def measure_sensitivity(
     budget_s: float = BUDGET_S,
 ) -> TensorSensitivity | None:
     """Of one boundary tensor, from what crossed for some frames; None where there is none to have:
-    no floating-point numbers, more than MOST_CHANNELS channels, a tensor that never changes.
+    no floating-point numbers, more than MOST_CHANNELS channels, answers that are not finite.
 
-    Runs the tail a few hundred times, and once for each channel and frame.
+    Runs the tail a few hundred times, and once for each channel and frame. A tensor that never
+    changes is not asked about: no error of it moves anything.
     """
     channels, height, width = planes_shape(spec.shape)
     if not spec.is_float or channels > MOST_CHANNELS or not height or not boundaries:
@@ -62,12 +66,10 @@ def measure_sensitivity(
     some = [boundaries[i] for i in evenly(len(boundaries), FRAMES)]
     size = float(np.std(np.stack([b[spec.name].astype(np.float64) for b in some]))) * _DISTURBED
     if not size > 0:
-        return None
-    before = time.monotonic()
-    about = [tail(boundary) for boundary in some]
-    run_s = (time.monotonic() - before) / len(some)
-    frames = int(min(len(some), max(2, budget_s / max(run_s * channels, 1e-9))))
-    some, about = some[:frames], about[:frames]
+        return TensorSensitivity.of(np.zeros((channels, channels)), FILTERS[0])
+    about = _answers(tail, some, f"the tail's answers to {spec.name}", channels, budget_s)
+    some = some[: len(about)]
+    frames = len(some)
     answers = answer_metric(task, about)
     draw = np.random.default_rng(0)
     gram = np.zeros((channels, channels))
@@ -84,10 +86,28 @@ def measure_sensitivity(
         gram += found @ found.T
     progress.close()
     gram /= frames * height * width
+    if not np.isfinite(gram.astype(np.float32)).all():
+        return None
     taps = FILTERS[0]
     if height * width > 1:
         taps = _taps(tail, answers, some, about, spec, gram, size)
     return TensorSensitivity.of(gram, taps)
+
+
+def _answers(
+    tail: Tail, some: Sequence[Mapping[str, Array]], what: str, channels: int, budget_s: float
+) -> list[Mapping[str, Array]]:
+    """Of frames that nothing disturbed: of as many as can be asked about, two at least."""
+    progress = Progress(what, len(some))
+    before, found = time.monotonic(), []
+    for number, boundary in enumerate(some, 1):
+        found.append(tail(boundary))
+        progress.update(number)
+        run_s = (time.monotonic() - before) / number
+        if number >= max(2, budget_s / max(run_s * (channels + _RUNS_BY_PLACE), 1e-9)):
+            break
+    progress.close()
+    return found
 
 
 def _moved(
@@ -101,7 +121,8 @@ def _moved(
     disturbed: Any = boundary[spec.name]
     disturbed = disturbed + from_planes(field, spec.shape)
     outputs = tail({**boundary, spec.name: disturbed.astype(spec.dtype)})
-    return answers.moved(outputs, still)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # told by who asked
+        return answers.moved(outputs, still)
 
 
 def _taps(
@@ -120,7 +141,7 @@ def _taps(
     moved = dict.fromkeys(FILTERS, 0.0)
     progress = Progress(f"the tail's answers to {spec.name}, by place", len(some))
     for number, (boundary, still) in enumerate(zip(some, about, strict=True)):
-        for draw in range(2):
+        for draw in range(_DRAWS):
             signs = np.random.default_rng((number, draw)).choice(
                 [-1.0, 1.0], (height * width, channels)
             )

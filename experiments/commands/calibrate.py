@@ -58,6 +58,13 @@ class CalibrateOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
         Annotated[int, Meta(ge=1)] | None,
         Meta(description="how many pictures, evenly spaced (default: 16, and 48 for auto)"),
     ] = None
+    tail: Annotated[
+        bool,
+        Meta(
+            description="without --codec: ask the tail what errors it minds, which shaped needs "
+            "and which takes a run for each channel and frame"
+        ),
+    ] = True
     threads: Annotated[int, Meta(description="threads, 0: as ONNX Runtime chooses", ge=0)] = 0
     auto_cache: Annotated[
         bool, Meta(description="take what auto found before on the same pictures")
@@ -99,7 +106,7 @@ def main(argv: Sequence[str]) -> int:
         if options.out is None:
             return 0
     # Which codec it will serve is not known: some look at how the tail answers, too.
-    found = found or calibrate(model, cut, chosen.paths, options.threads, sensitivity=True)
+    found = found or calibrate(model, cut, chosen.paths, options.threads, sensitivity=options.tail)
     for name, statistics in found.tensors.items():
         sys.stdout.write(
             f"{name}: {statistics.low:.4g} to {statistics.high:.4g}, 99.9 % below "

@@ -43,17 +43,18 @@ Choice = Literal["context", "channel"]
 
 
 class Ans(SymbolStage, frozen=True):
-    """Entropy coding (asymmetric numeral systems) of the symbols of `quantize` or `uniform`.
-    Lossless.
+    """Entropy coding (asymmetric numeral systems) of the symbols of `uniform`, `shaped`
+    or `quantize`. Lossless.
 
     `ans:context`, the default: each symbol is predicted from its neighbours and from other
-    channels, and so is the spread around that; tables for each spread, filled from the calibration
-    frames.
+    channels (four, or all before it where that saves), and so is the spread around that; tables for
+    each spread, filled from the calibration frames.
     `ans:channel`: a table for each channel, at most 64 different ones. Faster, and larger (by how
     much: tests/benchmarks/coding.py).
 
-    Tables are whole numbers and go with the session once (2 to 30 kB), not with frames, so decoding
-    is bit-identical on every machine. In C where it was built, else in numpy: the same bytes.
+    Tables are whole numbers and go with the session once (2 to 30 kB, up to 400 kB where all
+    channels predict), not with frames, so decoding is bit-identical on every machine. In C where it
+    was built, else in numpy: the same bytes.
     """
 
     id: ClassVar[str] = "ans"
@@ -80,7 +81,7 @@ class Ans(SymbolStage, frozen=True):
         """Fill the tables from the symbols of the calibration frames."""
         choice, source, spec = _choice(arguments), binding.source, binding.spec
         if source is None:
-            raise CodecUnknown("'ans' codes symbols: it follows quantize or uniform")
+            raise CodecUnknown("'ans' codes symbols: it follows uniform, shaped or quantize")
         if not binding.samples:
             raise CodecError(
                 f"ans needs calibration frames of tensor '{spec.name}': make a calibration with "

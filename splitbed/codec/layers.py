@@ -100,7 +100,7 @@ class Layers(SymbolStage, frozen=True):
         """Fill the tables from the symbols of the calibration frames."""
         written, source, spec = _written(arguments), binding.source, binding.spec
         if source is None:
-            raise CodecUnknown("'layers' codes symbols: it follows quantize or uniform")
+            raise CodecUnknown("'layers' codes symbols: it follows uniform, shaped or quantize")
         if not binding.samples:
             raise CodecError(
                 f"layers needs calibration frames of tensor '{spec.name}': make a calibration with "

@@ -69,6 +69,7 @@ def feedback_of(gram: NDArray[np.float64]) -> Feedback:
 
     Rounding channels in order, each one can undo what those before it did to its own term; steps in
     proportion to d^-1/2 then make all terms alike, which is what the fewest bits ask for.
+    UsageError for a G that no measurement gives.
     """
     channels = gram.shape[0]
     mean = float(np.trace(gram)) / channels
@@ -76,7 +77,10 @@ def feedback_of(gram: NDArray[np.float64]) -> Feedback:
         return Feedback(np.zeros((channels, channels)), np.ones(channels))
     wanted = gram / mean + RIDGE * np.eye(channels)
     # Cholesky begins with the first row, and the last channel has to come first.
-    lower = np.linalg.cholesky(wanted[::-1, ::-1])[::-1, ::-1].T
+    try:
+        lower = np.linalg.cholesky(wanted[::-1, ::-1])[::-1, ::-1].T
+    except np.linalg.LinAlgError as error:
+        raise UsageError("a sensitivity by which errors do good") from error
     diagonal = np.diag(lower)
     passed = np.tril(lower / diagonal[:, None], -1).T
     scale = 1 / diagonal

@@ -18,7 +18,12 @@ from splitbed.codec.packing import pack, unpack
 from splitbed.codec.quantize import NOT_A_NUMBER
 from splitbed.codec.raw import array_of
 from splitbed.codec.rounding import MOST_SHIFT, Shaper, ShapingTables
-from splitbed.codec.sensitivity import MOST_CHANNELS, feedback_of
+from splitbed.codec.sensitivity import (
+    MOST_CHANNELS,
+    Feedback,
+    TensorSensitivity,
+    feedback_of,
+)
 from splitbed.codec.shaping import Shaping, costs_of, packed
 from splitbed.codec.stage import Binding, SymbolSource
 from splitbed.errors import CodecError, CodecUnknown, UsageError
@@ -119,17 +124,22 @@ class Shaped(SymbolSource, frozen=True):
         if statistics is None or sensitivity is None or not binding.samples:
             raise CodecError(
                 f"shaped needs a calibration of tensor '{spec.name}' that has measured the tail: "
-                "make one with `splitbed calibrate --codec shaped:0.5+ans` and give it with "
-                "--calibration"
+                "make one with `splitbed calibrate`, or use uniform at a cut without a tail, or "
+                "with a tail whose answers are not finite"
             )
         if sensitivity.channels != channels:
             raise CodecError(
                 f"the calibration measured {sensitivity.channels} channels of '{spec.name}', which "
                 f"has {channels}: make it again for this cut"
             )
-        feedback = feedback_of(sensitivity.matrix())
+        feedback = _feedback(sensitivity, spec.name)
         deviation = statistics.deviation or max(abs(statistics.low), abs(statistics.high), 1e-20)
         step = written.step * deviation
+        if not SMALLEST_STEP * 512 <= step <= LARGEST_STEP / 512:
+            raise CodecError(
+                f"shaped:{written.step:g} would take a step of {step:.3g} for tensor "
+                f"'{spec.name}', which single precision cannot divide by: use raw or cast"
+            )
         fields = [planes(array.astype(np.float32)) for array in binding.samples]
         sixteenths, zero, levels = levels_for(step, feedback.scale, fields, written.step, spec.name)
         shaping = Shaping(
@@ -238,10 +248,20 @@ class Shaped(SymbolSource, frozen=True):
         return self.values(unpack(whole, self._bits, spec.elements), spec)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=32)
 def _shaper(stage: Shaped, channels: int, height: int, width: int) -> Shaper:
     """Tables unpacked once for a session."""
     return Shaper(stage.tables(), channels, height, width)
+
+
+def _feedback(sensitivity: TensorSensitivity, name: str) -> Feedback:
+    """From what a calibration holds; CodecError where no measurement gives that."""
+    try:
+        return feedback_of(sensitivity.matrix())
+    except UsageError as error:
+        raise CodecError(
+            f"the calibration holds {error} of tensor '{name}': make it again"
+        ) from error
 
 
 def _written(arguments: Mapping[str, str]) -> Written:

@@ -49,11 +49,14 @@ def payloads(folder: Path) -> list[tuple[str, int, object]]:
     return [(row.source, row.payload_bytes, row.result) for row in rows if not row.warmup]
 
 
-def test_a_planned_codec_goes_to_a_device_and_to_a_run(pictures: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["uniform:0.6+ans", "shaped:0.6+ans"])
+def test_a_planned_codec_goes_to_a_device_and_to_a_run(
+    pictures: Path, tmp_path: Path, text: str
+) -> None:
     planned = tmp_path / "codec.json"
     made = splitbed(
         *("calibrate", GESTURE, "--cut", CUT, "--images", pictures, "--count", 9),
-        *("--codec", "uniform:0.6+ans", "--planned", planned),
+        *("--codec", text, "--planned", planned),
     )
     assert made.returncode == 0, made.stderr
     assert f"a device takes it with --codec @{planned}" in made.stdout
@@ -62,7 +65,7 @@ def test_a_planned_codec_goes_to_a_device_and_to_a_run(pictures: Path, tmp_path:
 
     run = run_json("--cut", CUT, "--images", pictures, "--codec", f"@{planned}", "--out", tmp_path)
     folder = Path(run["folder"])
-    assert run["codec"] == "uniform:0.6+ans"
+    assert run["codec"] == text
     assert run["frames_ok"] == 51  # those that it was fitted to are left out
     # The device got exactly this, and kept it beside its rows.
     assert read_planned(folder / "codec.json") == read_planned(planned)
@@ -81,7 +84,10 @@ def test_a_planned_codec_goes_to_a_device_and_to_a_run(pictures: Path, tmp_path:
         stop(edge)
     assert code == 0, err
     assert payloads(tmp_path / "by-hand" / "one") == payloads(folder)
-    assert read_manifest(tmp_path / "by-hand" / "one").codec == "uniform:0.6+ans"
+    manifest = read_manifest(tmp_path / "by-hand" / "one")
+    assert manifest.codec == text
+    # What only the encoder needs stayed on the device.
+    assert "shaping" not in json.dumps(manifest.codecs)
 
 
 def test_an_old_calibration_still_serves_a_run(pictures: Path, tmp_path: Path) -> None:

@@ -85,6 +85,24 @@ def test_a_calibration_file_leaves_its_pictures_out_too(
     assert len(names(found)) == 8
 
 
+def test_a_calibration_asks_the_tail_unless_told_not_to(
+    model: PreparedModel, pictures: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "calibration.json"
+    arguments = [str(MODEL), "--images", str(pictures), "--count", "2", "--out", str(out)]
+    for cut, more in (("layer4", []), ("@output", []), ("layer4", ["--no-tail"])):
+        assert calibrate_main([*arguments, "--cut", cut, *more]) == 0
+        made = codec.read_calibration(out)
+        # At @output what crosses is the answer.
+        assert set(made.sensitivities) == (set() if more else set(made.tensors))
+        asked = {"cut": cut, "calibration": out, "codec": "shaped:0.5+ans"}
+        if more:
+            with pytest.raises(CodecError, match="has measured the tail"):
+                plan(model, pictures, tmp_path / "scratch", **asked)
+        else:
+            plan(model, pictures, tmp_path / "scratch", **asked)
+
+
 def test_no_picture_left_to_measure(model: PreparedModel, pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="every picture served for calibration"):
         plan(model, pictures, tmp_path / "scratch", calibration_images=pictures)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.sensitivity import measure_sensitivity
+from experiments.sensitivity import FILTERS, measure_sensitivity
 from splitbed.codec import Calibration, as_sent, build, needs_sensitivity, plan
 from splitbed.codec.entropy import coder as chosen
 from splitbed.codec.entropy import native
@@ -224,6 +224,72 @@ def test_what_cannot_be_planned_is_a_sentence() -> None:
 def test_sensitivities_that_are_none(channels: int, gram: bytes, taps: Any) -> None:
     with pytest.raises(UsageError):
         TensorSensitivity(channels, gram, taps).matrix()
+
+
+@pytest.mark.parametrize(
+    ("gram", "sentence"),
+    [
+        (np.array([[1.0, 5.0], [5.0, 1.0]]), "errors do good of tensor 'x'"),
+        (np.full((2, 2), np.nan), "not of numbers of tensor 'x'"),
+    ],
+)
+def test_a_calibration_that_nobody_measured(gram: Any, sentence: str) -> None:
+    spec = TensorSpec("x", "float32", (1, 2, 4, 4))
+    with pytest.raises(CodecError, match=sentence):
+        plan("shaped:0.5+ans", [spec], calibrated(spec, maps(spec, 3), gram))
+
+
+@pytest.mark.parametrize("size", [1e-32, 1e36, 1e150])
+def test_values_that_single_precision_cannot_divide(size: float) -> None:
+    spec = TensorSpec("x", "float64", (1, 2, 4, 4))
+    frames: list[Array] = [np.multiply(frame, size, dtype=np.float64) for frame in maps(spec, 3)]
+    with pytest.raises(CodecError, match="for tensor 'x', which single precision"):
+        plan("shaped:0.5", [spec], calibrated(spec, frames))
+
+
+def asked(spec: TensorSpec, frames: list[Array], tail: Any) -> TensorSensitivity | None:
+    return measure_sensitivity(tail, spec, [{"x": f} for f in frames], TaskSpec(output="raw"))
+
+
+def test_a_tail_is_not_asked_about_what_never_changes() -> None:
+    spec = TensorSpec("x", "float32", (1, 3, 4, 4))
+    frames: list[Array] = [np.full(spec.shape, 2.5, np.float32)] * 4
+    sensitivity = asked(spec, frames, lambda boundary: pytest.fail("asked"))
+    assert sensitivity is not None
+    assert not sensitivity.matrix().any()
+    calibration = calibrated(spec, frames, sensitivity.matrix())
+    codec = build(plan("shaped:0.5+ans", [spec], calibration)[0], spec)
+    assert np.allclose(codec.decode(codec.encode(frames[0])).astype(float), 2.5, atol=0.7)
+
+
+@pytest.mark.parametrize("score", [np.inf, -np.inf, np.nan])
+def test_a_tail_whose_answers_are_not_finite(score: float) -> None:
+    """Of masked elements the rest is asked; of classes nothing can be said."""
+    spec = TensorSpec("x", "float32", (1, 3, 4, 4))
+    crossed = [{"x": frame} for frame in maps(spec, 4)]
+
+    def tail(boundary: Any) -> dict[str, Array]:
+        moved = boundary["x"].reshape(-1)[:2] * 3
+        return {"y": np.append(moved, moved[0] if boundary is crossed[1] else score)}
+
+    for about in (crossed, crossed[1:2]):
+        sensitivity = measure_sensitivity(tail, spec, about, TaskSpec(output="raw"))
+        assert sensitivity is not None
+        assert float(sensitivity.matrix()[0, 0]) > 0
+    assert measure_sensitivity(tail, spec, crossed, TaskSpec(output="argmax")) is None
+
+
+def test_a_slow_tail_is_asked_about_two_frames() -> None:
+    spec = TensorSpec("x", "float32", (1, 3, 4, 4))
+    runs = []
+
+    def tail(boundary: Any) -> dict[str, Array]:
+        runs.append(boundary)
+        return {"y": boundary["x"]}
+
+    few = [{"x": frame} for frame in maps(spec, 9)]
+    assert measure_sensitivity(tail, spec, few, TaskSpec(output="raw"), budget_s=0) is not None
+    assert len(runs) == 2 * (1 + 3 + 2 * len(FILTERS))
 
 
 def test_hardly_any_channel_matters() -> None:
