@@ -24,6 +24,8 @@ FRAMES: Final = 16
 """That the tail is asked about, at most."""
 BUDGET_S: Final = 120.0
 """For one tensor; fewer frames are asked about where the tail is slow, and two at least."""
+_MOST_BUDGETS: Final = 5.0
+"""That two frames may take: a tail that is slower still is not asked."""
 _DISTURBED: Final = 0.3
 """Of the tensor's standard deviation."""
 
@@ -55,7 +57,8 @@ def measure_sensitivity(
     budget_s: float = BUDGET_S,
 ) -> TensorSensitivity | None:
     """Of one boundary tensor, from what crossed for some frames; None where there is none to have:
-    no floating-point numbers, more than MOST_CHANNELS channels, answers that are not finite.
+    no floating-point numbers, more than MOST_CHANNELS channels, answers that are not finite, or a
+    tail for which even two frames take five times the budget.
 
     Runs the tail a few hundred times, and once for each channel and frame. A tensor that never
     changes is not asked about: no error of it moves anything.
@@ -68,6 +71,8 @@ def measure_sensitivity(
     if not size > 0:
         return TensorSensitivity.of(np.zeros((channels, channels)), FILTERS[0])
     about = _answers(tail, some, f"the tail's answers to {spec.name}", channels, budget_s)
+    if not about:
+        return None
     some = some[: len(about)]
     frames = len(some)
     answers = answer_metric(task, about)
@@ -97,14 +102,17 @@ def measure_sensitivity(
 def _answers(
     tail: Tail, some: Sequence[Mapping[str, Array]], what: str, channels: int, budget_s: float
 ) -> list[Mapping[str, Array]]:
-    """Of frames that nothing disturbed: of as many as can be asked about, two at least."""
+    """Of frames that nothing disturbed: of as many as can be asked about, two at least or none."""
     progress = Progress(what, len(some))
     before, found = time.monotonic(), []
     for number, boundary in enumerate(some, 1):
         found.append(tail(boundary))
         progress.update(number)
         run_s = (time.monotonic() - before) / number
-        if number >= max(2, budget_s / max(run_s * (channels + _RUNS_BY_PLACE), 1e-9)):
+        frame_s = max(run_s * (channels + _RUNS_BY_PLACE), 1e-9)
+        if number == 2 and 2 * frame_s > _MOST_BUDGETS * budget_s:
+            found.clear()
+        if not found or number >= max(2, budget_s / frame_s):
             break
     progress.close()
     return found

@@ -201,13 +201,12 @@ def _checked_origin(stage: StageSpec) -> str:
 
 def as_sent(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:
     """What travels in a session's specification: nothing that only the encoder needs."""
-    return tuple(
-        TensorCodec(
-            codec.tensor,
-            tuple(_specified(_convert(stage, Stage, "any").as_sent()) for stage in codec.stages),
-        )
-        for codec in codecs
-    )
+
+    def sent(stage: StageSpec) -> StageSpec:
+        with translated(registry.origin(stage.id), CodecError):
+            return _specified(_convert(stage, Stage, "any").as_sent())
+
+    return tuple(TensorCodec(one.tensor, tuple(map(sent, one.stages))) for one in codecs)
 
 
 def by_numpy(codecs: Sequence[TensorCodec]) -> tuple[TensorCodec, ...]:

@@ -125,7 +125,7 @@ class Shaped(SymbolSource, frozen=True):
             raise CodecError(
                 f"shaped needs a calibration of tensor '{spec.name}' that has measured the tail: "
                 "make one with `splitbed calibrate`, or use uniform at a cut without a tail, or "
-                "with a tail whose answers are not finite"
+                "with a tail whose answers are not finite or take too long"
             )
         if sensitivity.channels != channels:
             raise CodecError(

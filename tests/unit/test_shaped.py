@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import experiments.sensitivity
 from experiments.sensitivity import FILTERS, measure_sensitivity
 from splitbed.codec import Calibration, as_sent, build, needs_sensitivity, plan
 from splitbed.codec.entropy import coder as chosen
@@ -279,7 +281,8 @@ def test_a_tail_whose_answers_are_not_finite(score: float) -> None:
     assert measure_sensitivity(tail, spec, crossed, TaskSpec(output="argmax")) is None
 
 
-def test_a_slow_tail_is_asked_about_two_frames() -> None:
+def test_a_slow_tail_is_asked_about_two_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(experiments.sensitivity, "_MOST_BUDGETS", np.inf)
     spec = TensorSpec("x", "float32", (1, 3, 4, 4))
     runs = []
 
@@ -288,7 +291,7 @@ def test_a_slow_tail_is_asked_about_two_frames() -> None:
         return {"y": boundary["x"]}
 
     few = [{"x": frame} for frame in maps(spec, 9)]
-    assert measure_sensitivity(tail, spec, few, TaskSpec(output="raw"), budget_s=0) is not None
+    assert measure_sensitivity(tail, spec, few, TaskSpec(output="raw"), budget_s=1e-9) is not None
     assert len(runs) == 2 * (1 + 3 + 2 * len(FILTERS))
 
 
@@ -303,3 +306,20 @@ def test_hardly_any_channel_matters() -> None:
         plan("shaped:0.5", [spec], calibrated(spec, frames, one))[0].stages[0].config, Shaped
     ).steps
     assert int(steps.argmin()) == 2
+
+
+def test_a_tail_that_is_too_slow_is_not_asked() -> None:
+    spec = TensorSpec("x", "float32", (1, 4, 5, 5))
+    runs = 0
+
+    def tail(boundary: Any) -> dict[str, Array]:
+        nonlocal runs
+        runs += 1
+        time.sleep(0.002)
+        return {"y": np.asarray(boundary["x"])}
+
+    crossed = [{"x": frame} for frame in maps(spec, 6)]
+    raw = TaskSpec(output="raw")
+    assert measure_sensitivity(tail, spec, crossed, raw, budget_s=1e-4) is None
+    assert runs == 2
+    assert measure_sensitivity(tail, spec, crossed, raw, budget_s=5) is not None
