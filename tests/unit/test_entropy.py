@@ -148,7 +148,7 @@ def test_contexts_save_what_neighbours_tell() -> None:
 def test_mixtures_are_predicted_from_all_channels_and_others_are_not() -> None:
     symbols = mixtures(0, 16, (32, 9, 9))
     model = fit_contexts(symbols[:12], 61, 30)
-    assert model.sources == 28  # all channels but those of the last level
+    assert model.sources == 30  # all channels but those of the last level
     payload = both(ContextCoder(model, 9, 9, 4), model, symbols[12], 4)
     few = fit_contexts(symbols[:3], 61, 30)  # too few frames to keep some aside
     assert few.sources == 0

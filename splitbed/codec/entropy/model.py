@@ -42,9 +42,8 @@ PARENTS: Final = 4
 LEVELS: Final = 4
 """Where symbols are predicted from single channels."""
 MOST_LEVELS: Final = 16
-"""Where they are predicted from all channels before: later ones then know more."""
-_FEWEST_IN_A_LEVEL: Final = 4
-"""Channels: a level takes time of its own."""
+"""Where they are predicted from all channels before: later ones then know more. With 4 instead, 64
+channels take 20 % less time and 1 % more bytes, 16 channels 5 % more bytes."""
 _MOST_SOURCES: Final = 512
 _MOST_WEIGHTS: Final = 1 << 19
 DENSE_SHIFT: Final = 2
@@ -246,11 +245,6 @@ class ContextModel:
 def most_sources(channels: int) -> int:
     """Channels that others are predicted from: more cost time and memory for little."""
     return min(channels, _MOST_SOURCES, _MOST_WEIGHTS // channels)
-
-
-def dense_levels(channels: int) -> int:
-    """How many levels channels are taken in where they are predicted from all before."""
-    return min(channels, MOST_LEVELS, max(LEVELS, channels // _FEWEST_IN_A_LEVEL))
 
 
 def firsts(channels: int, levels: int) -> NDArray[np.int64]:

@@ -128,7 +128,7 @@ def learnt(values: Ints, padded: Ints) -> Weights:
     most = max(64, min(_ROWS, _MOST_ELEMENTS // channels))
     every = np.arange(frames)
     kept_aside = every % 4 == 3
-    few, all_levels = min(m.LEVELS, channels), m.dense_levels(channels)
+    few, all_levels = min(m.LEVELS, channels), min(m.MOST_LEVELS, channels)
     ridge = None
     if kept_aside.any() and channels > m.PARENTS:
         rows, others = (
