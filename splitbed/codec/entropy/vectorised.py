@@ -141,7 +141,9 @@ def _from_all(dense: NDArray[np.int16], values: Ints) -> Ints:
 
     Whole numbers, which double precision adds up without an error in any order.
     """
-    found = (dense.astype(np.float64) @ values.astype(np.float64)).astype(np.int64)
+    # On ARM matrix products raise floating-point flags for lanes that hold nothing.
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        found = (dense.astype(np.float64) @ values.astype(np.float64)).astype(np.int64)
     return found >> m.DENSE_SHIFT
 
 
