@@ -142,7 +142,8 @@ def _built(codec: TensorCodec, spec: TensorSpec, foreign: str) -> Codec:
         symbol_stage = _convert(rest.pop(0), SymbolStage, "a symbol")
         if rest and symbol_stage.progressive:
             raise CodecUnknown(
-                f"'{rest[0].id}' cannot follow '{symbol_stage.id}', whose payloads may be cut off"
+                f"'{rest[0].id[:80]}' cannot follow '{symbol_stage.id}', whose payloads may be cut "
+                "off"
             )
     byte_stages = tuple(_convert(stage, ByteStage, "a later") for stage in rest)
     why_not = array_stage.refuses(spec)

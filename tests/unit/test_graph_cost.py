@@ -252,6 +252,6 @@ def test_listing_of_many_long_lived_values_takes_no_time(tmp_path: Path) -> None
     nodes = [node("Relu", ["x"], [f"v{at}"]) for at in range(count)]
     nodes.append(node("Sum", [f"v{at}" for at in range(count)], ["y"]))
     cleaned = canonical(model(nodes, [info("x", [1, 4])], [info("y", None)]), tmp_path)
-    start = time.perf_counter()
+    start = time.process_time()  # other work on the machine does not count
     assert len(list_cuts(cleaned).legal) == count + 2
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
