@@ -8,7 +8,6 @@ from typing import Annotated, ClassVar, Final, Literal
 
 import msgspec
 import numpy as np
-import zstandard
 from msgspec import Meta
 from numpy.typing import NDArray
 
@@ -22,20 +21,14 @@ from splitbed.codec.entropy import (
 )
 from splitbed.codec.entropy.model import MOST_LANES
 from splitbed.codec.layout import from_planes, planes, planes_shape
+from splitbed.codec.learning import compressed, decompressed, symbols_seen
 from splitbed.codec.stage import Binding, SymbolCoder, SymbolSource, SymbolStage
-from splitbed.codec.zstd import Zstd
-from splitbed.errors import CodecError, CodecUnknown, UsageError
+from splitbed.errors import CodecUnknown, UsageError
 from splitbed.session import Buffer
 from splitbed.tensor import TensorSpec
 
-MOST_MODEL_BYTES: Final = 5 << 18
-"""Of a model in a session's specification, before compression."""
-
 _BYTES_A_LANE: Final = 160
 """A lane costs two bytes, so this keeps lanes to 1.25 %."""
-_MOST_SYMBOLS: Final = 6_000_000
-"""That a model is learnt from: frames are left out evenly where there are more, which costs under
-1 % of the bytes (16 frames of MobileNetV2's 64x14x14 against 40) and saves time and memory."""
 _TRIED: Final = 4
 """Calibration frames that are coded to choose the number of lanes."""
 
@@ -79,23 +72,14 @@ class Ans(SymbolStage, frozen=True):
     @classmethod
     def bind(cls, arguments: Mapping[str, str], binding: Binding) -> Ans:
         """Fill the tables from the symbols of the calibration frames."""
-        choice, source, spec = _choice(arguments), binding.source, binding.spec
-        if source is None:
-            raise CodecUnknown("'ans' codes symbols: it follows uniform, shaped or quantize")
-        if not binding.samples:
-            raise CodecError(
-                f"ans needs calibration frames of tensor '{spec.name}': make a calibration with "
-                "`splitbed calibrate` and give it with --calibration"
-            )
-        most = max(4, _MOST_SYMBOLS // spec.elements)
-        samples = binding.samples[:: -(-len(binding.samples) // most)]
-        seen = np.stack([planes(source.symbols(array)) for array in samples])
+        choice, spec = _choice(arguments), binding.spec
+        source, seen = symbols_seen(cls.id, binding)
         model: ChannelModel | ContextModel
         if choice == "context":
             model = fit_contexts(seen, source.alphabet, source.zero)
         else:
             model = fit_channels(seen, source.alphabet)
-        data = zstandard.ZstdCompressor(level=19).compress(model.packed())
+        data = compressed(model.packed())
         trial = cls(data, 64, choice).opened(spec)
         sizes = [len(trial.encode(from_planes(frame, spec.shape))) for frame in seen[:_TRIED]]
         lanes = max(1, (sum(sizes) // len(sizes) - 2 * 64) // _BYTES_A_LANE)
@@ -128,12 +112,8 @@ class Ans(SymbolStage, frozen=True):
 @lru_cache(maxsize=8)
 def _unpacked(data: bytes, choice: Choice) -> ChannelModel | ContextModel:
     """A session's opening asks for the same model several times."""
-    try:
-        packed = bytes(Zstd().decode(data, MOST_MODEL_BYTES))
-    except CodecError as error:
-        raise UsageError(f"ans has no model: {error}") from error
     kind = ContextModel if choice == "context" else ChannelModel
-    return kind.unpacked(packed)
+    return kind.unpacked(decompressed("ans", data))
 
 
 class _Coder:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splitbed.codec.levelled import MOST_LEVELS
 from splitbed.errors import CodecError
 
-MOST_LEVELS: Final = 256
 _SIXTEENTHS: Final = tuple(round(4096 * 2 ** (part / 16)) for part in range(16))
 """Of an octave, in 4096ths: steps are made of whole numbers, so that every machine has the same."""
 _MIDDLE: Final = 128
 
 
+@lru_cache(maxsize=32)
 def steps_of(step: float, sixteenths: bytes) -> NDArray[np.float64]:
     """[channels]: `step` times the 16th root of 2 to the power of each byte less 128."""
     power = np.frombuffer(sixteenths, np.uint8).astype(np.int64) - _MIDDLE
     octave, part = np.divmod(power, 16)
     whole = np.array(_SIXTEENTHS, np.float64)[part]
-    return np.ldexp(whole * step, (octave - 12).astype(np.int32))
+    found = np.ldexp(whole * step, (octave - 12).astype(np.int32))
+    found.setflags(write=False)  # the same for every frame
+    return found
 
 
 def levels_for(

@@ -8,22 +8,18 @@ from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
 import numpy as np
-import zstandard
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
-from splitbed.codec.ans import MOST_MODEL_BYTES
 from splitbed.codec.entropy import LayeredCoder, LayeredModel, fit_layers, layers_for, most_layers
 from splitbed.codec.entropy.nesting import MOST_LAYERS
 from splitbed.codec.layout import from_planes, planes, planes_shape
-from splitbed.codec.stage import Binding, SymbolCoder, SymbolSource, SymbolStage
-from splitbed.codec.zstd import Zstd
-from splitbed.errors import CodecError, CodecUnknown, UsageError
+from splitbed.codec.learning import compressed, decompressed, symbols_seen
+from splitbed.codec.stage import Binding, SymbolCoder, SymbolSource, SymbolStage, as_written
+from splitbed.errors import CodecError, UsageError
 from splitbed.session import Buffer
 from splitbed.tensor import TensorSpec
 
-_MOST_SYMBOLS: Final = 6_000_000
-"""That a model is learnt from; frames are left out evenly where there are more."""
 _LARGEST_BUDGET_BYTES: Final = 1 << 30
 
 Budget = Annotated[int, Meta(ge=1, le=_LARGEST_BUDGET_BYTES)]
@@ -93,22 +89,13 @@ class Layers(SymbolStage, frozen=True):
     @classmethod
     def check(cls, arguments: Mapping[str, str]) -> None:
         """Number of layers and budget; tables come from the calibration."""
-        _written(arguments)
+        as_written(cls.id, Written, arguments)
 
     @classmethod
     def bind(cls, arguments: Mapping[str, str], binding: Binding) -> Layers:
         """Fill the tables from the symbols of the calibration frames."""
-        written, source, spec = _written(arguments), binding.source, binding.spec
-        if source is None:
-            raise CodecUnknown("'layers' codes symbols: it follows uniform, shaped or quantize")
-        if not binding.samples:
-            raise CodecError(
-                f"layers needs calibration frames of tensor '{spec.name}': make a calibration with "
-                "`splitbed calibrate` and give it with --calibration"
-            )
-        most = max(4, _MOST_SYMBOLS // spec.elements)
-        samples = binding.samples[:: -(-len(binding.samples) // most)]
-        seen = np.stack([planes(source.symbols(array)) for array in samples])
+        written, spec = as_written(cls.id, Written, arguments), binding.spec
+        source, seen = symbols_seen(cls.id, binding)
         alphabet, zero = source.alphabet, source.zero
         layers = layers_for(seen, alphabet, zero) if written.layers is UNSET else written.layers
         if layers > most_layers(alphabet, zero):
@@ -117,7 +104,7 @@ class Layers(SymbolStage, frozen=True):
                 f"can be coded in: use at most layers:{most_layers(alphabet, zero)}"
             )
         model = fit_layers(seen, alphabet, zero, layers)
-        data = zstandard.ZstdCompressor(level=19).compress(model.packed())
+        data = compressed(model.packed())
         stage = cls(data, layers, written.budget_bytes)
         if written.budget_bytes is not UNSET:
             coder = _Coder(model, spec.shape, None)
@@ -165,11 +152,7 @@ class Layers(SymbolStage, frozen=True):
 @lru_cache(maxsize=8)
 def _unpacked(data: bytes) -> LayeredModel:
     """A session's opening asks for the same model several times."""
-    try:
-        packed = bytes(Zstd().decode(data, MOST_MODEL_BYTES))
-    except CodecError as error:
-        raise UsageError(f"layers has no model: {error}") from error
-    return LayeredModel.unpacked(packed)
+    return LayeredModel.unpacked(decompressed("layers", data))
 
 
 class _Coder:
@@ -194,10 +177,3 @@ class _Coder:
     def first_bytes(self, symbols: NDArray[np.uint8]) -> int:
         """Length of the first chunk of these symbols."""
         return self._coder.first_bytes(planes(symbols))
-
-
-def _written(arguments: Mapping[str, str]) -> Written:
-    try:
-        return msgspec.convert(dict(arguments), Written, strict=False)
-    except msgspec.ValidationError as error:
-        raise CodecUnknown(f"codec stage 'layers': {error}") from error

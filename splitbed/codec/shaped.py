@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Final, Literal
@@ -12,11 +11,10 @@ import numpy as np
 from msgspec import UNSET, Meta, UnsetType
 from numpy.typing import NDArray
 
-from splitbed.codec.channel_steps import MOST_LEVELS, levels_for, steps_of
+from splitbed.codec.channel_steps import levels_for, steps_of
 from splitbed.codec.layout import from_planes, planes, planes_shape
-from splitbed.codec.packing import pack, unpack
+from splitbed.codec.levelled import Levelled, WrittenStep
 from splitbed.codec.quantize import NOT_A_NUMBER
-from splitbed.codec.raw import array_of
 from splitbed.codec.rounding import MOST_SHIFT, Shaper, ShapingTables
 from splitbed.codec.sensitivity import (
     MOST_CHANNELS,
@@ -25,10 +23,9 @@ from splitbed.codec.sensitivity import (
     feedback_of,
 )
 from splitbed.codec.shaping import Shaping, costs_of, packed
-from splitbed.codec.stage import Binding, SymbolSource
-from splitbed.errors import CodecError, CodecUnknown, UsageError
+from splitbed.codec.stage import Binding, as_written
+from splitbed.errors import CodecError, UsageError
 from splitbed.quantiser import LARGEST_STEP, SMALLEST_STEP
-from splitbed.session import Buffer
 from splitbed.tensor import Array, TensorSpec
 
 _MOST_STEPS: Final = MOST_SHIFT + 1
@@ -37,15 +34,14 @@ _ROUNDS: Final = 2
 """Symbols' lengths depend on the symbols taken, and those on the lengths."""
 
 
-class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a person writes of it."""
+class Written(WrittenStep, frozen=True):
+    """The same with how symbols are chosen."""
 
-    step: Annotated[float, Meta(gt=0, le=100)]
     rate: Annotated[float, Meta(ge=0, le=1)] = 0.0
     errors: Literal["shaped", "plain"] = "shaped"
 
 
-class Shaped(SymbolSource, frozen=True):
+class Shaped(Levelled, frozen=True):
     """Multiples of a step for each channel, chosen so that the tail's answer moves least.
 
     `shaped:0.5` takes steps about half the tensor's standard deviation: smaller in channels that
@@ -67,35 +63,24 @@ class Shaped(SymbolSource, frozen=True):
     """
 
     id: ClassVar[str] = "shaped"
-    positional: ClassVar[str | None] = "step"
-    calibrated: ClassVar[bool] = True
-    floats_only: ClassVar[bool] = True
 
-    step: float
-    """In the tensor's own units; a channel's is `step` times a power of the 16th root of 2."""
     sixteenths: bytes
-    """A byte for each channel: that power, plus 128."""
-    zero: Annotated[int, Meta(ge=0, le=MOST_LEVELS - 1)]
-    """The symbol of 0."""
-    levels: Annotated[int, Meta(ge=2, le=MOST_LEVELS)]
+    """A byte for each channel: its step is `step` times the 16th root of 2 to the power of that
+    byte less 128."""
     shaping: Shaping | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         if not SMALLEST_STEP * 512 <= self.step <= LARGEST_STEP / 512:
             raise UsageError(f"shaped cannot divide by a step of {self.step}")
-        if self.zero >= self.levels:
-            raise UsageError(f"shaped has {self.levels} levels, and zero is none of them")
+        super().__post_init__()
         if not 1 <= len(self.sixteenths) <= MOST_CHANNELS:
             raise UsageError(f"shaped has steps for 1 to {MOST_CHANNELS} channels")
 
     @classmethod
     def check(cls, arguments: Mapping[str, str]) -> None:
         """Step and rate; all else comes from the calibration."""
-        if "step" not in arguments:
-            raise CodecUnknown(
-                "codec stage 'shaped' needs its step in standard deviations, as in shaped:0.5"
-            )
-        _written(arguments)
+        cls.check_levels(arguments)
+        as_written(cls.id, Written, arguments)
 
     @classmethod
     def wants_sensitivity(cls, arguments: Mapping[str, str]) -> bool:
@@ -113,7 +98,7 @@ class Shaped(SymbolSource, frozen=True):
     def bind(cls, arguments: Mapping[str, str], binding: Binding) -> Shaped:
         """Steps and feedback from the tail's responses, range and lengths from the frames."""
         cls.check(arguments)
-        written, spec = _written(arguments), binding.spec
+        written, spec = as_written(cls.id, Written, arguments), binding.spec
         statistics, sensitivity = binding.statistics, binding.sensitivity
         channels, _, _ = planes_shape(spec.shape)
         if channels > MOST_CHANNELS:
@@ -148,7 +133,7 @@ class Shaped(SymbolSource, frozen=True):
             taps=sensitivity.taps if written.errors == "shaped" else (0.0, 0.0, 0.0, 0.0),
             passed=packed(feedback.passed * (written.errors == "shaped")),
         )
-        stage = cls(step, sixteenths, zero, levels, shaping)
+        stage = cls(step, zero, levels, sixteenths, shaping)
         for _ in range(_ROUNDS if written.rate else 0):
             costs = costs_of([stage._rounded(field) for field in fields], channels, levels)
             changed = msgspec.structs.replace(shaping, rate=written.rate, costs=costs)
@@ -160,18 +145,9 @@ class Shaped(SymbolSource, frozen=True):
         return msgspec.structs.replace(self, shaping=UNSET)
 
     @property
-    def alphabet(self) -> int:
-        """Number of symbols."""
-        return self.levels
-
-    @property
     def steps(self) -> NDArray[np.float64]:
         """[channels]: distance of two neighbouring decoded values."""
         return steps_of(self.step, self.sixteenths)
-
-    @property
-    def _bits(self) -> int:
-        return max(2, (self.levels - 1).bit_length())
 
     def refuses(self, spec: TensorSpec) -> str | None:
         """Only floating-point tensors of as many channels as there are steps."""
@@ -199,10 +175,6 @@ class Shaped(SymbolSource, frozen=True):
         largest = np.maximum(np.abs(low), np.abs(high))
         own = (float(np.finfo(array.dtype.name).eps) + 2.0**-22) * largest
         return from_planes(_MOST_STEPS * steps + own + outside, array.shape)
-
-    def max_bytes(self, spec: TensorSpec) -> int:
-        """All encodings without an entropy coder have this length."""
-        return (spec.elements * self._bits + 7) // 8
 
     def symbols(self, array: Array) -> NDArray[np.uint8]:
         """The symbol of each element, of the array's shape, decided in single precision."""
@@ -237,16 +209,6 @@ class Shaped(SymbolSource, frozen=True):
         found: Array = from_planes(wide.astype(spec.dtype), spec.shape)
         return found
 
-    def encode(self, array: Array) -> Buffer:
-        """Symbols side by side."""
-        return pack(self.symbols(array).reshape(-1), self._bits)
-
-    def decode(self, payload: Buffer, spec: TensorSpec) -> Array:
-        """The values of symbols side by side."""
-        packed = TensorSpec(spec.name, "uint8", (self.max_bytes(spec),))
-        whole = array_of(payload, np.dtype(np.uint8), packed).astype(np.uint8, copy=False)
-        return self.values(unpack(whole, self._bits, spec.elements), spec)
-
 
 @lru_cache(maxsize=32)
 def _shaper(stage: Shaped, channels: int, height: int, width: int) -> Shaper:
@@ -262,13 +224,3 @@ def _feedback(sensitivity: TensorSensitivity, name: str) -> Feedback:
         raise CodecError(
             f"the calibration holds {error} of tensor '{name}': make it again"
         ) from error
-
-
-def _written(arguments: Mapping[str, str]) -> Written:
-    try:
-        found = msgspec.convert(dict(arguments), Written, strict=False)
-    except msgspec.ValidationError as error:
-        raise CodecUnknown(f"codec stage 'shaped': {error}") from error
-    if not math.isfinite(found.step):
-        raise CodecUnknown("codec stage 'shaped': the step is a number")
-    return found

@@ -23,6 +23,7 @@ from splitbed.session import Buffer
 from splitbed.tensor import Array, TensorSpec
 
 S = TypeVar("S", bound="Stage")
+F = TypeVar("F", bound=msgspec.Struct)
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -96,10 +97,15 @@ class Stage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def converted(kind: type[S], arguments: Mapping[str, str]) -> S:
     """A stage from what is written of it; CodecUnknown for what it does not take."""
+    return as_written(kind.id, kind, arguments)
+
+
+def as_written(stage: str, form: type[F], arguments: Mapping[str, str]) -> F:
+    """What is written of a stage in a form of its own; CodecUnknown for what it does not take."""
     try:
-        return msgspec.convert(dict(arguments), kind, strict=False)
+        return msgspec.convert(dict(arguments), form, strict=False)
     except (msgspec.ValidationError, UsageError) as error:
-        raise CodecUnknown(f"codec stage '{kind.id}': {error}") from error
+        raise CodecUnknown(f"codec stage '{stage}': {error}") from error
 
 
 class ArrayStage(Stage, frozen=True):

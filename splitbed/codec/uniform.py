@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final
+from typing import Annotated, Any, ClassVar
 
-import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
@@ -14,28 +12,21 @@ from numpy.typing import NDArray
 from splitbed.codec.entropy import native_rounding
 from splitbed.codec.entropy.coder import library
 from splitbed.codec.layout import from_planes, planes
-from splitbed.codec.packing import pack, unpack
+from splitbed.codec.levelled import MOST_LEVELS, Levelled, WrittenStep
 from splitbed.codec.quantize import NOT_A_NUMBER
-from splitbed.codec.raw import array_of
-from splitbed.codec.stage import Binding, SymbolSource
-from splitbed.errors import CodecError, CodecUnknown, UsageError
-from splitbed.session import Buffer
+from splitbed.codec.stage import Binding, as_written
+from splitbed.errors import CodecError, UsageError
+from splitbed.quantiser import LARGEST_STEP, SMALLEST_STEP
 from splitbed.tensor import Array, TensorSpec
 
-_MOST_LEVELS: Final = 256
-_SMALLEST_STEP: Final = 1e-30
-_LARGEST_STEP: Final = 1e36
-"""Steps whose reciprocal, and whose multiples, single precision holds."""
 
+class Written(WrittenStep, frozen=True):
+    """The same with the share of errors that is handed on."""
 
-class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a person writes of it."""
-
-    step: Annotated[float, Meta(gt=0, le=100)]
     diffuse: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
 
-class Uniform(SymbolSource, frozen=True):
+class Uniform(Levelled, frozen=True):
     """Multiples of one step: x -> round(x / step), within what calibration saw.
 
     `uniform:0.5` takes half the tensor's standard deviation as the step. Zero stays exactly zero.
@@ -54,37 +45,25 @@ class Uniform(SymbolSource, frozen=True):
     """
 
     id: ClassVar[str] = "uniform"
-    positional: ClassVar[str | None] = "step"
-    calibrated: ClassVar[bool] = True
-    floats_only: ClassVar[bool] = True
 
-    step: float
-    """Distance of two neighbouring decoded values, in the tensor's own units."""
-    zero: Annotated[int, Meta(ge=0, le=_MOST_LEVELS - 1)]
-    """The symbol of 0."""
-    levels: Annotated[int, Meta(ge=2, le=_MOST_LEVELS)]
     diffuse: Annotated[float, Meta(ge=0, le=1)] = 0.0
 
     def __post_init__(self) -> None:
-        if not _SMALLEST_STEP <= self.step <= _LARGEST_STEP:
+        if not SMALLEST_STEP <= self.step <= LARGEST_STEP:
             raise UsageError(f"uniform cannot divide by a step of {self.step}")
-        if self.zero >= self.levels:
-            raise UsageError(f"uniform has {self.levels} levels, and zero is none of them")
+        super().__post_init__()
 
     @classmethod
     def check(cls, arguments: Mapping[str, str]) -> None:
         """Step and share of the error; the range comes from the calibration."""
-        if "step" not in arguments:
-            raise CodecUnknown(
-                "codec stage 'uniform' needs its step in standard deviations, as in uniform:0.5"
-            )
-        _written(arguments)
+        cls.check_levels(arguments)
+        as_written(cls.id, Written, arguments)
 
     @classmethod
     def bind(cls, arguments: Mapping[str, str], binding: Binding) -> Uniform:
         """The step from the calibration's standard deviation, the levels from its range."""
         cls.check(arguments)
-        written, statistics = _written(arguments), binding.statistics
+        written, statistics = as_written(cls.id, Written, arguments), binding.statistics
         if statistics is None:
             raise CodecError(
                 f"uniform needs a calibration for tensor '{binding.spec.name}': make one with "
@@ -94,23 +73,14 @@ class Uniform(SymbolSource, frozen=True):
         step = written.step * deviation
         below, above = (max(0, round(end / step)) for end in (-statistics.low, statistics.high))
         levels = below + above + 1
-        if levels > _MOST_LEVELS:
-            wanted = written.step * levels / (_MOST_LEVELS - 2)
+        if levels > MOST_LEVELS:
+            wanted = written.step * levels / (MOST_LEVELS - 2)
             raise CodecError(
                 f"uniform:{written.step:g} would take {levels} levels for tensor "
                 f"'{binding.spec.name}', whose values lie far apart, and 256 is the most: use a "
                 f"step of {wanted:.2g} or more, or cast"
             )
         return cls(step, below, max(2, levels), written.diffuse)
-
-    @property
-    def alphabet(self) -> int:
-        """Number of symbols."""
-        return self.levels
-
-    @property
-    def _bits(self) -> int:
-        return max(2, (self.levels - 1).bit_length())
 
     def refuses(self, spec: TensorSpec) -> str | None:
         """Only floating-point tensors."""
@@ -128,10 +98,6 @@ class Uniform(SymbolSource, frozen=True):
         own = float(np.finfo(array.dtype.name).eps) * max(abs(low), abs(high))
         rounding = (1 + self.diffuse) * self.step / 2 + 256 * 2.0**-24 * self.step
         return rounding + own + outside
-
-    def max_bytes(self, spec: TensorSpec) -> int:
-        """All encodings without an entropy coder have this length."""
-        return (spec.elements * self._bits + 7) // 8
 
     def symbols(self, array: Array) -> NDArray[np.uint8]:
         """round(x / step), of the array's shape."""
@@ -153,26 +119,6 @@ class Uniform(SymbolSource, frozen=True):
         index = np.minimum(np.arange(256), self.levels - 1) - self.zero
         table = (index * self.step).astype(spec.dtype)
         return table[symbols].reshape(spec.shape)
-
-    def encode(self, array: Array) -> Buffer:
-        """Symbols side by side."""
-        return pack(self.symbols(array).reshape(-1), self._bits)
-
-    def decode(self, payload: Buffer, spec: TensorSpec) -> Array:
-        """The values of symbols side by side."""
-        packed = TensorSpec(spec.name, "uint8", (self.max_bytes(spec),))
-        whole = array_of(payload, np.dtype(np.uint8), packed).astype(np.uint8, copy=False)
-        return self.values(unpack(whole, self._bits, spec.elements), spec)
-
-
-def _written(arguments: Mapping[str, str]) -> Written:
-    try:
-        found = msgspec.convert(dict(arguments), Written, strict=False)
-    except msgspec.ValidationError as error:
-        raise CodecUnknown(f"codec stage 'uniform': {error}") from error
-    if not math.isfinite(found.step):
-        raise CodecUnknown("codec stage 'uniform': the step is a number")
-    return found
 
 
 def _diffused(scaled: NDArray[Any], share: float, levels: int) -> NDArray[np.uint8]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import onnx
@@ -69,12 +69,9 @@ class ExtractedPart:
         own: Iterable[TensorSpec],
     ) -> ExtractedPart:
         """This part with other nodes and ends; `own` are those that the model does not have."""
-        return ExtractedPart(
-            self.model,
-            self._cut,
-            self._part,
+        return self._changed(
             nodes,
-            [*self.initialisers, *constants],
+            constants,
             inputs,
             outputs,
             quantisers=quantisers,
@@ -96,18 +93,28 @@ class ExtractedPart:
         held_bytes: int,
     ) -> ExtractedPart:
         """The same with a learned codec's network in it, whose operators `frame` imports too."""
-        return ExtractedPart(
-            self.model,
-            self._cut,
-            self._part,
+        return self._changed(
             nodes,
-            [*self.initialisers, *constants],
+            constants,
             inputs,
             outputs,
             own={spec.name: spec for spec in own},
             pair=pair,
             frame=frame,
             held_bytes=held_bytes,
+        )
+
+    def _changed(
+        self,
+        nodes: Sequence[onnx.NodeProto],
+        constants: Sequence[onnx.TensorProto],
+        inputs: Sequence[str],
+        outputs: Sequence[str],
+        **others: Any,
+    ) -> ExtractedPart:
+        held = [*self.initialisers, *constants]
+        return ExtractedPart(
+            self.model, self._cut, self._part, nodes, held, inputs, outputs, **others
         )
 
     @cached_property

@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from splitbed.codec.ans import MOST_MODEL_BYTES
 from splitbed.codec.entropy import (
     ChannelCoder,
     ChannelModel,
@@ -25,6 +24,7 @@ from splitbed.codec.entropy import (
 from splitbed.codec.entropy import coder as chosen
 from splitbed.codec.entropy import model as m
 from splitbed.codec.entropy.tables import TOTAL
+from splitbed.codec.learning import MOST_MODEL_BYTES
 from splitbed.codec.uniform import Uniform
 from splitbed.errors import PayloadInvalid, UsageError
 from tests.unit.calibrations import smooth

@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from splitbed.codec.entropy.coder import ChunkCoder
+from splitbed.codec.entropy.counts import count_at, counted
 from splitbed.codec.entropy.layered import LENGTH_BYTES, Chunk, LayeredModel
 from splitbed.codec.entropy.nesting import Bins, Symbols
 from splitbed.errors import PayloadInvalid
@@ -54,7 +55,7 @@ class LayeredCoder:
 
     def _coded(self, ordered: Symbols, chunk: Chunk) -> bytes:
         stream = self._coder.encode(chunk, ordered[chunk.these])
-        return _length((len(stream) - 4 * chunk.lanes) // 2) + stream
+        return counted((len(stream) - 4 * chunk.lanes) // 2) + stream
 
     def decode(self, payload: Buffer) -> Symbols:
         """The symbols, or what stands for them where the payload ends early; PayloadInvalid for
@@ -94,18 +95,13 @@ class LayeredCoder:
         """
         view, at = memoryview(payload).cast("B"), 0
         for chunk in self._model.chunks:
-            words = shift = 0
-            while True:
-                if at == len(view):
-                    return
-                byte = view[at]
-                at += 1
-                words |= (byte & 127) << shift
-                shift += 7
-                if not byte & 128:
-                    break
-                if shift == 7 * LENGTH_BYTES:
-                    raise PayloadInvalid(_NO_CHUNK)
+            try:
+                found = count_at(view, at, LENGTH_BYTES)
+            except ValueError as error:
+                raise PayloadInvalid(_NO_CHUNK) from error
+            if found is None:
+                return
+            words, at = found
             if words > self._model.groups[chunk.group] * self._height * self._width:
                 raise PayloadInvalid(_NO_CHUNK)
             stop = at + 4 * chunk.lanes + 2 * words
@@ -115,12 +111,3 @@ class LayeredCoder:
             at = stop
         if at != len(view):
             raise PayloadInvalid("a payload in layers goes on after its last chunk")
-
-
-def _length(words: int) -> bytes:
-    found = bytearray()
-    while words >= 128:
-        found.append(words & 127 | 128)
-        words >>= 7
-    found.append(words)
-    return bytes(found)

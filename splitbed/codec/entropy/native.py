@@ -20,15 +20,13 @@ from splitbed.codec.entropy.nesting import (
     Bins,
 )
 from splitbed.codec.entropy.tables import Tables
+from splitbed.codec.entropy.vectorised import DAMAGED
 from splitbed.errors import PayloadInvalid
 from splitbed.session import Buffer
 
 FILE: Final = Path(__file__).with_name(
     "libentropy.dll" if sys.platform == "win32" else "libentropy.so"
 )
-
-
-DAMAGED: Final = "an entropy-coded tensor ends too early, or does not end where it should"
 
 
 class _Tables(ctypes.Structure):

@@ -6,12 +6,13 @@ A step works on as many symbols as there are lanes, or as a wavefront holds; no 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splitbed.codec.entropy import model as m
+from splitbed.codec.entropy.counts import count_at, counted
 from splitbed.codec.entropy.model import ChannelModel, ContextModel
 from splitbed.codec.entropy.tables import PRECISION, TOTAL, Tables
 from splitbed.errors import PayloadInvalid
@@ -20,7 +21,8 @@ from splitbed.session import Buffer
 Ints = NDArray[np.int64]
 Symbols = NDArray[np.uint8]
 
-DAMAGED = "an entropy-coded tensor ends too early, or does not end where it should"
+_COUNT_BYTES: Final = 5
+DAMAGED: Final = "an entropy-coded tensor ends too early, or does not end where it should"
 
 
 def encode_channels(model: ChannelModel, symbols: Symbols, lanes: int) -> bytes:
@@ -240,12 +242,8 @@ def put(tables: Tables, table: Ints, entry: Ints, lanes: int) -> tuple[Ints, Int
 
 def assembled(escapes: bytes, states: Ints, words: Ints) -> bytes:
     """The number of escapes, they themselves, states and words in one piece."""
-    count, head = len(escapes), bytearray()
-    while count >= 128:
-        head.append(count & 127 | 128)
-        count >>= 7
-    head.append(count)
-    return b"".join((head, escapes, states.astype("<u4").tobytes(), words.astype("<u2").tobytes()))
+    stream = states.astype("<u4").tobytes(), words.astype("<u2").tobytes()
+    return b"".join((counted(len(escapes)), escapes, *stream))
 
 
 class Reader:
@@ -253,16 +251,13 @@ class Reader:
 
     def __init__(self, tables: Tables, payload: Buffer, lanes: int, most_escapes: int) -> None:
         data = memoryview(payload)
-        count = shift = at = 0
-        while True:
-            if at == len(data) or shift > 28:
-                raise PayloadInvalid(DAMAGED)
-            byte = data[at]
-            at += 1
-            count |= (byte & 127) << shift
-            shift += 7
-            if not byte & 128:
-                break
+        try:
+            found = count_at(data, 0, _COUNT_BYTES)
+        except ValueError as error:
+            raise PayloadInvalid(DAMAGED) from error
+        if found is None:
+            raise PayloadInvalid(DAMAGED)
+        count, at = found
         words_at = at + count + 4 * lanes
         if count > most_escapes or len(data) < words_at or (len(data) - words_at) % 2:
             raise PayloadInvalid(DAMAGED)
