@@ -20,6 +20,7 @@ import onnx
 import psutil
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
 
 from edge_node.metrics import Metrics
 from edge_node.partitions import Partitions
@@ -40,7 +41,9 @@ from splitbed.session import (
     SessionSpec,
 )
 from splitbed.tensor import Array, Partition, TensorSpec
-from splitbed.transport import Peer, Transport
+from splitbed.transport import InProcessTransport, Peer, Transport
+from splitbed.transport.grpc_client import GrpcTransport
+from splitbed.transport.grpc_server import GrpcServer
 
 PICTURE = (1, 3, 8, 8)
 NODE = {"versions": {"splitbed": "9"}, "host": {"cores": 2, "processor": "x"}, "threads": 1}
@@ -335,3 +338,24 @@ def gone(process: psutil.Process) -> bool:
 
 def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != PARENT}
+
+
+@contextlib.contextmanager
+def transport_to(edge: Edge, kind: str) -> Iterator[Transport]:
+    """The way to an edge: `in-process` or `grpc`, over a socket of this machine."""
+    if kind == "in-process":
+        yield InProcessTransport(edge.service)
+        return
+    server = GrpcServer(edge.service, "127.0.0.1:0")
+    made = GrpcTransport(server.address)
+    yield made
+    made.close()
+    server.stop(0)
+
+
+def drawn_pictures(folder: Path, count: int) -> list[Path]:
+    """Small pictures of noise for the tiny model, on disk."""
+    drawn = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), np.uint8)
+    for number, pixels in enumerate(drawn):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return sorted(folder.iterdir())

@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pytest
-from PIL import Image
 
 from device_node.__main__ import Device, main
 from device_node.flight import Flight, Sent
@@ -25,7 +23,7 @@ from splitbed.session import Buffer, Reply, SessionAgreed, SessionSpec
 from splitbed.transport import InProcessTransport, Session
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
-from tests.unit.edges import NODE, Edge, edge_over, eventually, model_folder
+from tests.unit.edges import NODE, Edge, drawn_pictures, edge_over, eventually, model_folder
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +34,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("pictures")
-    drawn = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
-    for number, pixels in enumerate(drawn):
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return sorted(folder.iterdir())
+    return drawn_pictures(tmp_path_factory.mktemp("pictures"), 3)
 
 
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:

@@ -27,23 +27,11 @@ from splitbed.codec.entropy.tables import TOTAL
 from splitbed.codec.learning import MOST_MODEL_BYTES
 from splitbed.codec.uniform import Uniform
 from splitbed.errors import PayloadInvalid, UsageError
-from tests.unit.calibrations import smooth
+from tests.unit.calibrations import maps, smooth
 
 Symbols = NDArray[np.uint8]
 
 built = pytest.mark.skipif(native.load() is None, reason="the coder in C was not built here")
-
-
-def maps(
-    seed: int, frames: int, shape: tuple[int, int, int], step: float, rectified: bool
-) -> tuple[Symbols, int, int]:
-    """Symbols of feature maps, their alphabet and the symbol of zero."""
-    rng = np.random.default_rng(seed)
-    values: Any = np.stack([smooth(rng, shape, rectified) for _ in range(frames)])
-    found = np.rint(values / step).astype(int)
-    low, high = min(0, int(found.min())), max(1, int(found.max()))
-    low, high = max(low, -128), min(high, 127)
-    return (np.clip(found, low, high) - low).astype(np.uint8), high - low + 1, -low
 
 
 def mixtures(seed: int, frames: int, shape: tuple[int, int, int]) -> Symbols:

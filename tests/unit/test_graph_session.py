@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from PIL import Image
 
 from device_node.__main__ import Device
 from device_node.head import prepare_head
@@ -33,11 +32,19 @@ from splitbed.runnable import carry
 from splitbed.session import Buffer, CutAnswer, CutQuestion, SessionSpec
 from splitbed.tensor import Array
 from splitbed.transport import InProcessTransport, Transport, fetch_part
-from splitbed.transport.grpc_client import GrpcTransport
-from splitbed.transport.grpc_server import GrpcServer
 from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
-from tests.unit.edges import Edge, edge_over, fetched, model_folder, picture, spec_for, tensor_of
+from tests.unit.edges import (
+    Edge,
+    drawn_pictures,
+    edge_over,
+    fetched,
+    model_folder,
+    picture,
+    spec_for,
+    tensor_of,
+    transport_to,
+)
 
 PLAIN = "quantize:bits=4,low=-1,high=2+zstd:3"
 GRAPH = "quantize:bits=4,low=-1,high=2,where=graph+zstd:3"
@@ -53,14 +60,8 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
 
 @pytest.fixture(params=["in-process", "grpc"])
 def transport(request: pytest.FixtureRequest, edge: Edge) -> Iterator[Transport]:
-    if request.param == "in-process":
-        yield InProcessTransport(edge.service)
-        return
-    server = GrpcServer(edge.service, "127.0.0.1:0")
-    made = GrpcTransport(server.address)
-    yield made
-    made.close()
-    server.stop(0)
+    with transport_to(edge, request.param) as made:
+        yield made
 
 
 def coded(transport: Transport, spec: SessionSpec, feed: Mapping[str, Array]) -> tuple[Buffer, ...]:
@@ -120,11 +121,7 @@ def test_the_embedded_model_in_every_width_and_packing(bits: int) -> None:
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("pictures")
-    drawn = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
-    for number, pixels in enumerate(drawn):
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return sorted(folder.iterdir())
+    return drawn_pictures(tmp_path_factory.mktemp("pictures"), 4)
 
 
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:

@@ -28,24 +28,13 @@ from splitbed.codec.layers import Layers
 from splitbed.errors import CodecError, CodecUnknown, PayloadInvalid, UsageError
 from splitbed.session import StageSpec, TensorCodec
 from splitbed.tensor import TensorSpec
-from tests.unit.calibrations import calibration_of, smooth
+from tests.unit.calibrations import calibration_of, maps, smooth
 
 Symbols = NDArray[np.uint8]
 
 SPEC: Final = TensorSpec("x", "float32", (1, 48, 12, 11))
 
 built = pytest.mark.skipif(native.load() is None, reason="the coder in C was not built here")
-
-
-def maps(
-    seed: int, frames: int, shape: tuple[int, int, int], step: float, rectified: bool
-) -> tuple[Symbols, int, int]:
-    """Symbols of feature maps, their alphabet and the symbol of zero."""
-    rng = np.random.default_rng(seed)
-    values: Any = np.stack([smooth(rng, shape, rectified) for _ in range(frames)])
-    found = np.clip(np.rint(values / step).astype(int), -128, 127)
-    low, high = min(0, int(found.min())), max(1, int(found.max()))
-    return (found - low).astype(np.uint8), high - low + 1, -low
 
 
 @functools.cache

@@ -9,24 +9,19 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
-from PIL import Image
 
 from experiments.learned import PairRunner, coded_cut, needs_calibration, verify_pair
 from experiments.preparation import PreparedCut, PreparedModel, prepare_cut, prepare_model
 from splitbed.errors import VerificationError
 from splitbed.tensor import TensorSpec
 from tests.models import info, model, node, open_part, weights
-from tests.unit.edges import model_folder
+from tests.unit.edges import drawn_pictures, model_folder
 from tests.unit.pairs import described, projections, untrained_pair, write_description
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
-    folder = tmp_path_factory.mktemp("pictures")
-    drawn = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
-    for number, pixels in enumerate(drawn):
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-    return sorted(folder.iterdir())
+    return drawn_pictures(tmp_path_factory.mktemp("pictures"), 3)
 
 
 def prepared(folder: Path, cut: str = "sum") -> tuple[PreparedModel, PreparedCut]:
