@@ -14,11 +14,8 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from splitbed.tensor import Array
-
-Floats = NDArray[np.float64]
+from experiments.class_scores import Floats
 
 PRIOR_PICTURES: Final = 16
 """What is believed before any picture was seen counts as so many: margins are exponential with the
@@ -32,18 +29,6 @@ class Change(msgspec.Struct, frozen=True):
     """Answers that are no longer the uncut model's."""
     lost_pct: float | None
     """Right ones less, net of those that became right; None without labels."""
-
-
-def are_shares(scores: Array) -> bool:
-    """Whether scores are probabilities, a softmax's output, and not what goes into one."""
-    flat = scores.astype(np.float64).reshape(-1)
-    return bool(flat.min(initial=0.0) >= 0 and abs(flat.sum() - 1) < 1e-2)
-
-
-def log_scores(scores: Array, shares: bool) -> Floats:
-    """Logarithms of probabilities but for a constant, flat."""
-    flat = scores.astype(np.float64).reshape(-1)
-    return np.asarray(np.log(np.maximum(flat, 1e-12))) if shares else flat
 
 
 def margin(scores: Floats, chosen: int) -> float:

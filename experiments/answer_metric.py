@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from experiments.class_scores import Floats, are_shares, log_scores
 from splitbed.task import BoxesSpec, KeyPointsSpec, TaskSpec
+from splitbed.task.boxes import expected_bins, sigmoid
 from splitbed.tensor import Array
 
-Floats = NDArray[np.float64]
 Outputs = Mapping[str, Array]
 
 _TEMPERATURE: Final = 2.0
@@ -58,8 +58,9 @@ class ClassMoves:
 
     def moved(self, outputs: Outputs, about: Outputs) -> Floats:
         """[classes]."""
-        here, there = (_logits(o[self._scores]).reshape(1, -1) for o in (outputs, about))
-        return _fisher(here, there).reshape(-1)
+        shares = are_shares(about[self._scores])
+        here, there = (log_scores(o[self._scores], shares) for o in (outputs, about))
+        return _fisher(here[None], there[None]).reshape(-1)
 
 
 class KeyPointMoves:
@@ -81,7 +82,7 @@ class KeyPointMoves:
         ]
         best = there.argmax(axis=1)
         points = np.arange(count)
-        seen = np.sqrt(1 / (1 + np.exp(-there[points, best])))
+        seen = np.sqrt(sigmoid(there[points, best]))
         shift = (offsets[0] - offsets[1])[:, points, best] / spec.stride
         parts = [(_fisher(here, there) * seen[:, None]).reshape(-1), (shift * seen).reshape(-1)]
         return np.concatenate(parts)
@@ -101,16 +102,17 @@ class BoxMoves:
         for name, at in zip(spec.scores, spec.distances, strict=True):
             here, there = (np.asarray(o[name], np.float64) for o in (outputs, about))
             if spec.logits:
-                here, there = (1 / (1 + np.exp(-scores)) for scores in (here, there))
-            fold = self._folds.setdefault(name, _Fold(here.size, len(self._folds)))
-            found += fold.folded((here - there).reshape(-1))
+                here, there = (sigmoid(scores) for scores in (here, there))
+            if name not in self._folds:
+                self._folds[name] = _Fold(here.size, len(self._folds))
+            found += self._folds[name].folded((here - there).reshape(-1))
             surely = there.reshape(-1, there.shape[-1]).max(axis=1)
             cells = np.flatnonzero(surely >= _SEEN)
             bins = [
                 np.asarray(o[at], np.float64).reshape(surely.size, 4, spec.bins)[cells]
                 for o in (outputs, about)
             ]
-            far = [_shares(b) @ np.arange(spec.bins) for b in bins]
+            far = [expected_bins(b) for b in bins]
             sides.append(((far[0] - far[1]) * surely[cells, None]).reshape(-1))
         return np.concatenate([found, *sides])
 
@@ -148,14 +150,6 @@ class _Fold:
 
     def folded(self, values: Floats) -> Floats:
         return np.bincount(self._bins, values * self._signs, _SKETCH).astype(np.float64)
-
-
-def _logits(scores: Array) -> Floats:
-    """Logarithms of probabilities, or logits, which differ from them by a constant."""
-    flat: Any = np.asarray(scores, np.float64).reshape(-1)
-    if flat.min() >= 0 and abs(flat.sum() - 1) < 1e-3:
-        return np.asarray(np.log(np.maximum(flat, 1e-12)))
-    return np.asarray(flat)
 
 
 def _shares(logits: Floats) -> Floats:

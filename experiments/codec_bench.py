@@ -84,7 +84,7 @@ class Bench:
         `auto` finds.
         """
         self._seed, self._choices = seed, choices or ChoiceCache(None)
-        self._labels = pictures.labels
+        self._set = PictureSet(pictures.paths, pictures.labels)
         self.folds = folds(pictures, fold_count, seed)
         self.pictures = pictures.paths
         self.metric = find_metric(model, pictures, seed)
@@ -218,8 +218,7 @@ class Bench:
         target: Target,
     ) -> str:
         """What `auto` finds on all pictures that are not in the fold."""
-        own = set(fold)
-        others = PictureSet(tuple(p for p in self.pictures if p not in own), self._labels)
+        others = self._set.without(fold)
         places = [self._place[path] for path in others.paths]
 
         def search() -> CodecChoice:
@@ -247,8 +246,7 @@ class Bench:
         """From all pictures that are not in the fold; `encode` makes what crosses, and `tail` is
         asked about it where there is one.
         """
-        own = set(fold)
-        others = [path for path in self.pictures if path not in own]
+        others = self._set.without(fold).paths
         boundaries = (encode(kept.at(self._place[path])) for path in others)
         return calibration_of(self._model, cut, others, boundaries, tail)
 

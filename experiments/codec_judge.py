@@ -8,15 +8,9 @@ from typing import Protocol
 import msgspec
 import numpy as np
 
-from experiments.answer_change import (
-    Change,
-    Floats,
-    are_shares,
-    expected_change,
-    log_scores,
-    margin,
-)
+from experiments.answer_change import Change, expected_change, margin
 from experiments.class_metric import ClassMetric
+from experiments.class_scores import Floats, are_shares, log_scores
 from experiments.kept_arrays import KeptArrays
 from experiments.preparation import PreparedModel
 from experiments.statistics import PairedLoss

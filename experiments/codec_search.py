@@ -181,8 +181,7 @@ class CodecSearch:
         return self._calibrations[number]
 
     def _calibrated(self, fold: Sequence[Path], *, asks: bool) -> Calibration:
-        own = set(fold)
-        others = [path for path in self._pictures.paths if path not in own]
+        others = self._pictures.without(fold).paths
         boundaries = (self._boundary(self._place[path]) for path in others)
         tail = self._runner.outputs if asks else None
         return calibration_of(self._model, self._cut, others, boundaries, tail)

@@ -25,17 +25,18 @@ class PictureSet(msgspec.Struct, frozen=True):
 
         Sets are often sorted by class, so the first few would be all of one.
         """
-        size = len(self.paths)
-        return (
-            tuple(self.paths[i * size // count] for i in range(count))
-            if count < size
-            else self.paths
-        )
+        return tuple(self.paths[place] for place in evenly(len(self.paths), count))
 
     def without(self, taken: Sequence[Path]) -> PictureSet:
         """The same set less some pictures."""
         gone = set(taken)
         return PictureSet(tuple(p for p in self.paths if p not in gone), self.labels)
+
+
+def evenly(size: int, count: int) -> list[int]:
+    """`count` of `size` places, evenly spaced; all of them where there are no more."""
+    count = min(size, count)
+    return [i * size // count for i in range(count)]
 
 
 def read_pictures(folder: Path, labels: Path | None) -> PictureSet:

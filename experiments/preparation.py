@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from experiments.pictures import digests
-from experiments.sensitivity import FRAMES, Tail, evenly, measure_sensitivity
+from experiments.pictures import digests, evenly
+from experiments.sensitivity import FRAMES, Tail, measure_sensitivity
 from splitbed.codec.calibration import Calibration, FrameCollector
 from splitbed.codec.statistics import StatisticsCollector
 from splitbed.engine import Engine, observed

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.answer_metric import AnswerMetric, answer_metric
-from splitbed.codec.layout import from_planes, planes_shape
+from experiments.pictures import evenly
+from splitbed.codec.layout import from_planes, planes_shape, wavefronts
 from splitbed.codec.sensitivity import MOST_CHANNELS, Taps, TensorSensitivity, feedback_of
 from splitbed.progress import Progress
 from splitbed.task import TaskSpec
@@ -167,16 +168,8 @@ def _filtered(noise: Floats, taps: Taps) -> Floats:
     """What comes of rounding errors [height, width, channels] when each place hands its own on."""
     height, width, channels = noise.shape
     found = np.zeros((height + 1, width + 2, channels))
-    for front in range(width + 2 * (height - 1)):
-        y = np.arange(max(0, (front - width + 2) // 2), min(height - 1, front // 2) + 1)
-        x = front - 2 * y
+    for y, x in wavefronts(height, width):
         beside = (found[y + 1, x], found[y, x + 1], found[y, x], found[y, x + 2])
         handed = sum(tap * error for tap, error in zip(taps, beside, strict=True))
         found[y + 1, x + 1] = noise[y, x] - handed
     return found[1:, 1:-1]
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """Up to `most` of `count` places, evenly."""
-    wanted = min(count, most)
-    return [i * count // wanted for i in range(wanted)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -51,3 +52,14 @@ def from_planes(field: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if field.shape[0] > 1:
         return np.ascontiguousarray(field.reshape(field.shape[0], -1).T).reshape(shape)
     return np.ascontiguousarray(field).reshape(shape)
+
+
+def wavefronts(height: int, width: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Rows and columns of the places with one x + 2 y, one such set after the other, top row first.
+
+    What a place takes from W, N, NW or NE of it came with an earlier one.
+    """
+    for front in range(width + 2 * (height - 1)):
+        rows = np.arange(max(0, (front - width + 2) // 2), min(height - 1, front // 2) + 1)
+        if rows.size:  # a column alone has every other one only
+            yield rows, front - 2 * rows

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from splitbed.codec.entropy import native_rounding
 from splitbed.codec.entropy.coder import library
+from splitbed.codec.layout import wavefronts
 
 Singles = NDArray[np.float32]
 
@@ -56,7 +57,8 @@ class Shaper:
         t = self._tables
         low, high = np.float32(t.low), np.float32(t.high)
         # Channels of one place side by side: they are done one after the other.
-        values = np.ascontiguousarray(np.moveaxis(np.clip(field, low, high), 0, 2))
+        values = np.array(np.moveaxis(field, 0, 2), order="C")
+        np.clip(values, low, high, out=values)
         c = library()
         if c is not None:
             found = native_rounding.shape(
@@ -76,11 +78,7 @@ class Shaper:
         passed = t.passed.astype(np.float32)
         errors = np.zeros((height + 1, width + 2, channels), np.float32)
         found = np.empty((height, width, channels), np.uint8)
-        for front in range(width + 2 * (height - 1)):
-            y = np.arange(max(0, (front - width + 2) // 2), min(height - 1, front // 2) + 1)
-            if not y.size:
-                continue
-            x = front - 2 * y
+        for y, x in wavefronts(height, width):
             value = values[y, x]
             beside = (errors[y + 1, x], errors[y, x + 1], errors[y, x], errors[y, x + 2])
             own = taps[0] * beside[0]

@@ -179,7 +179,7 @@ class Shaped(Levelled, frozen=True):
     def symbols(self, array: Array) -> NDArray[np.uint8]:
         """The symbol of each element, of the array's shape, decided in single precision."""
         with np.errstate(over="ignore", invalid="ignore"):
-            field = planes(array.astype(np.float32))
+            field = planes(array.astype(np.float32, copy=False))
             suspect = field.size and np.isnan(field.sum())  # of infinities, too
         if suspect and np.isnan(field).any():
             raise CodecError(NOT_A_NUMBER)

@@ -101,7 +101,7 @@ class BoxFinder:
                 scores = sigmoid(scores)
             cells, classes = np.nonzero(scores >= spec.least_score)
             bins = outputs[at].reshape(len(centres), 4, spec.bins)[cells].astype(np.float64)
-            far = stride * _expected(bins)
+            far = stride * expected_bins(bins)
             middle = centres[cells]
             corners = np.concatenate([middle - far[:, :2], middle + far[:, 2:]], 1) / self._scale
             found = np.column_stack([classes, scores[cells, classes], corners])
@@ -155,7 +155,7 @@ def sigmoid(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-def _expected(bins: NDArray[np.float64]) -> NDArray[np.float64]:
+def expected_bins(bins: NDArray[np.float64]) -> NDArray[np.float64]:
     """The mean bin of a softmax over the last axis; not a number where no value is finite."""
     with np.errstate(invalid="ignore"):  # infinities less infinities
         weights = np.exp(bins - bins.max(axis=-1, keepdims=True))

@@ -18,10 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from experiments.class_scores import Floats, are_shares, log_scores
 from experiments.cut_runner import CutRunner
 from experiments.pictures import folds, read_pictures
 from experiments.preparation import PreparedModel, calibration_of, prepare_cut, prepare_model
@@ -34,7 +34,6 @@ CODECS = (
     *(f"uniform:{step}+ans" for step in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)),
     *(f"shaped:{step}+ans" for step in (0.2, 0.3, 0.4, 0.5, 0.6, 0.8)),
 )
-Floats = NDArray[np.float64]
 Boundary = dict[str, Array]
 
 
@@ -63,10 +62,8 @@ class Asked:
         return self.runner.boundary(self.model.preprocessor.picture(read_picture(path)))
 
     def logits(self, boundary: Boundary) -> Floats:
-        scores = self.runner.outputs(boundary)[self.scores].reshape(-1).astype(np.float64)
-        if scores.min() >= 0 and abs(scores.sum() - 1) < 1e-3:
-            scores = np.log(np.maximum(scores, 1e-12))
-        return np.asarray(scores)
+        scores = self.runner.outputs(boundary)[self.scores]
+        return log_scores(scores, are_shares(scores))
 
     def codecs(self, text: str, paths: Sequence[Path], seen: dict[Path, Boundary]) -> list[Codec]:
         """Fitted to these pictures."""
@@ -96,12 +93,9 @@ def main() -> None:
     others = [path for folder in options.more for path in read_pictures(folder, None).paths]
     seen = {path: asked.boundary(path) for path in (*pictures.paths, *others)}
     uncut = {path: asked.logits(boundary) for path, boundary in seen.items()}
-    groups = [
-        (fold, [path for path in pictures.paths if path not in set(fold)])
-        for fold in folds(pictures, 3, 0)
-    ]
+    groups = [(fold, pictures.without(fold).paths) for fold in folds(pictures, 3, 0)]
     if others:
-        groups.append((tuple(others), list(pictures.paths)))
+        groups.append((tuple(others), pictures.paths))
     print(f"{len(seen)} pictures; {', '.join(map(str, asked.cut.cut.boundary))}")
     heads = ("bytes", "mean", "median", "at 2 T", "median")
     print(f"{'codec':24}" + "".join(f"{head:>8}" for head in heads) + "  as uncut")

@@ -9,11 +9,10 @@ from hypothesis import strategies as st
 
 from experiments.answer_change import (
     PRIOR_PICTURES,
-    are_shares,
     expected_change,
-    log_scores,
     margin,
 )
+from experiments.class_scores import are_shares, log_scores
 
 numbers = st.floats(-50, 50, allow_nan=False)
 pairs = st.lists(st.tuples(st.floats(0, 50), numbers), min_size=1, max_size=30)

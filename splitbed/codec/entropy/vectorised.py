@@ -15,6 +15,7 @@ from splitbed.codec.entropy import model as m
 from splitbed.codec.entropy.counts import count_at, counted
 from splitbed.codec.entropy.model import ChannelModel, ContextModel
 from splitbed.codec.entropy.tables import PRECISION, TOTAL, Tables
+from splitbed.codec.layout import wavefronts
 from splitbed.errors import PayloadInvalid
 from splitbed.session import Buffer
 
@@ -198,12 +199,9 @@ def table_and_base(kind: Ints, predicted: NDArray[Any], zero: int) -> tuple[Ints
 @lru_cache(maxsize=16)
 def _wavefronts(height: int, width: int) -> tuple[Ints, ...]:
     """Places of each wavefront, as indices into the padded plane, top row first."""
-    found = []
-    for t in range(width + 2 * (height - 1)):
-        rows = np.arange(max(0, (t - width + 2) // 2), min(height - 1, t // 2) + 1, dtype=np.int64)
-        if rows.size:  # a column alone has every other wavefront only
-            found.append((rows + 2) * (width + 3) + (t - 2 * rows) + 2)
-    return tuple(found)
+    return tuple(
+        (rows + 2) * (width + 3) + columns + 2 for rows, columns in wavefronts(height, width)
+    )
 
 
 @lru_cache(maxsize=16)
