@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from experiments.average_precision import (
     IOUS,
@@ -230,3 +234,65 @@ def _iou(a: NDArray[np.float64], b: NDArray[np.float64], crowd: bool) -> float:
     own, other = (a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1])
     union = own if crowd else own + other - width * height
     return float(width * height / union)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_the_authors_own_code_says_the_same(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """COCO's evaluation, on pictures with crowds, near misses and many classes."""
+    rng = np.random.default_rng(seed)
+    side, classes = 1000, 5
+    images: list[Any] = []
+    annotations: list[Any] = []
+    detections: list[Any] = []
+    left = rng.permutation(1000) / 1000
+    found: list[Found] = []
+    there: list[TrueBoxes] = []
+    for picture in range(1, 9):
+        images.append({"id": picture, "width": side, "height": side})
+        count = int(rng.integers(0, 7))
+        kinds = rng.integers(0, classes, count)
+        low = rng.integers(0, 700, (count, 2))
+        corners = np.concatenate([low, low + rng.integers(20, 300, (count, 2))], axis=1)
+        crowd = rng.random(count) < 0.15
+        there.append(TrueBoxes(kinds, corners / side, crowd))
+        again = np.repeat(np.arange(count), 3)
+        moved = corners[again] + rng.integers(-40, 41, (again.size, 4))
+        moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
+        scores, left = left[: again.size], left[again.size :]  # no score twice: ties are open
+        guessed = np.where(rng.random(again.size) < 0.8, kinds[again], rng.integers(0, classes))
+        rows = np.column_stack([guessed, scores, moved / side])
+        found.append(rows[np.argsort(-scores, kind="stable")])
+        for kind, box, is_crowd in zip(kinds, corners, crowd, strict=True):
+            x, y, right, below = map(float, box)
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": picture,
+                    "category_id": int(kind) + 1,
+                    "iscrowd": int(is_crowd),
+                    "bbox": [x, y, right - x, below - y],
+                    "area": (right - x) * (below - y),
+                }
+            )
+        for kind, score, (x, y, right, below) in zip(guessed, scores, moved.tolist(), strict=True):
+            detections.append(
+                {
+                    "image_id": picture,
+                    "category_id": int(kind) + 1,
+                    "score": float(score),
+                    "bbox": [x, y, right - x, below - y],
+                }
+            )
+    truth = COCO()
+    categories = [{"id": kind + 1, "name": str(kind)} for kind in range(classes)]
+    truth.dataset = {"info": {}, "images": images, "annotations": annotations}
+    truth.dataset["categories"] = categories
+    truth.createIndex()
+    theirs = COCOeval(truth, truth.loadRes(detections), "bbox")
+    theirs.evaluate()
+    theirs.accumulate()
+    theirs.summarize()
+    capsys.readouterr()
+    ours = average_precision(matched(found, there, IOUS), np.ones((1, len(found))))[0]
+    assert ours.mean() == pytest.approx(theirs.stats[0], abs=1e-9)
+    assert ours[0] == pytest.approx(theirs.stats[1], abs=1e-9)
