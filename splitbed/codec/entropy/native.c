@@ -1,7 +1,8 @@
 /* The entropy coder's inner loops in C: see model.py for the model, vectorised.py for the same
  * arithmetic in numpy. Both make the same bytes; tests hold them to it. Integers only, so that every
- * machine decodes alike; but for the rounding of an encoder at the end. Nothing here trusts a payload: whatever it says, reads and writes stay
- * inside the arrays, and a wrong one ends in DAMAGED. All memory is the caller's (native.py). */
+ * machine decodes alike, but for the rounding of an encoder at the end. Nothing here trusts a
+ * payload: whatever it says, reads and writes stay inside the arrays, and a wrong one ends in
+ * DAMAGED. All memory is the caller's (native.py, native_rounding.py). */
 
 #include <stdint.h>
 #include <string.h>
