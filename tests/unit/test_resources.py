@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import namedtuple
@@ -31,8 +32,17 @@ def sampled(interval_s: float, work_s: float) -> list[ResourceSample]:
 
 
 def test_samples_cover_the_time_without_gaps() -> None:
-    found = sampled(0.05, 0.3)
-    assert len(found) >= 4
+    """However late other work on the machine makes each of them."""
+    began = time.perf_counter_ns()
+    found: list[ResourceSample] = []
+    sampler = ResourceSampler("device", "run-1", found.append, 0.05)
+    sampler.start()
+    while len(found) < 4 and time.perf_counter_ns() < began + 30e9:
+        busy(0.02)
+    sampler.stop()
+    assert len(found) >= 5  # with the last one, at the stop
+    assert all(sample.interval_ns >= 0.05e9 for sample in found[:-1])
+    assert found[-1].t_ns <= time.perf_counter_ns() - began
     passed = 0
     for sample in found:
         passed += sample.interval_ns
@@ -51,7 +61,7 @@ def test_cpu_time_is_that_of_this_process() -> None:
             100 * sample.process_cpu_ns / sample.interval_ns
         )
         assert 0 <= sample.system_cpu_pct <= 100
-    assert max(sample.system_cpu_pct for sample in found) > 5
+    assert max(sample.system_cpu_pct for sample in found) > 50 / (os.cpu_count() or 1)
 
 
 Times = namedtuple("Times", "user nice system idle iowait guest guest_nice")  # as psutil's
