@@ -32,6 +32,7 @@ STAGES: Final[dict[str, Callable[[FrameRecord], int]]] = {
     "head": lambda row: row.head_ns,
     "encode": lambda row: row.encode_ns,
     "window": lambda row: row.window_ns,
+    "device queue": lambda row: row.queue_ns,
     "link": lambda row: row.link_ns,
     "edge queue": lambda row: row.edge_queue_ns,
     "decode": lambda row: row.edge_decode_ns,

@@ -41,6 +41,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     encode_ns: int = 0
     window_ns: int = 0
     """Waiting for a free slot among the frames in flight."""
+    queue_ns: int = 0
+    """Waiting between the device's own stages, where they work on several frames at once."""
     rtt_ns: int = 0
     """Handed to the transport until its reply was complete."""
     edge_ns: int = 0
@@ -57,6 +59,9 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     uplink_ns: int | None = None
     """Submit until the edge had the request; only where the clocks' bound allows."""
     uplink_error_ns: int | None = None
+    downlink_ns: int | None = None
+    """The edge handed the reply over until it was complete; only where the clocks' bound allows."""
+    downlink_error_ns: int | None = None
     raw_bytes: int = 0
     """The boundary uncoded."""
     payload_bytes: int = 0
@@ -78,6 +83,7 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
             + self.head_ns
             + self.encode_ns
             + self.window_ns
+            + self.queue_ns
             + self.rtt_ns
             + self.finish_ns
         )
