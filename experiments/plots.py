@@ -18,6 +18,7 @@ _COLOURS: Final = {
     "head": "#3182bd",
     "encode": "#08519c",
     "window": "#dadaeb",
+    "device queue": "#9e9ac8",
     "link": "#fd8d3c",
     "edge queue": "#e5f5e0",
     "decode": "#a1d99b",
