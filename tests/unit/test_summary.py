@@ -148,6 +148,7 @@ def test_times_are_those_of_measured_frames(tmp_path: Path) -> None:
             "head": 6,
             "encode": 3,
             "window": 4,
+            "device queue": 0,
             "link": 56,
             "edge queue": 2,
             "decode": 4,
