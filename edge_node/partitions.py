@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import partial
@@ -11,8 +12,8 @@ from typing import Final
 import msgspec
 
 from edge_node.store import ModelStore, StoredModel
-from splitbed.engine import Engine
-from splitbed.errors import ModelUnknown, SplitbedError, TaskError
+from splitbed.engine import Accelerator, Engine
+from splitbed.errors import ModelUnknown, OutOfMemory, SplitbedError, TaskError
 from splitbed.graph import (
     INPUT_CUT,
     OUTPUT_CUT,
@@ -44,6 +45,9 @@ _QUANTISING_KEPT: Final = 64
 """Of answers with quantisers: those may be large, and every calibration makes others."""
 
 PARTS_KEPT: Final = 256
+
+EngineKey = tuple[str, ProviderChoice]
+"""A part's digest and the provider that runs it."""
 
 _HELD_BYTES: Final = 1 << 30
 """Of learned codecs' weights: each part that is kept holds its own."""
@@ -85,7 +89,11 @@ class Partitions:
     Parts are kept as graphs: their weights are read from the model's file when a device fetches
     them. `parts` bounds how many, `engines` the ONNX Runtime sessions kept warm; the least recently
     used goes first, and a part that went is cut again. A session in use keeps its own engine.
-    `provider` is what a session that wants `auto` gets.
+    `provider` is what a session that wants `auto` gets, `accelerator` what an engine may use of a
+    GPU.
+
+    Where memory runs out, every warm engine that no session uses is let go, and what failed is
+    tried once more; then a session is refused, or a frame fails, and the edge goes on.
     """
 
     def __init__(
@@ -96,13 +104,17 @@ class Partitions:
         threads: int,
         engines: int,
         parts: int = PARTS_KEPT,
+        accelerator: Accelerator | None = None,
     ) -> None:
         self._store = store
-        self._provider, self._threads = provider, threads
+        self._provider, self._threads, self._accelerator = provider, threads, accelerator
         self._most_engines, self._most_parts = engines, parts
         self._plain, self._quantising = _Answers(_DESCRIPTIONS_KEPT), _Answers(_QUANTISING_KEPT)
         self._parts: OrderedDict[str, ExtractedPart] = OrderedDict()
-        self._engines: OrderedDict[tuple[str, ProviderChoice], Engine] = OrderedDict()
+        self._engines: OrderedDict[EngineKey, Engine] = OrderedDict()
+        self._alive: weakref.WeakValueDictionary[EngineKey, Engine] = weakref.WeakValueDictionary()
+        """Those that a session uses as well: they are found again after they were let go."""
+        self._engine_turns: dict[EngineKey, threading.Lock] = {}
         self._lock = threading.RLock()
 
     def describe(self, question: CutQuestion) -> CutAnswer:
@@ -141,21 +153,58 @@ class Partitions:
                 yield piece[start : start + CHUNK_BYTES]
 
     def engine(self, sha256: str, provider: ProviderChoice, what: str) -> WarmEngine:
-        """A warm engine over a part that was described."""
+        """A warm engine over a part that was described; OutOfMemory where there is no room."""
         key = (sha256, self._provider if provider == "auto" else provider)
         with self._lock:
-            kept = self._engines.get(key)
-            if kept is not None:
-                self._engines.move_to_end(key)
-                return WarmEngine(kept, 0, 0)
-            engine = self._part(sha256).file.opened(
-                partial(Engine, provider=key[1], threads=self._threads, what=what)
+            turn = self._engine_turns.setdefault(key, threading.Lock())
+        # TensorRT builds for minutes: who wants the same engine waits for it, others go on.
+        with turn:
+            try:
+                with self._lock:
+                    kept = self._engines.get(key) or self._alive.get(key)
+                    if kept is not None:
+                        self._keep_engine(key, kept)
+                        return WarmEngine(kept, 0, 0)
+                try:
+                    engine = self._opened(key, what)
+                except OutOfMemory:
+                    self.relieve()
+                    engine = self._opened(key, what)
+                with self._lock:
+                    self._keep_engine(key, engine)
+                return WarmEngine(engine, engine.init_ns, engine.first_inference_ns)
+            finally:
+                with self._lock:
+                    self._engine_turns.pop(key, None)
+
+    def relieve(self) -> None:
+        """Let every warm engine go that no session uses."""
+        with self._lock:
+            self._engines.clear()
+
+    def _opened(self, key: EngineKey, what: str) -> Engine:
+        sha256, provider = key
+        part = self._part(sha256)
+        engine = part.file.opened(
+            partial(
+                Engine,
+                provider=provider,
+                threads=self._threads,
+                what=what,
+                accelerator=self._accelerator,
+                sha256=sha256,
+                relieve=self.relieve,
             )
-            engine.warm_up()
-            self._engines[key] = engine
-            while len(self._engines) > self._most_engines:
-                self._engines.popitem(last=False)
-            return WarmEngine(engine, engine.init_ns, engine.first_inference_ns)
+        )
+        # The part may leave the batch open; its description never does.
+        engine.warm_up({spec.name: spec.shape for spec in part.partition.inputs})
+        return engine
+
+    def _keep_engine(self, key: EngineKey, engine: Engine) -> None:
+        self._engines[key] = self._alive[key] = engine
+        self._engines.move_to_end(key)
+        while len(self._engines) > self._most_engines:
+            self._engines.popitem(last=False)
 
     def sizes(self) -> tuple[int, int]:
         """Warm engines, and parts that can be fetched."""
