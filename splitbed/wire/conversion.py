@@ -12,7 +12,6 @@ from msgspec import UNSET
 
 from splitbed.errors import (
     ProtocolViolation,
-    ProviderMissing,
     SplitbedError,
     TransportError,
     from_kind,
@@ -163,10 +162,10 @@ def spec_message(spec: SessionSpec) -> pb.SessionSpec:
 def spec_of(message: pb.SessionSpec) -> SessionSpec:
     """From the wire, with every constraint of SessionSpec checked.
 
-    ProviderMissing for a provider that this version does not know: the peer may be a newer one.
+    A provider that this version does not know may be one of a newer peer.
     """
     if message.provider and message.provider not in get_args(ProviderChoice):
-        raise ProviderMissing(
+        raise ProtocolViolation(
             f"this edge knows no provider '{clean(message.provider)[:40]}', only "
             f"{', '.join(get_args(ProviderChoice))}: choose one of those, or bring the edge up to "
             "date"
