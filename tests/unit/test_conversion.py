@@ -256,7 +256,6 @@ HOSTILE_SPECS: Final[dict[str, tuple[str, object]]] = {
     "wide window": ("window", 257),
     "widest window": ("window", 2**32 - 1),
     "no provider": ("provider", ""),
-    "unknown provider": ("provider", "tpu"),
     "no reply mode": ("reply", 0),
     "unknown reply mode": ("reply", 77),
     "negative reply mode": ("reply", -1),
