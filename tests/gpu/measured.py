@@ -66,12 +66,11 @@ def compare(check: Check, every: list[Tail]) -> None:
 def cross(check: Check, every: list[Tail]) -> None:
     """Values made on the host and sent, against symbols sent and values made on the device."""
     print("\nWhat crosses, of a frame: kB and ms to the device, computing, back; its share of all")
-    print(f"{'':<26} {'values':<5} {'':>5} {'ms':>5} {'':>6} {'':>5} {'pcie':>4}", end=" ")
-    print(f"{'symbols':<9} {'ms':>1} {'':>5} ms in all, with the")
+    print(f"{'':<26} {'values as numbers, ms':<36} {'symbols, ms':<18} {'both whole:':>17}")
     print(
         f"{'model':<12} {'cut':<13} {'kB in':>5} {'out':>5} {'in':>5} {'run':>6} {'out':>5}", end=""
     )
-    print(f" {'%':>4} {'kB in':>5} {'in':>5} {'run':>6} host's: ratio")
+    print(f" {'pcie':>4} {'kB in':>5} {'in':>5} {'run':>6} {'symbols/values':>17}")
     worst = 0.0
     for tail in every:
         values = check.engine(tail.content, bound=True)
@@ -89,8 +88,8 @@ def cross(check: Check, every: list[Tail]) -> None:
         print(
             f"{tail.model[:12]:<12} {tail.cut[-13:]:<13} {floats[3] / 1e3:5.0f} "
             f"{floats[4] / 1e3:5.1f} {floats[0]:5.3f} {floats[1]:6.2f} {floats[2]:5.3f} "
-            f"{share_pct:4.0f} {bytes_in[3] / 1e3:5.0f} {bytes_in[0]:5.3f} {bytes_in[1]:6.2f} "
-            f"{timing}",
+            f"{share_pct:3.0f}% {bytes_in[3] / 1e3:5.0f} {bytes_in[0]:5.3f} {bytes_in[1]:6.2f} "
+            f"{timing!s:>17}",
             flush=True,
         )
     check.note("symbols in equal values in", worst <= TOLERANCE, f"{worst:.1e}")
