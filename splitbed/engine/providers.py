@@ -36,8 +36,8 @@ class Accelerator(msgspec.Struct, frozen=True):
     """What an engine may use of a GPU."""
 
     memory_bytes: int = 0
-    """Of ONNX Runtime's arena, for each engine; 0 for no bound. What a run needs lies in it. Weights
-    are allocated beside it, and so are the libraries' contexts and `Binding`'s inputs."""
+    """Of ONNX Runtime's arena, for each engine; 0 for no bound. What a run needs lies in it;
+    weights, the libraries' contexts and the inputs of bindings are allocated beside it."""
     cached: Path | None = None
     """Folder of TensorRT engines (`EngineCache`), None to keep none."""
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,16 +51,21 @@ def main() -> int:
 
     if conflict := distribution_conflict():
         print(f"check: {conflict}", file=sys.stderr)
+    start_s = time.perf_counter()
     try:
         provider = working_provider(options.provider)
     except ProviderMissing as error:
         print(f"check: {error}", file=sys.stderr)
         return 3
+    ready_s = time.perf_counter() - start_s
     if options.fill:
         return limits.fill(options.provider, Path(options.fill[0]), options.fill[1])
     check = measured.Check(options.provider, rounds)
     made_with = ", ".join(f"{k} {v}" for k, v in versions().items() if k.startswith("onnx"))
-    print(f"{provider}; {described()}\n{made_with}; {rounds} rounds of A B B A")
+    print(
+        f"{provider}; {described()}\n{made_with}; {rounds} rounds of A B B A; "
+        f"provider ready in {ready_s:.1f} s"
+    )
     with tempfile.TemporaryDirectory() as scratch:
         names = [name for name in zoo.split(",") if name]
         by_file: dict[Path, list[Tail]] = {}

@@ -25,6 +25,7 @@ from tests.gpu.measured import TOLERANCE, Check, median_ms
 
 TOO_SMALL_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 29
+WATCHED_S = 2.0
 SCRIPT = Path(__file__).with_name("check.py")
 
 
@@ -80,11 +81,11 @@ def fill(provider: ProviderChoice, path: Path, cut: str) -> int:
     print(f"  {len(held)} pieces taken")
     try:
         partitions.engine(second.sha256, provider, "a tail")
-    except OutOfMemory as error:
-        print(f"  OutOfMemory: {str(error)[:200]}")
+    except SplitbedError as error:
+        print(f"  {type(error).__name__}: {str(error)[:300]}")
         partitions.engine(second.sha256, "cpu", "a tail")
         print("  a session on the CPU is served")
-        return 0
+        return 0 if isinstance(error, OutOfMemory) else 1
     print("  served all the same")
     return 1
 
@@ -129,8 +130,8 @@ def energy(check: Check, tail: Tail) -> None:
             return
         engine = check.engine(tail.content)
         engine.run(tail.feeds)
-        idle_w = _watts(read, lambda: time.sleep(0.01), 2.0)[0]
-        busy_w, runs_per_s = _watts(read, lambda: engine.run(tail.feeds), 2.0)
+        idle_w = _watts(read, lambda: time.sleep(0.01), WATCHED_S)[0]
+        busy_w, runs_per_s = _watts(read, lambda: engine.run(tail.feeds), WATCHED_S)
     print(
         f"\nPower: {idle_w:.1f} W idle with a context, {busy_w:.1f} W at {runs_per_s:.0f} runs a "
         f"second, {1e3 * (busy_w - idle_w) / runs_per_s:.2f} mJ a run over idle"

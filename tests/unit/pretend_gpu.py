@@ -93,6 +93,9 @@ class _Session:
         self._gpu, self._names, self._held_bytes = gpu, names, 0
         gpu.asked.append(list(providers))
         if names[0] != CPU:
+            limit = dict(one for one in providers if not isinstance(one, str))[CUDA]
+            if gpu.session_bytes > int(limit.get("gpu_mem_limit", gpu.session_bytes)):
+                raise RuntimeError(AT_THE_LIMIT)
             gpu.take(gpu.session_bytes, AT_CREATION)
             self._held_bytes = gpu.session_bytes
         self._real = onnxruntime.InferenceSession(source, options, providers=[CPU])
