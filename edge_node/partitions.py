@@ -108,7 +108,8 @@ class Partitions:
     ) -> None:
         self._store = store
         self._provider, self._threads, self._accelerator = provider, threads, accelerator
-        self._most_engines, self._most_parts = engines, parts
+        self.engines, self._most_parts = engines, parts
+        """Engines kept warm, at most."""
         self._plain, self._quantising = _Answers(_DESCRIPTIONS_KEPT), _Answers(_QUANTISING_KEPT)
         self._parts: OrderedDict[str, ExtractedPart] = OrderedDict()
         self._engines: OrderedDict[EngineKey, Engine] = OrderedDict()
@@ -148,7 +149,7 @@ class Partitions:
 
     def chunks(self, sha256: str, offset: int) -> Iterator[bytes]:
         """A part's file from `offset` on; ModelUnknown for a digest that was never described."""
-        for piece in self._part(sha256).file.pieces(max(0, offset)):
+        for piece in self.part(sha256).file.pieces(max(0, offset)):
             for start in range(0, len(piece), CHUNK_BYTES):
                 yield piece[start : start + CHUNK_BYTES]
 
@@ -166,10 +167,10 @@ class Partitions:
                         self._keep_engine(key, kept)
                         return WarmEngine(kept, 0, 0)
                 try:
-                    engine = self._opened(key, what)
+                    engine = self._warm(key, what)
                 except OutOfMemory:
                     self.relieve()
-                    engine = self._opened(key, what)
+                    engine = self._warm(key, what)
                 with self._lock:
                     self._keep_engine(key, engine)
                 return WarmEngine(engine, engine.init_ns, engine.first_inference_ns)
@@ -182,20 +183,24 @@ class Partitions:
         with self._lock:
             self._engines.clear()
 
-    def _opened(self, key: EngineKey, what: str) -> Engine:
-        sha256, provider = key
-        part = self._part(sha256)
-        engine = part.file.opened(
-            partial(
-                Engine,
-                provider=provider,
-                threads=self._threads,
-                what=what,
-                accelerator=self._accelerator,
-                sha256=sha256,
-                relieve=self.relieve,
-            )
+    def opened(self, part: ExtractedPart, provider: ProviderChoice, what: str) -> Engine:
+        """An engine over any part, not warm and not kept; OutOfMemory where there is no room."""
+        choice = self._provider if provider == "auto" else provider
+        make = partial(
+            Engine,
+            provider=choice,
+            threads=self._threads,
+            what=what,
+            accelerator=self._accelerator,
+            # A digest reads every weight, and TensorRT's cache alone asks for it.
+            sha256=part.partition.sha256 if choice == "tensorrt" else "",
+            relieve=self.relieve,
         )
+        return part.file.opened(make)
+
+    def _warm(self, key: EngineKey, what: str) -> Engine:
+        part = self.part(key[0])
+        engine = self.opened(part, key[1], what)
         # The part may leave the batch open; its description never does.
         engine.warm_up({spec.name: spec.shape for spec in part.partition.inputs})
         return engine
@@ -203,7 +208,7 @@ class Partitions:
     def _keep_engine(self, key: EngineKey, engine: Engine) -> None:
         self._engines[key] = self._alive[key] = engine
         self._engines.move_to_end(key)
-        while len(self._engines) > self._most_engines:
+        while len(self._engines) > self.engines:
             self._engines.popitem(last=False)
 
     def sizes(self) -> tuple[int, int]:
@@ -260,7 +265,8 @@ class Partitions:
         while len(self._parts) > 2 and (len(self._parts) > self._most_parts or held > _HELD_BYTES):
             held -= self._parts.popitem(last=False)[1].held_bytes
 
-    def _part(self, sha256: str) -> ExtractedPart:
+    def part(self, sha256: str) -> ExtractedPart:
+        """A part that was described, cut again where the cache let it go; ModelUnknown else."""
         with self._lock:
             question = self._plain.origins.get(sha256) or self._quantising.origins.get(sha256)
             if sha256 not in self._parts and question is not None:
