@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -159,9 +159,13 @@ class Engine:
         self.run(feeds)
         self._warm.add(key)
 
-    def warm_up_batches(self, shapes: Shapes, sizes: Iterable[int]) -> None:
-        """Warm up for batches of these sizes: the first dimension of every input takes each."""
-        for size in sizes:
+    def warm_up_batches(self, shapes: Shapes, sizes: Collection[int]) -> None:
+        """Warm up for batches of these sizes: the first dimension of every input takes each.
+
+        The largest comes first, so that memory grows once, then the smallest: TensorRT builds for
+        the range of sizes that it has seen, and finds the others inside.
+        """
+        for size in sorted(set(sizes), key=lambda size: (size != max(sizes), size)):
             self.warm_up({name: (size, *shape[1:]) for name, shape in shapes.items()})
 
     def _create(

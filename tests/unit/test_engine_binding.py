@@ -226,6 +226,15 @@ def test_a_warm_shape_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(runs) == 2
 
 
+def test_the_largest_batch_is_warmed_first_then_the_smallest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pretend_gpu(monkeypatch)
+    engine = Engine(OPEN, provider="cuda")
+    engine.warm_up_batches({"x": (1, 3)}, [2, 4, 1, 8, 4])
+    assert [key[0][2][0] for key in bindings(engine)._free] == [8, 1, 2, 4]
+
+
 def test_a_batch_that_the_model_does_not_take() -> None:
     with pytest.raises(EngineError):
         bound(CHAIN).warm_up_batches({"x": (1, 4)}, [2])
