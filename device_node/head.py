@@ -83,7 +83,8 @@ def prepare_head(
     progress.close()
     what = f"the head of '{options.model}' at {options.cut}"
     engine = Engine(fetched.path, provider="cpu", threads=options.threads, what=what)
-    engine.warm_up()
+    # The part may leave the batch open; its description never does.
+    engine.warm_up({spec.name: spec.shape for spec in answer.first.inputs})
     return Head(answer, task, codecs, text, engine, fetched)
 
 

@@ -17,7 +17,7 @@ from edge_node.status import StatusServer, status_app
 from edge_node.store import ModelStore
 from splitbed import config, process
 from splitbed.address import host_and_port
-from splitbed.engine import distribution_conflict, working_provider
+from splitbed.engine import Accelerator, distribution_conflict, working_provider
 from splitbed.errors import UsageError
 from splitbed.host import host_facts, versions
 from splitbed.session import ProviderChoice
@@ -42,6 +42,12 @@ class EdgeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     provider: Annotated[
         ProviderChoice, Meta(description="checked at start; auto: CUDA if it works")
     ] = "auto"
+    gpu_memory_mib: Annotated[
+        int, Meta(description="that runs of one partition may take, 0: no bound", ge=0, le=1 << 20)
+    ] = 0
+    tensorrt_cache: Annotated[
+        str, Meta(description="folder of TensorRT engines, '' to build them anew at each start")
+    ] = "~/.cache/splitbed/tensorrt"
     threads: Annotated[
         int, Meta(description="threads of the tail, 0: as ONNX Runtime chooses", ge=0)
     ] = 0
@@ -84,6 +90,10 @@ def serve(argv: Sequence[str]) -> int:
         provider=options.provider,
         threads=options.threads,
         engines=options.engines,
+        accelerator=Accelerator(
+            options.gpu_memory_mib << 20,
+            Path(options.tensorrt_cache).expanduser() if options.tensorrt_cache else None,
+        ),
     )
     service = EdgeService(
         partitions,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from functools import partial
@@ -11,8 +12,8 @@ from typing import Final
 import msgspec
 
 from edge_node.store import ModelStore, StoredModel
-from splitbed.engine import Engine
-from splitbed.errors import ModelUnknown, SplitbedError, TaskError
+from splitbed.engine import Accelerator, Engine
+from splitbed.errors import ModelUnknown, OutOfMemory, SplitbedError, TaskError
 from splitbed.graph import (
     INPUT_CUT,
     OUTPUT_CUT,
@@ -44,6 +45,9 @@ _QUANTISING_KEPT: Final = 64
 """Of answers with quantisers: those may be large, and every calibration makes others."""
 
 PARTS_KEPT: Final = 256
+
+EngineKey = tuple[str, ProviderChoice]
+"""A part's digest and the provider that runs it."""
 
 _HELD_BYTES: Final = 1 << 30
 """Of learned codecs' weights: each part that is kept holds its own."""
@@ -85,7 +89,11 @@ class Partitions:
     Parts are kept as graphs: their weights are read from the model's file when a device fetches
     them. `parts` bounds how many, `engines` the ONNX Runtime sessions kept warm; the least recently
     used goes first, and a part that went is cut again. A session in use keeps its own engine.
-    `provider` is what a session that wants `auto` gets.
+    `provider` is what a session that wants `auto` gets, `accelerator` what an engine may use of a
+    GPU.
+
+    Where memory runs out, every warm engine that no session uses is let go, and what failed is
+    tried once more; then a session is refused, or a frame fails, and the edge goes on.
     """
 
     def __init__(
@@ -96,13 +104,18 @@ class Partitions:
         threads: int,
         engines: int,
         parts: int = PARTS_KEPT,
+        accelerator: Accelerator | None = None,
     ) -> None:
         self._store = store
-        self._provider, self._threads = provider, threads
-        self._most_engines, self._most_parts = engines, parts
+        self._provider, self._threads, self._accelerator = provider, threads, accelerator
+        self.engines, self._most_parts = engines, parts
+        """Engines kept warm, at most."""
         self._plain, self._quantising = _Answers(_DESCRIPTIONS_KEPT), _Answers(_QUANTISING_KEPT)
         self._parts: OrderedDict[str, ExtractedPart] = OrderedDict()
-        self._engines: OrderedDict[tuple[str, ProviderChoice], Engine] = OrderedDict()
+        self._engines: OrderedDict[EngineKey, Engine] = OrderedDict()
+        self._alive: weakref.WeakValueDictionary[EngineKey, Engine] = weakref.WeakValueDictionary()
+        """Those that a session uses as well: they are found again after they were let go."""
+        self._engine_turns: dict[EngineKey, threading.Lock] = {}
         self._lock = threading.RLock()
 
     def describe(self, question: CutQuestion) -> CutAnswer:
@@ -136,26 +149,67 @@ class Partitions:
 
     def chunks(self, sha256: str, offset: int) -> Iterator[bytes]:
         """A part's file from `offset` on; ModelUnknown for a digest that was never described."""
-        for piece in self._part(sha256).file.pieces(max(0, offset)):
+        for piece in self.part(sha256).file.pieces(max(0, offset)):
             for start in range(0, len(piece), CHUNK_BYTES):
                 yield piece[start : start + CHUNK_BYTES]
 
     def engine(self, sha256: str, provider: ProviderChoice, what: str) -> WarmEngine:
-        """A warm engine over a part that was described."""
+        """A warm engine over a part that was described; OutOfMemory where there is no room."""
         key = (sha256, self._provider if provider == "auto" else provider)
         with self._lock:
-            kept = self._engines.get(key)
-            if kept is not None:
-                self._engines.move_to_end(key)
-                return WarmEngine(kept, 0, 0)
-            engine = self._part(sha256).file.opened(
-                partial(Engine, provider=key[1], threads=self._threads, what=what)
-            )
-            engine.warm_up()
-            self._engines[key] = engine
-            while len(self._engines) > self._most_engines:
-                self._engines.popitem(last=False)
-            return WarmEngine(engine, engine.init_ns, engine.first_inference_ns)
+            turn = self._engine_turns.setdefault(key, threading.Lock())
+        # TensorRT builds for minutes: who wants the same engine waits for it, others go on.
+        with turn:
+            try:
+                with self._lock:
+                    kept = self._engines.get(key) or self._alive.get(key)
+                    if kept is not None:
+                        self._keep_engine(key, kept)
+                        return WarmEngine(kept, 0, 0)
+                try:
+                    engine = self._warm(key, what)
+                except OutOfMemory:
+                    self.relieve()
+                    engine = self._warm(key, what)
+                with self._lock:
+                    self._keep_engine(key, engine)
+                return WarmEngine(engine, engine.init_ns, engine.first_inference_ns)
+            finally:
+                with self._lock:
+                    self._engine_turns.pop(key, None)
+
+    def relieve(self) -> None:
+        """Let every warm engine go that no session uses."""
+        with self._lock:
+            self._engines.clear()
+
+    def opened(self, part: ExtractedPart, provider: ProviderChoice, what: str) -> Engine:
+        """An engine over any part, not warm and not kept; OutOfMemory where there is no room."""
+        choice = self._provider if provider == "auto" else provider
+        make = partial(
+            Engine,
+            provider=choice,
+            threads=self._threads,
+            what=what,
+            accelerator=self._accelerator,
+            # A digest reads every weight, and TensorRT's cache alone asks for it.
+            sha256=part.partition.sha256 if choice == "tensorrt" else "",
+            relieve=self.relieve,
+        )
+        return part.file.opened(make)
+
+    def _warm(self, key: EngineKey, what: str) -> Engine:
+        part = self.part(key[0])
+        engine = self.opened(part, key[1], what)
+        # The part may leave the batch open; its description never does.
+        engine.warm_up({spec.name: spec.shape for spec in part.partition.inputs})
+        return engine
+
+    def _keep_engine(self, key: EngineKey, engine: Engine) -> None:
+        self._engines[key] = self._alive[key] = engine
+        self._engines.move_to_end(key)
+        while len(self._engines) > self.engines:
+            self._engines.popitem(last=False)
 
     def sizes(self) -> tuple[int, int]:
         """Warm engines, and parts that can be fetched."""
@@ -211,7 +265,8 @@ class Partitions:
         while len(self._parts) > 2 and (len(self._parts) > self._most_parts or held > _HELD_BYTES):
             held -= self._parts.popitem(last=False)[1].held_bytes
 
-    def _part(self, sha256: str) -> ExtractedPart:
+    def part(self, sha256: str) -> ExtractedPart:
+        """A part that was described, cut again where the cache let it go; ModelUnknown else."""
         with self._lock:
             question = self._plain.origins.get(sha256) or self._quantising.origins.get(sha256)
             if sha256 not in self._parts and question is not None:

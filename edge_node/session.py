@@ -40,6 +40,10 @@ class EdgeSession:
         self._answerer: Answerer | None = None
         if task is not None and spec.reply == "result":
             self._answerer = Answerer(task, answer.outputs)
+        self._wanted = tuple(spec.name for spec in answer.outputs)
+        """Of the tail's outputs; of those that an answer does not need none is fetched."""
+        if self._answerer is not None:
+            self._wanted = self._answerer.reads
         self._preprocessor: Preprocessor | None = None
         self._picture_input = ""
         if spec.cut.name == PICTURE_CUT and task is not None:
@@ -98,7 +102,7 @@ class EdgeSession:
     def _run(self, boundary: Mapping[str, Array]) -> dict[str, Array]:
         if self.spec.cut.name == RESULT_CUT:
             return dict(boundary)
-        return carry(self._engine, boundary, [spec.name for spec in self.outputs])
+        return carry(self._engine, boundary, self._wanted)
 
     def _answer(self, outputs: Mapping[str, Array]) -> dict[str, Any]:
         assert self._answerer is not None

@@ -12,7 +12,8 @@ SplitbedError                 1  anything splitbed refuses or fails at
 ├── TaskError                 2  a task description that does not fit its model
 │   └── PictureUnreadable     2  a picture that cannot be opened or decoded
 ├── EngineError               3  ONNX Runtime could not load or run a partition
-│   └── ProviderMissing       3  an execution provider was asked for and is not there
+│   ├── ProviderMissing       3  an execution provider was asked for and is not there
+│   └── OutOfMemory           3  no memory is left for a partition, on a GPU or the host
 ├── CodecError                3  a tensor that a codec cannot code
 │   └── PayloadInvalid        3  bytes that do not decode to the announced tensor
 ├── LinkError                 4  the link cannot be made as its profile asks
@@ -119,6 +120,12 @@ class ProviderMissing(EngineError):
     """An execution provider was asked for by name and is not available."""
 
     kind = "provider-missing"
+
+
+class OutOfMemory(EngineError):
+    """No memory is left to load or run a partition, on a GPU or on the host."""
+
+    kind = "out-of-memory"
 
 
 class CodecError(SplitbedError):

@@ -19,8 +19,8 @@ class Runnable(Protocol):
     def outputs(self) -> tuple[str, ...]:
         """Names of what it makes."""
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        """Outputs in the order of `outputs`."""
+    def run(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None) -> list[Array]:
+        """Outputs in the order of `outputs`, or those that are wanted, in their order."""
 
 
 def carry(
@@ -29,6 +29,9 @@ def carry(
     """The wanted values, computed by `part` or handed through from `values`."""
     made: dict[str, Array] = {}
     if part is not None:
-        results = part.run({name: values[name] for name in part.inputs})
-        made = dict(zip(part.outputs, results, strict=True))
+        asked = set(wanted)
+        # Of a part on a GPU only these are copied to the host. It runs in any case.
+        names = tuple(name for name in part.outputs if name in asked) or part.outputs
+        results = part.run({name: values[name] for name in part.inputs}, names)
+        made = dict(zip(names, results, strict=True))
     return {name: made[name] if name in made else values[name] for name in wanted}

@@ -17,7 +17,7 @@ Buffer = bytes | bytearray | memoryview
 
 Node = Literal["device", "edge"]
 ReplyMode = Literal["full", "result"]
-ProviderChoice = Literal["auto", "cpu", "cuda"]
+ProviderChoice = Literal["auto", "cpu", "cuda", "tensorrt"]
 
 SAFE_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z"
 """What a run id may look like: it becomes a folder name on both nodes."""

@@ -44,6 +44,17 @@ class Answerer:
         if task.size is not None and task.key_points is not None:
             self._points = KeyPointFinder(task.key_points, task.size, outputs)
 
+        self.reads = self._read(names)
+        """The outputs that an answer is made of; the others need not be fetched."""
+
+    def _read(self, names: Sequence[str]) -> tuple[str, ...]:
+        task = self._task
+        if self._boxes is not None and task.boxes is not None:
+            return (*task.boxes.scores, *task.boxes.distances)
+        if self._points is not None and task.key_points is not None:
+            return (task.key_points.heat_maps, task.key_points.offsets)
+        return tuple(names) if task.output == "raw" else (self._scores,)
+
     def answer(self, outputs: Mapping[str, Array]) -> dict[str, Any]:
         """The answer for one frame, as JSON.
 

@@ -47,6 +47,7 @@ _STATUS: Final = {
     "unauthorised": grpc.StatusCode.UNAUTHENTICATED,
     "unreachable": grpc.StatusCode.UNAVAILABLE,
     "overloaded": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "out-of-memory": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "model-unknown": grpc.StatusCode.NOT_FOUND,
     "cut-unknown": grpc.StatusCode.NOT_FOUND,
     "engine": grpc.StatusCode.INTERNAL,

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import msgspec
 from google.protobuf.message import DecodeError, Message
 from msgspec import UNSET
 
-from splitbed.errors import ProtocolViolation, SplitbedError, TransportError, from_kind
+from splitbed.errors import (
+    ProtocolViolation,
+    SplitbedError,
+    TransportError,
+    from_kind,
+)
 from splitbed.session import (
     ClockExchange,
     CutAnswer,
     CutQuestion,
     ModelFile,
     Placement,
+    ProviderChoice,
     SessionAgreed,
     SessionSpec,
     StageSpec,
@@ -154,7 +160,16 @@ def spec_message(spec: SessionSpec) -> pb.SessionSpec:
 
 
 def spec_of(message: pb.SessionSpec) -> SessionSpec:
-    """From the wire, with every constraint of SessionSpec checked."""
+    """From the wire, with every constraint of SessionSpec checked.
+
+    A provider that this version does not know may be one of a newer peer.
+    """
+    if message.provider and message.provider not in get_args(ProviderChoice):
+        raise ProtocolViolation(
+            f"this edge knows no provider '{clean(message.provider)[:40]}', only "
+            f"{', '.join(get_args(ProviderChoice))}: choose one of those, or bring the edge up to "
+            "date"
+        )
 
     def convert() -> SessionSpec:
         spec = SessionSpec(

@@ -86,10 +86,10 @@ def test_a_wrong_tail_is_found(data: Path) -> None:
             self._engine = Engine(content)
             self.inputs, self.outputs = self._engine.inputs, self._engine.outputs
 
-        def run(self, feeds):  # type: ignore[no-untyped-def]
+        def run(self, feeds, wanted=None):  # type: ignore[no-untyped-def]
             if a.name in feeds and b.name in feeds:
                 feeds = {**feeds, a.name: feeds[b.name], b.name: feeds[a.name]}
-            return self._engine.run(feeds)
+            return self._engine.run(feeds, wanted)
 
     feeds = [model.feeds(path) for path in photos]
     with pytest.raises(VerificationError, match="differs from the uncut model"):

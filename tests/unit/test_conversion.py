@@ -22,6 +22,7 @@ from splitbed.session import (
     CutQuestion,
     ModelFile,
     Placement,
+    ProviderChoice,
     SessionAgreed,
     SessionSpec,
     StageSpec,
@@ -96,7 +97,7 @@ SPECS = st.builds(
     reply=st.sampled_from(["full", "result"]),
     task_json=TEXT,
     window=st.integers(1, 256),
-    provider=st.sampled_from(["auto", "cpu", "cuda"]),
+    provider=st.sampled_from(get_args(ProviderChoice)),
     input_shapes=INPUT_SHAPES,
 )
 FACT = st.none() | st.booleans() | st.integers(0, 2**60) | TEXT
@@ -255,7 +256,6 @@ HOSTILE_SPECS: Final[dict[str, tuple[str, object]]] = {
     "wide window": ("window", 257),
     "widest window": ("window", 2**32 - 1),
     "no provider": ("provider", ""),
-    "unknown provider": ("provider", "tpu"),
     "no reply mode": ("reply", 0),
     "unknown reply mode": ("reply", 77),
     "negative reply mode": ("reply", -1),
@@ -419,3 +419,18 @@ def test_a_partition_whose_digest_is_none(digest: str) -> None:
 def test_a_failure_whose_sentence_is_no_text() -> None:
     message = conversion.failure_message(errors.ModelError("cannot read caf\udce9.onnx"))
     assert message.sentence.startswith("cannot read caf")
+
+
+@pytest.mark.parametrize("provider", get_args(ProviderChoice))
+def test_every_provider_crosses(provider: ProviderChoice) -> None:
+    spec = msgspec.structs.replace(SPEC, provider=provider)
+    assert conversion.spec_of(over_the_wire(conversion.spec_message(spec))).provider == provider
+
+
+def test_a_provider_of_a_later_version_is_refused_with_a_way_out() -> None:
+    with pytest.raises(ProtocolViolation) as caught:
+        hostile_spec(put("provider", "photonic" * 1000))
+    sentence = str(caught.value)
+    assert sentence.startswith("this edge knows no provider 'photonicphotonic")
+    assert "auto, cpu, cuda, tensorrt" in sentence
+    assert len(sentence) < 300

@@ -12,10 +12,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from splitbed import engine
 from splitbed.engine import (
     Engine,
     distribution_conflict,
+    engine,
     installed_distributions,
     working_provider,
 )
@@ -223,9 +223,16 @@ def pretend(
     asked: list[list[str]] = []
 
     class Session:
-        def __init__(self, source: object, options: object, providers: list[str]) -> None:
-            asked.append(providers)
-            self.taken = taken(providers)
+        def __init__(
+            self,
+            source: object,
+            options: object,
+            providers: list[str | tuple[str, object]],
+            enable_fallback: int,
+        ) -> None:
+            names = [one if isinstance(one, str) else one[0] for one in providers]
+            asked.append(names)
+            self.taken = taken(names)
 
         def get_providers(self) -> list[str]:
             return self.taken

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +48,8 @@ class Spoilt:
         self.inputs, self.outputs = part.inputs, part.outputs
         self._part, self._spoil = part, spoil
 
-    def run(self, feeds: Mapping[str, Array]) -> list[Array]:
-        first, *rest = self._part.run(feeds)
+    def run(self, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None) -> list[Array]:
+        first, *rest = self._part.run(feeds, wanted)
         return [self._spoil(first.copy()), *rest]
 
 
@@ -271,7 +271,7 @@ def test_carry_computes_or_hands_through() -> None:
     class Repeater:
         inputs, outputs = ("x",), ("y",)
 
-        def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        def run(self, feeds: Mapping[str, Array], _: Sequence[str] | None = None) -> list[Array]:
             assert list(feeds) == ["x"]
             return [np.repeat(feeds["x"], 2)]
 
@@ -287,7 +287,7 @@ def test_what_a_part_makes_comes_before_what_it_was_given() -> None:
     class Replacer:
         inputs, outputs = ("x",), ("x",)
 
-        def run(self, feeds: Mapping[str, Array]) -> list[Array]:
+        def run(self, feeds: Mapping[str, Array], _: Sequence[str] | None = None) -> list[Array]:
             return [np.zeros(1)]
 
     np.testing.assert_array_equal(carry(Replacer(), {"x": np.ones(1)}, ["x"])["x"], [0])

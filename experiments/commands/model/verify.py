@@ -32,7 +32,12 @@ from splitbed.graph import (
 from splitbed.progress import Progress
 from splitbed.session import ProviderChoice
 
-TOLERANCES: Final[dict[ProviderChoice, float]] = {"cpu": 1e-4, "cuda": 1e-3}
+TOLERANCES: Final[dict[ProviderChoice, float]] = {
+    "cpu": 1e-4,
+    "cuda": 1e-3,
+    "tensorrt": 1e-3,
+    "auto": 1e-3,
+}
 """Convolutions on a GPU sum in another order."""
 
 
