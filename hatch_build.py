@@ -38,7 +38,7 @@ class EntropyCoder(BuildHookInterface):  # type: ignore[type-arg]
                 self.mark(build_data)
             return
         # Not in the tree: it may be in use there, and on another machine than the wheel is for.
-        self._folder = tempfile.mkdtemp(prefix="splitbed-")
+        self._folder = tempfile.mkdtemp(prefix="splitbed-coder-")
         made = Path(self._folder) / LIBRARY.name
         if self.built(made):
             build_data["force_include"][str(made)] = LIBRARY.as_posix()
