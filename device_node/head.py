@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from device_node.options import DeviceOptions
-from splitbed import codec
+from splitbed import codec, engine_probe
 from splitbed.codec import PlannedCodec
 from splitbed.engine import Engine
 from splitbed.errors import ModelMismatch, ProtocolViolation, TaskError, UsageError
@@ -81,6 +81,7 @@ def prepare_head(
         transport, answer.first, options.cache, lambda done, _: progress.update(done)
     )
     progress.close()
+    engine_probe.ensure_usable(options.cache)
     what = f"the head of '{options.model}' at {options.cut}"
     engine = Engine(fetched.path, provider="cpu", threads=options.threads, what=what)
     # The part may leave the batch open; its description never does.

@@ -15,7 +15,7 @@ from edge_node.partitions import Partitions
 from edge_node.service import EdgeService
 from edge_node.status import StatusServer, status_app
 from edge_node.store import ModelStore
-from splitbed import config, process
+from splitbed import config, engine_probe, process
 from splitbed.address import host_and_port
 from splitbed.engine import Accelerator, distribution_conflict, working_provider
 from splitbed.errors import UsageError
@@ -82,6 +82,7 @@ def serve(argv: Sequence[str]) -> int:
     if (options.tls_cert is None) != (options.tls_key is None):
         raise UsageError("TLS needs both --tls-cert and --tls-key")
     message_bytes = options.message_mib * 1024 * 1024
+    engine_probe.ensure_usable()
     provider = working_provider(options.provider)
     store = ModelStore(options.models or models_folder())
     metrics = Metrics()

@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import sys
-from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -15,6 +14,7 @@ from splitbed import __version__
 from splitbed.codec.entropy import implementation
 from splitbed.codec.registry import offered
 from splitbed.engine import installed_distributions
+from splitbed.processor import processor
 
 _LIBRARIES: Final = ("av", "grpcio", "numpy", "onnx", "Pillow", "protobuf", "zstandard")
 
@@ -40,7 +40,7 @@ def host_facts() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.release()}",
         "machine": platform.machine(),
-        "processor": _processor(),
+        "processor": processor().name,
         "cores": psutil.cpu_count(logical=True),
         "cores_usable": len(affinity(0)) if affinity else psutil.cpu_count(logical=True),
         "memory_bytes": psutil.virtual_memory().total,
@@ -55,16 +55,3 @@ def described() -> str:
         f"{facts['processor']}, {facts['cores_usable']} cores, "
         f"{facts['memory_bytes'] / 1e9:.0f} GB, {facts['system']}"
     )
-
-
-def _processor() -> str:
-    """The processor's own name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return platform.processor()
-    for key in ("model name", "Model", "Hardware"):
-        for line in lines:
-            if line.startswith(key):
-                return line.partition(":")[2].strip()
-    return platform.processor()

@@ -77,7 +77,7 @@ def announce(**facts: Any) -> None:
 def end_with_parent() -> None:
     """Ask Linux to end this process when the parent named by SPLITBED_PARENT is gone."""
     parent = os.environ.get(PARENT)
-    if parent is None or not sys.platform.startswith("linux"):
+    if parent is None or sys.platform not in ("linux", "android"):
         return
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if str(os.getppid()) != parent:  # it went before we asked

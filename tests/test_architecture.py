@@ -28,7 +28,7 @@ BASE = {
 }
 MIDDLE = {
     *("record", "config", "codec", "task", "engine", "clock", "resources"),
-    *("host", "progress", "process", "run_folder"),
+    *("host", "progress", "process", "run_folder", "processor", "engine_probe"),
 }
 ALLOWED_INSIDE: dict[str, set[str]] = {
     "errors": set(),
@@ -51,7 +51,9 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "codec": {"errors", "quantiser", "pair", "tensor", "session"},
     "task": {"errors", "tensor", "config"},
     "engine": {"errors", "tensor", "session"},
-    "host": {"engine", "codec"},
+    "processor": set(),
+    "engine_probe": {"errors", "processor"},
+    "host": {"engine", "codec", "processor"},
     "wire": {"errors", "quantiser", "pair", "tensor", "link", "session"},
     "transport": BASE | {"wire"},
     "graph": {"errors", "quantiser", "pair", "tensor", "runnable"},
