@@ -26,7 +26,7 @@ class Begun(msgspec.Struct, eq=False):
     mark_ns: int = 0
     """When its last stage ended, by the monotonic clock."""
     image: Any = None
-    """The decoded picture; then, at `@picture`, what is sent of it."""
+    """The decoded picture."""
     unreadable: SplitbedError | None = None
     """Why there is no picture."""
     values: Mapping[str, Array] = {}

@@ -18,11 +18,12 @@ from device_node.pipeline import Pipeline
 from device_node.stages import Stages, failed
 from device_node.stopping import Stopping
 from splitbed.clock import ClockOffset
-from splitbed.errors import SplitbedError, TransportError
+from splitbed.errors import PictureUnreadable, SplitbedError, TransportError
 from splitbed.load import LoadPlan
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RowWriter
 from splitbed.session import SessionSpec
+from splitbed.task import read_picture
 from splitbed.tensor import Array
 from splitbed.transport import Session
 
@@ -142,7 +143,11 @@ class FrameLoop:
                 if self._stopping.ends(number - warmup, now_ns - self._load_ns):
                     break
             frame = make(number)
-            self._stages.read(frame)
+            try:
+                # It is over before a frame is due, and in no figure.
+                frame.image = read_picture(frame.path)
+            except PictureUnreadable as error:
+                frame.unreadable = error
             self.ledger.begin()
             try:
                 self._one(frame)

@@ -21,9 +21,10 @@ import msgspec
 from device_node.arrivals import due_times
 from device_node.flight import Begun, Flight
 from device_node.ledger import Ledger
+from device_node.source import Camera
 from device_node.stages import Stages, failed
 from device_node.stopping import Stopping
-from splitbed.errors import SplitbedError, TransportError
+from splitbed.errors import PictureUnreadable, SplitbedError, TransportError
 from splitbed.load import LoadPlan
 from splitbed.transport import Session
 
@@ -108,10 +109,15 @@ class Pipeline:
 
     def _read(self, make: Callable[[int], Begun], warmup: int, outlet: Line) -> None:
         """Frames with their pictures, a little ahead of time."""
+        camera = Camera()
         try:
             for frame in self._source(make, warmup):
-                if not (frame.due_ns and self._ledger.overtaken(frame, time.perf_counter_ns())):
-                    self._stages.read(frame)
+                now_ns = time.perf_counter_ns()
+                if not (frame.due_ns and self._ledger.overtaken(frame, now_ns)):
+                    try:
+                        frame.image = camera.read(frame.path)
+                    except PictureUnreadable as error:
+                        frame.unreadable = error
                 outlet.put(frame)
         except Exception as error:  # a mistake of ours
             self._ledger.crash = self._ledger.crash or error

@@ -12,11 +12,11 @@ from device_node.flight import Begun
 from device_node.head import Head
 from splitbed import codec
 from splitbed.clock import ClockOffset
-from splitbed.errors import PictureUnreadable, ProtocolViolation, SplitbedError
+from splitbed.errors import ProtocolViolation, SplitbedError
 from splitbed.record import FrameRecord
 from splitbed.runnable import carry
 from splitbed.session import Reply, SessionAgreed, SessionSpec
-from splitbed.task import PICTURE_CUT, RESULT_CUT, Answerer, Preprocessor, agreement, read_picture
+from splitbed.task import PICTURE_CUT, RESULT_CUT, Answerer, Preprocessor, agreement
 from splitbed.tensor import Array
 
 _DRIFT: Final = 100e-6
@@ -59,16 +59,6 @@ class Stages:
         # A learned codec's code is coded already: what would cross without it is the model's own.
         plain = spec.cut if answer.first is None or spec.pair is None else answer.first.cut
         self._raw_bytes = plain.nbytes
-
-    def read(self, frame: Begun) -> None:
-        """Read and decode the picture.
-
-        It stands for a camera: it is over before a frame is due, and in no figure.
-        """
-        try:
-            frame.image = read_picture(frame.path)
-        except PictureUnreadable as error:
-            frame.unreadable = error
 
     def preprocess(self, frame: Begun, start_ns: int) -> int:
         """The decoded picture becomes the head's input."""
