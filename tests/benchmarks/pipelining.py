@@ -137,7 +137,7 @@ def run_fps(testbed: Testbed, plan: RunPlan) -> tuple[float, float, list[str]]:
     fps = (len(ends) - 1) * 1e9 / (ends[-1] - ends[0])
     cpu = 0.0
     for node in ("device", "edge"):
-        samples = list(read_rows(folder.resources(node), ResourceSample))  # type: ignore[arg-type]
+        samples = list(read_rows(folder.resources(node), ResourceSample))
         # The middle of the run: neither its start nor its drain.
         kept = samples[1:-1] or samples
         seconds = sum(sample.interval_ns for sample in kept) / 1e9
