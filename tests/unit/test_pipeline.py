@@ -143,25 +143,31 @@ def test_back_pressure(
     monkeypatch: pytest.MonkeyPatch,
     slow: str,
 ) -> None:
+    """Whichever stage holds everything up: so many frames are begun, and no more."""
+    # In each of three stages one, before two of them one, the window, and one being finished.
+    most = {"preprocess": 1, "head": 3, "encode": 5, "finish": 5 + 4 + 1}[slow]
     alive: list[int] = []
-    begin = Ledger.begin
+    begin, work = Ledger.begin, getattr(Stages, slow)
 
     def counted(ledger: Ledger) -> None:
         begin(ledger)
         alive.append(ledger.begun - ledger.kept)
 
+    def held(stages: Stages, frame: Begun, *rest: Any) -> Any:
+        if frame.row.frame_id == 0:
+            eventually(lambda: len(alive) == most, 30)
+            time.sleep(0.1)  # one more would come now
+            alive.append(0)
+        return work(stages, frame, *rest)
+
     monkeypatch.setattr(Ledger, "begin", counted)
-    slowed(monkeypatch, slow, 0.003)
-    options = options_for(tmp_path, window=4, load="offline", frames=80)
+    monkeypatch.setattr(Stages, slow, held)
+    options = options_for(tmp_path, window=4, load="offline", frames=40, warmup=0)
     with transport_to(edge, "grpc") as transport:
         assert Device(options).run(transport, pictures, threading.Event()) == 0
-    assert len(measured(options)) == 82
-    # One in each of three stages and one before two of them, the window, one being finished.
-    assert max(alive) <= 5 + 4 + 1
-    if slow == "finish":
-        assert max(alive) >= 8  # everything is full
-    if slow == "preprocess":
-        assert max(alive) <= 5
+    assert len(measured(options)) == 40
+    assert alive[: most + 1] == [*range(1, most + 1), 0]
+    assert max(alive) <= 10
 
 
 # --- failures -------------------------------------------------------------------------------------
@@ -374,8 +380,8 @@ def test_a_frame_begins_when_it_is_due(edge: Edge, pictures: list[Path], tmp_pat
     options = options_for(tmp_path, load="rate:40", frames=20)
     assert run(edge, options, pictures) == 0
     rows = [row for row in measured(options) if not row.warmup]
-    assert min(row.wait_ns for row in rows) >= 0
-    assert statistics.median(row.wait_ns for row in rows) < 5_000_000
+    # None before its time, and on a machine with a quiet moment one nearly on it.
+    assert 0 <= min(row.wait_ns for row in rows) < 5_000_000
 
 
 @pytest.mark.parametrize("mode", [{}, {"window": 3}, {"load": "rate:500", "window": 2}])
