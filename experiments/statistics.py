@@ -10,6 +10,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from splitbed.percentile import interval_ranks
+
 Z95: Final = 1.959963984540054
 
 
@@ -34,25 +36,12 @@ def percentile(samples: Sequence[float], share: float) -> Percentile:
     if count == 0:
         raise ValueError("no samples")
     value = float(np.quantile(ordered, share))
-    # P(X_(l) <= q) = P(Binomial(n, share) >= l): take the largest l, and the smallest u, that
-    # leave at most 2.5 % outside on their side. Ranks count from 1.
-    below = _binomial_cdf(count, share)
-    lower = int(np.searchsorted(below, 0.025, side="right"))
-    upper = int(np.searchsorted(below, 0.975, side="left")) + 1
+    lower, upper = interval_ranks(count, share)
     return Percentile(
         value,
         float(ordered[lower - 1]) if lower >= 1 else None,
         float(ordered[upper - 1]) if upper <= count else None,
     )
-
-
-def _binomial_cdf(count: int, share: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """P(Binomial(count, share) <= k) for k = 0 .. count."""
-    k = np.arange(count + 1)
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
-    log_choose = log_factorial[count] - log_factorial[k] - log_factorial[count - k]
-    log_mass = log_choose + k * math.log(share) + (count - k) * math.log1p(-share)
-    return np.cumsum(np.exp(log_mass))
 
 
 class Share(msgspec.Struct, frozen=True):

@@ -28,7 +28,8 @@ BASE = {
 }
 MIDDLE = {
     *("record", "config", "codec", "task", "engine", "clock", "resources"),
-    *("host", "progress", "process", "run_folder", "processor", "engine_probe"),
+    *("host", "progress", "process", "run_folder", "load", "percentile"),
+    *("processor", "engine_probe"),
 }
 ALLOWED_INSIDE: dict[str, set[str]] = {
     "errors": set(),
@@ -43,6 +44,8 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "session": {"errors", "quantiser", "pair", "tensor", "link"},
     "process": {"errors"},
     "progress": set(),
+    "load": {"errors"},
+    "percentile": set(),
     "config": {"errors"},
     "clock": {"session"},
     "record": {"errors", "tensor", "link", "certificate", "session"},
