@@ -56,7 +56,7 @@ class Gathered(msgspec.Struct, frozen=True):
         )
         raise LinkUncertified(
             f"{len(self.refused)} of {len(self.refused) + len(self.shown)} runs are left out for "
-            f"their link; {bad.name} in {bad.folder} ({bad.frames_ok} of {bad.frames_wanted} "
+            f"their link; {bad.name} in {bad.folder} ({bad.frames_answered} of {bad.frames_wanted} "
             f"frames): "
             f"{bad.violations[0]}{state}; {way_out}, or show it with --accept-uncertified"
         )

@@ -36,7 +36,7 @@ def percentile(samples: Sequence[float], share: float) -> Percentile:
     value = float(np.quantile(ordered, share))
     # P(X_(l) <= q) = P(Binomial(n, share) >= l): take the largest l, and the smallest u, that
     # leave at most 2.5 % outside on their side. Ranks count from 1.
-    below = _binomial_cdf(count, share)
+    below = binomial_cdf(count, share)
     lower = int(np.searchsorted(below, 0.025, side="right"))
     upper = int(np.searchsorted(below, 0.975, side="left")) + 1
     return Percentile(
@@ -46,10 +46,10 @@ def percentile(samples: Sequence[float], share: float) -> Percentile:
     )
 
 
-def _binomial_cdf(count: int, share: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def binomial_cdf(count: int, share: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """P(Binomial(count, share) <= k) for k = 0 .. count."""
     k = np.arange(count + 1)
-    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
+    log_factorial = _log_factorial(count)
     log_choose = log_factorial[count] - log_factorial[k] - log_factorial[count - k]
     log_mass = log_choose + k * math.log(share) + (count - k) * math.log1p(-share)
     return np.cumsum(np.exp(log_mass))
@@ -82,6 +82,41 @@ def _wilson(p: float, count: float) -> tuple[float, float]:
     low = 0.0 if p == 0 else middle - half
     high = 1.0 if p == 1 else middle + half
     return 100 * low, 100 * high
+
+
+def exact_bounds(successes: int, count: int) -> tuple[float, float]:
+    """Least and most of a share in percent, each with 95 % confidence on its own side.
+
+    C. J. Clopper and E. S. Pearson, Biometrika 26 (1934): exact also for shares near 100 %, of
+    which Wilson's interval shows or denies too much. Without a failure the least is
+    0.05 ** (1 / count), the rule of three.
+    """
+    if count == 0:
+        raise ValueError("no trials")
+    return (
+        0.0 if successes == 0 else 100 - 100 * _most_share(count - successes, count),
+        100.0 if successes == count else 100 * _most_share(successes, count),
+    )
+
+
+def _most_share(found: int, count: int) -> float:
+    """The share at which `found` or fewer of `count` have a probability of 5 %."""
+    if found == 0:
+        return -math.expm1(math.log(0.05) / count)
+    k = np.arange(found + 1)
+    log_factorial = _log_factorial(count)
+    ways = log_factorial[count] - log_factorial[k] - log_factorial[count - k]
+    low, high = found / count, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        mass = ways + k * math.log(middle) + (count - k) * math.log1p(-middle)
+        low, high = (middle, high) if np.exp(mass).sum() > 0.05 else (low, middle)
+    return low
+
+
+def _log_factorial(count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """ln(k!) for k = 0 .. count."""
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
 
 
 class Estimate(msgspec.Struct, frozen=True):

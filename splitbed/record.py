@@ -180,6 +180,9 @@ class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """Fetching and preparing the head, timed apart from frames."""
     edge: dict[str, Any] | None = None
     """What the edge answered when the session was opened."""
+    load: dict[str, Any] = {}
+    """How frames were made due, as the device did it: kind, rate, window, deadline, and what ended
+    the run. Empty in runs that are older."""
     ended_utc: str = ""
     notes: tuple[str, ...] = ()
 
