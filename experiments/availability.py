@@ -1,7 +1,7 @@
 """Whether answers and uploads are there in time: a deadline, and TR 22.874's budgets.
 
-[P.R.5.1-003] asks for uploads in time with an availability of 99.9 %, [P.R.5.1-004] for results with
-99.999 %; table 5.1.6.1-1 says what in time is.
+[P.R.5.1-003] asks for an availability of 99.9 % of uploads, [P.R.5.1-004] for 99.999 % of results;
+table 5.1.6.1-1 says what in time is.
 """
 
 from __future__ import annotations

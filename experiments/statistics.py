@@ -41,7 +41,8 @@ def percentile(samples: Sequence[float], share: float) -> Percentile:
     upper = int(np.searchsorted(below, 0.975, side="left")) + 1
     return Percentile(
         value,
-        float(ordered[lower - 1]) if lower >= 1 else None,
+        # Of a few frames, a high percentile is interpolated below the largest, which bounds it.
+        min(value, float(ordered[lower - 1])) if lower >= 1 else None,
         float(ordered[upper - 1]) if upper <= count else None,
     )
 

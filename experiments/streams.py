@@ -61,8 +61,8 @@ def stream_percentile(samples: Sequence[float], share: float, alike: int) -> Per
     high = math.ceil(upper * count / independent)
     return Percentile(
         found.value,
-        float(ordered[low - 1]) if lower >= 1 else None,
-        float(ordered[min(high, count) - 1]) if upper <= independent else None,
+        min(found.value, float(ordered[low - 1])) if lower >= 1 else None,
+        max(found.value, float(ordered[min(high, count) - 1])) if upper <= independent else None,
     )
 
 

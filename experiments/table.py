@@ -57,8 +57,7 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         (
             "frames",
             f"{summary.frames_answered:,} of {summary.frames_wanted:,} measured, "
-            + _apart(summary)
-            + f"{summary.frames_failed} failed, {summary.warmup_frames} warm-up",
+            f"{summary.frames_failed} failed, {summary.warmup_frames} warm-up",
         ),
         *load_facts(summary),
         (
@@ -140,13 +139,6 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     if not summary.complete:
         found.append(("INCOMPLETE", summary.outcome))
     return found
-
-
-def _apart(summary: Summary) -> str:
-    """What of the frames was late or never sent, where there was a deadline."""
-    if summary.load.deadline_ms is None and not summary.frames_late + summary.frames_dropped:
-        return ""
-    return f"{summary.frames_late:,} of them late, {summary.frames_dropped:,} dropped, "
 
 
 def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
