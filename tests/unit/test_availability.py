@@ -191,7 +191,7 @@ def test_the_comparison_marks_what_is_beyond_capacity(tmp_path: Path) -> None:
 def test_a_run_of_before_is_printed_as_well(tmp_path: Path) -> None:
     text = printed(written(tmp_path, THREE))
     assert re.search(r"95 % to +- +- +- +- +-", text)
-    assert "load" not in text
+    assert "frames/s" not in text
     assert "/s answered" in text
 
 
