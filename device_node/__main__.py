@@ -16,6 +16,7 @@ import numpy as np
 
 from device_node.frames import FrameLoop
 from device_node.head import Head, find_planned, prepare_head, session_spec
+from device_node.ledger import Ledger
 from device_node.options import DeviceOptions
 from device_node.reference import open_reference
 from device_node.source import list_pictures
@@ -24,6 +25,7 @@ from splitbed.clock import ClockOffset, best_offset
 from splitbed.engine import distribution_conflict
 from splitbed.errors import RecordError, RunIncomplete, SplitbedError, UsageError
 from splitbed.host import host_facts, versions
+from splitbed.load import LoadPlan, plan_load
 from splitbed.progress import Progress
 from splitbed.record import FrameRecord, ModelDigest, ResourceSample, RunManifest, config_id
 from splitbed.resources import ResourceSampler
@@ -70,6 +72,7 @@ class Device:
 
     def __init__(self, options: DeviceOptions) -> None:
         self._options = options
+        plan_load(options, options.frames or 1)  # a contradiction is told before anything is done
         self._planned = find_planned(options)
         settings = msgspec.to_builtins(options, enc_hook=str)
         self._config_id = config_id(settings)
@@ -81,7 +84,7 @@ class Device:
             run_id=self.run_id,
             config_id=self._config_id,
             config=settings,
-            seed=0,
+            seed=options.seed,
             started_utc=_now(),
             outcome="running",
             frames_wanted=0,
@@ -92,7 +95,7 @@ class Device:
     def run(self, transport: Transport, pictures: Sequence[Any], stop: threading.Event) -> int:
         """Prepare, measure, summarise; raises what ended it early, after the rows are safe."""
         options = self._options
-        frames = options.frames or len(pictures)
+        plan = plan_load(options, options.frames or len(pictures))
         head = prepare_head(transport, options, self._planned)
         spec = session_spec(head, options, self.run_id)
         session = transport.open(spec)
@@ -100,7 +103,7 @@ class Device:
         notes: tuple[str, ...] = ()
         try:
             offset = best_offset(transport.probe() for _ in range(_PROBES))
-            self._note_start(head, spec, session, offset, frames)
+            self._note_start(head, spec, session, offset, plan)
             with (
                 RowWriter(self._folder.frames("device")) as rows,
                 RowWriter(self._folder.resources("device")) as samples,
@@ -111,23 +114,26 @@ class Device:
                     spec,
                     session,
                     rows,
+                    plan=plan,
                     timeout_s=options.timeout_s,
                     offset=offset,
                     reference=open_reference(options.reference),
                 )
-                progress = Progress(f"frames at {spec.cut.name}", options.warmup + frames)
+                progress = Progress(f"frames at {spec.cut.name}", options.warmup + plan.frames)
                 sampler.start()
                 try:
-                    loop.run(pictures, options.warmup, frames, stop, progress.update)
+                    loop.run(pictures, options.warmup, stop, progress.update)
                 finally:
+                    self._facts["load"] = loop.load_facts(options.warmup)
                     progress.close()
                     sampler.stop()
                     notes = _lost_samples(sampler)
+            ledger = loop.ledger
             outcome = "complete"
             if stop.is_set():
                 outcome = "interrupted"
-            elif loop.failed:
-                outcome = f"{len(loop.failed)} frames failed: {loop.failed[0]}"
+            elif ledger.failed:
+                outcome = f"{len(ledger.failed)} frames failed: {ledger.failed[0]}"
         except SplitbedError as error:
             outcome = str(error)
             if isinstance(error, RecordError):
@@ -141,14 +147,15 @@ class Device:
                 session.close()
             finally:
                 self._note_end(outcome, notes)
-        self._say(frames)
-        if loop.failed:
+        self._say(ledger, plan)
+        if ledger.failed:
             raise RunIncomplete(
-                f"{len(loop.failed)} of {options.warmup + frames} frames failed, the first because "
-                f"{loop.failed[0]}"
+                f"{len(ledger.failed)} of {ledger.kept} frames failed, the first because "
+                f"{ledger.failed[0]}"
             )
         if stop.is_set():
-            raise RunIncomplete(f"stopped after {loop.ok} of {frames} frames")
+            ended = ledger.ok + ledger.late + ledger.dropped
+            raise RunIncomplete(f"stopped after {ended} of {plan.frames} frames")
         return 0
 
     def _note_start(
@@ -157,7 +164,7 @@ class Device:
         spec: SessionSpec,
         session: Session,
         offset: ClockOffset | None,
-        frames: int,
+        plan: LoadPlan,
     ) -> None:
         fetched, engine, source = head.fetched, head.engine, head.answer.source
         agreed = msgspec.to_builtins(session.agreed)
@@ -183,6 +190,7 @@ class Device:
             "task": head.answer.task_json,
             "clock": None if offset is None else msgspec.to_builtins(offset),
             "tail_bytes": head.answer.second.file_bytes if head.answer.second else 0,
+            "load": plan.facts(),
         }
         self._begun = True
         if self._options.orchestrated:
@@ -190,7 +198,7 @@ class Device:
             return
         self._manifest = msgspec.structs.replace(
             self._manifest,
-            frames_wanted=frames,
+            frames_wanted=plan.frames,
             head=facts["head"],
             edge=facts["edge"] | {"tail_bytes": facts["tail_bytes"]},
             cut=facts["cut"],
@@ -207,29 +215,40 @@ class Device:
         if not self._begun:
             return
         if self._options.orchestrated:
-            if notes:
-                self._folder.write_session(self._facts | {"notes": notes})
+            self._folder.write_session(self._facts | ({"notes": notes} if notes else {}))
             return
+        load = self._facts["load"]
         manifest = msgspec.structs.replace(
-            self._manifest, outcome=outcome, ended_utc=_now(), notes=notes
+            self._manifest,
+            outcome=outcome,
+            ended_utc=_now(),
+            notes=notes,
+            load=load,
+            frames_wanted=load["frames"] if outcome == "complete" else self._manifest.frames_wanted,
         )
         write_manifest(self._folder.folder, manifest)
 
-    def _say(self, frames: int) -> None:
+    def _say(self, ledger: Ledger, plan: LoadPlan) -> None:
         """A few lines for whoever started a device by hand."""
         if self._options.orchestrated:
             return
         rows = [
             row
             for row in read_rows(self._folder.frames("device"), FrameRecord)
-            if row.status == "ok" and not row.warmup
+            if row.status in ("ok", "late") and not row.warmup
         ]
+        lost = ""
+        if plan.deadline_ns is not None:
+            lost = f", {ledger.late} late, {ledger.dropped} dropped"
         if not rows:
+            if ledger.dropped:
+                sys.stdout.write(f"no frame was in time for its deadline{lost}\n")
             return
         p50, p95, p99 = np.percentile([row.total_ns / 1e6 for row in rows], [50, 95, 99])
         payload = int(np.median([row.payload_bytes for row in rows]))
+        wanted = self._facts["load"]["frames"] if ledger.kept else plan.frames
         sys.stdout.write(
-            f"{len(rows)} of {frames} frames, end to end: p50 {p50:.2f}, p95 {p95:.2f}, "
+            f"{len(rows)} of {wanted} frames{lost}, end to end: p50 {p50:.2f}, p95 {p95:.2f}, "
             f"p99 {p99:.2f} ms\n{payload} bytes a frame up (median)\n"
             f"rows: {self._folder.folder}; `splitbed report` shows stages and intervals\n"
         )

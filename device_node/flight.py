@@ -4,38 +4,61 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from splitbed.errors import SplitbedError
 from splitbed.record import FrameRecord
+from splitbed.session import Buffer, Reply
 from splitbed.tensor import Array
 
 
-class Sent(msgspec.Struct, eq=False):
-    """One frame between submit and finish."""
+class Begun(msgspec.Struct, eq=False):
+    """One frame on its way through the device. What a stage has used up is let go."""
 
     row: FrameRecord
-    due_ns: int
-    local: dict[str, Array]
+    path: Path
+    due_ns: int = 0
+    mark_ns: int = 0
+    """When its last stage ended, by the monotonic clock."""
+    image: Any = None
+    """The decoded picture."""
+    unreadable: SplitbedError | None = None
+    """Why there is no picture."""
+    values: Mapping[str, Array] = {}
+    """What the next stage works on: the model's inputs, then the boundary."""
+    payloads: tuple[Buffer, ...] = ()
+    local: dict[str, Array] = {}
     """Outputs that the device has itself (everything ran here)."""
+    reply: Future[Reply] | None = None
     deadline_s: float = 0.0
     """By the monotonic clock: no reply is waited for after it."""
+    wait_ns: int = 0
+    preprocess_ns: int = 0
+    head_ns: int = 0
+    encode_ns: int = 0
+    window_ns: int = 0
+    queue_ns: int = 0
 
 
 class Flight:
     """At most `window` frames in flight, in order, each for at most `timeout_s` seconds.
 
-    A place is taken with `wait`, and freed once the frame's row is written. Whoever takes a frame
-    out (`land` for its reply, `overdue` for a give-up) writes that row; nobody else will.
+    A place is taken with `wait`, and freed with `free`. Whoever takes a frame out (`land` for its
+    reply, `overdue` for a give-up) sees to its row; nobody else will.
     """
 
     def __init__(self, window: int, timeout_s: float) -> None:
         self._timeout_s = timeout_s
         self._places = threading.Semaphore(window)
-        self._sent: dict[int, Sent] = {}
+        self._sent: dict[int, Begun] = {}
         self._lock = threading.Lock()
 
-    def wait(self) -> list[Sent]:
+    def wait(self) -> list[Begun]:
         """Take a place; where there will be none, what `overdue` gives, and no place is taken."""
         while True:
             if self._places.acquire(timeout=self._left_s()):
@@ -44,18 +67,18 @@ class Flight:
             if late:
                 return late
 
-    def add(self, sent: Sent) -> None:
+    def add(self, frame: Begun) -> None:
         """A frame is about to be submitted, on a place that was taken for it."""
-        sent.deadline_s = time.monotonic() + self._timeout_s
+        frame.deadline_s = time.monotonic() + self._timeout_s
         with self._lock:
-            self._sent[sent.row.frame_id] = sent
+            self._sent[frame.row.frame_id] = frame
 
-    def land(self, sent: Sent) -> bool:
+    def land(self, frame: Begun) -> bool:
         """Take one frame out; False where it was given up already."""
         with self._lock:
-            return self._sent.pop(sent.row.frame_id, None) is not None
+            return self._sent.pop(frame.row.frame_id, None) is not None
 
-    def overdue(self) -> list[Sent]:
+    def overdue(self) -> list[Begun]:
         """Every frame in flight, taken out, where the first of them waits for too long; else none.
 
         Replies come in order, so that none can come before the first one's.
@@ -69,8 +92,13 @@ class Flight:
             return late
 
     def free(self) -> None:
-        """The row of a frame that was taken out is written."""
+        """A frame that was taken out no longer counts."""
         self._places.release()
+
+    @property
+    def empty(self) -> bool:
+        """Whether no frame is in flight."""
+        return not self._sent
 
     def _left_s(self) -> float | None:
         """Until the first frame's deadline; None without a limit, where no frame is in flight."""

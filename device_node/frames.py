@@ -5,45 +5,35 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
-from device_node.flight import Flight, Sent
+from device_node.flight import Begun, Flight
 from device_node.head import Head
-from splitbed import codec
+from device_node.ledger import Ledger
+from device_node.pipeline import Pipeline
+from device_node.stages import Stages, failed
+from device_node.stopping import Stopping
 from splitbed.clock import ClockOffset
-from splitbed.errors import (
-    FrameTimeout,
-    PictureUnreadable,
-    ProtocolViolation,
-    RecordError,
-    SplitbedError,
-    TransportError,
-)
+from splitbed.errors import PictureUnreadable, SplitbedError, TransportError
+from splitbed.load import LoadPlan
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RowWriter
-from splitbed.runnable import carry
-from splitbed.session import Buffer, Reply, SessionSpec
-from splitbed.task import PICTURE_CUT, RESULT_CUT, Answerer, Preprocessor, agreement, read_picture
+from splitbed.session import SessionSpec
+from splitbed.task import read_picture
 from splitbed.tensor import Array
 from splitbed.transport import Session
 
-_DRIFT: Final = 100e-6
-"""Clocks may part by this much of the time since their offset was taken (100 ppm, twice what
-crystals are specified at)."""
-
-_BOUND_SHARE: Final = 0.1
-"""A one-way time is given where its error bound is at most this share of it."""
-
-Reference = Mapping[str, Mapping[str, Array]]
-
 
 class FrameLoop:
-    """Measures frames over one open session. One row is written for every frame begun."""
+    """Measures frames over one open session. One row is written for every frame begun.
+
+    One frame after another, all on the calling thread, where no more than one is to be in flight;
+    else stage by stage on threads of their own (`device_node.pipeline`).
+    """
 
     def __init__(
         self,
@@ -52,244 +42,152 @@ class FrameLoop:
         session: Session,
         writer: RowWriter,
         *,
+        plan: LoadPlan,
         timeout_s: float,
         offset: ClockOffset | None,
         reference: Callable[[str], Mapping[str, Array] | None],
     ) -> None:
-        answer, task = head.answer, head.task
-        self._head, self._spec, self._session, self._writer = head, spec, session, writer
-        self._timeout_s, self._offset, self._reference = timeout_s, offset, reference
-        dtype = next(i.dtype for i in answer.inputs if i.name == task.input)
-        self._preprocessor = Preprocessor(task, dtype)
-        self._answerer = Answerer(task, answer.outputs)
-        self._codecs = [
-            codec.build(written, tensor)
-            for written, tensor in zip(head.codecs, spec.cut.boundary, strict=True)
-        ]
-        self._taken = [name for working in self._codecs for name in working.taken]
-        # A learned codec's code is coded already: what would cross without it is the model's own.
-        plain = spec.cut if answer.first is None or spec.pair is None else answer.first.cut
-        self._raw_bytes = plain.nbytes
-        self._flight = Flight(spec.window, timeout_s)
-        self._start_ns = time.perf_counter_ns()
-        self._lock = threading.Lock()  # frames are finished by the thread that takes replies in
-        self._fatal: SplitbedError | None = None
-        self._crash: Exception | None = None
-        self.ok = 0
-        """Measured frames that went well, warm-up not counted."""
-        self.failed: list[str] = []
-        """The sentence of every frame that did not."""
+        self._spec, self._session, self._plan = spec, session, plan
+        self._timeout_s = timeout_s
+        self._flight = Flight(plan.window, timeout_s)
+        self._stopping = Stopping(plan)
+        self._start_ns = self._load_ns = time.perf_counter_ns()
+        self._stages = Stages(
+            head,
+            spec,
+            session.agreed,
+            offset=offset,
+            reference=reference,
+            start_ns=self._start_ns,
+        )
+        self.ledger = Ledger(plan, writer, self._stopping, timeout_s)
 
     def run(
         self,
         pictures: Sequence[Path],
         warmup: int,
-        frames: int,
         stop: threading.Event,
         progress: Callable[[int], None],
     ) -> None:
-        """Measure; raises what ends a run early (a lost edge, a full disk), rows kept."""
+        """Measure; raises what ends a run early (a lost edge, a full disk), rows kept.
+
+        Warm-up frames come first, one after another or --window at once; the load, its schedule
+        and its rule for stopping, begins when they are over.
+        """
         try:
-            for number in range(warmup + frames):
-                self._give_up(self._flight.overdue())
-                if stop.is_set() or self._fatal is not None or self._crash is not None:
-                    break
-                self._begin(number, pictures[number % len(pictures)], number < warmup)
-                progress(number + 1)
+            if self._plan.is_serial:
+                self._serially(pictures, warmup, stop, progress)
+            else:
+                pipeline = Pipeline(
+                    self._plan,
+                    self._stages,
+                    self._session,
+                    self._flight,
+                    self.ledger,
+                    self._stopping,
+                    self._start_ns,
+                )
+                try:
+                    pipeline.run(self._frames(pictures, warmup), warmup, stop, progress)
+                finally:
+                    self._load_ns = pipeline.load_ns
         finally:
-            for _ in range(self._spec.window):  # until every frame in flight has its row
-                while late := self._flight.wait():
-                    self._give_up(late)
-        ended_by = self._crash or self._fatal
+            if self.ledger.ended_early is not None or self._stopping.stopped_by == "running":
+                self._stopping.stopped_by = "interrupted" if stop.is_set() else "failed"
+        ended_by = self.ledger.ended_early
         if ended_by is not None:
             raise ended_by
 
-    def _begin(self, number: int, path: Path, warmup: bool) -> None:
-        row = FrameRecord(
-            run_id=self._spec.run_id,
-            session_id=self._session.agreed.session_id,
-            frame_id=number,
-            warmup=warmup,
-            status="ok",
-            source=path.name,
-        )
-        try:
-            # Reading and decoding the file stands for a camera: it is over before a frame is due,
-            # and in no figure.
-            image = read_picture(path)
-        except PictureUnreadable as error:
-            self._keep(_failed(row, error))
-            return
-        self._one(row, image)
+    def load_facts(self, warmup: int) -> dict[str, Any]:
+        """The load as it was carried out, for the manifest.
 
-    def _one(self, row: FrameRecord, image: Any) -> None:
-        now_ns = time.perf_counter_ns
-        due_ns = start_ns = now_ns()
-        row = msgspec.structs.replace(row, intended_ns=due_ns - self._start_ns)
-        local: dict[str, Array] = {}
-        try:
-            picture = self._preprocessor.picture(image)
-            boundary: Mapping[str, Array]
-            if self._spec.cut.name == PICTURE_CUT:
-                prepared_ns = now_ns()
-                boundary = {PICTURE_CUT: picture}
-            else:
-                feeds = {self._head.task.input: self._preprocessor.tensor(picture)}
-                prepared_ns = now_ns()
-                if self._spec.cut.name == RESULT_CUT:
-                    names = [spec.name for spec in self._head.answer.outputs]
-                    local = carry(self._head.engine, feeds, names)
-                    boundary = self._answerer.boundary(local)
-                else:
-                    boundary = carry(self._head.engine, feeds, self._taken)
-            ran_ns = now_ns()
-            payloads: tuple[Buffer, ...] = tuple(
-                working.encode_from(boundary) for working in self._codecs
+        `frames` is the number of frames that work began on, `start_ns` when the load began, from
+        the start of the run, `elapsed_ns` how long it took until the last row.
+        """
+        return self._plan.facts() | {
+            "stopped_by": self._stopping.stopped_by,
+            "frames": max(0, self.ledger.begun - warmup),
+            "start_ns": self._load_ns - self._start_ns,
+            "elapsed_ns": max(0, self.ledger.last_ns - self._load_ns),
+        }
+
+    def _frames(self, pictures: Sequence[Path], warmup: int) -> Callable[[int], Begun]:
+        def frame(number: int) -> Begun:
+            path = pictures[number % len(pictures)]
+            row = FrameRecord(
+                run_id=self._spec.run_id,
+                session_id=self._session.agreed.session_id,
+                frame_id=number,
+                warmup=number < warmup,
+                status="ok",
+                source=path.name,
             )
-            encoded_ns = now_ns()
+            return Begun(row, path)
+
+        return frame
+
+    def _serially(
+        self,
+        pictures: Sequence[Path],
+        warmup: int,
+        stop: threading.Event,
+        progress: Callable[[int], None],
+    ) -> None:
+        make, number = self._frames(pictures, warmup), 0
+        while not stop.is_set() and self.ledger.ended_early is None:
+            if number >= warmup:
+                now_ns = time.perf_counter_ns()
+                if number == warmup:
+                    self._load_ns = now_ns
+                self._stopping.look(now_ns - self._load_ns)
+                if self._stopping.ends(number - warmup, now_ns - self._load_ns):
+                    break
+            frame = make(number)
+            try:
+                # It is over before a frame is due, and in no figure.
+                frame.image = read_picture(frame.path)
+            except PictureUnreadable as error:
+                frame.unreadable = error
+            self.ledger.begin()
+            try:
+                self._one(frame)
+            except Exception as error:
+                if self._flight.land(frame):
+                    self._flight.free()
+                self.ledger.crashed(frame, error)
+            number += 1
+            progress(number)
+
+    def _one(self, frame: Begun) -> None:
+        stages, ledger = self._stages, self.ledger
+        now_ns = frame.due_ns = time.perf_counter_ns()
+        frame.row = msgspec.structs.replace(frame.row, intended_ns=now_ns - self._start_ns)
+        try:
+            now_ns = stages.preprocess(frame, now_ns)
+            now_ns = stages.head(frame, now_ns)
+            now_ns = stages.encode(frame, now_ns)
         except SplitbedError as error:
-            self._keep(_failed(row, error))
+            ledger.keep(failed(frame.row, error))
             return
-        late = self._flight.wait()
-        if late:
-            self._give_up(late)
-            self._keep(_failed(row, self._behind(late[0])))
+        if ledger.overtaken(frame, now_ns):
+            ledger.keep(msgspec.structs.replace(stages.described(frame), status="dropped"))
             return
-        free_ns = now_ns()
-        row = msgspec.structs.replace(
-            row,
-            wait_ns=start_ns - due_ns,
-            preprocess_ns=prepared_ns - start_ns,
-            head_ns=ran_ns - prepared_ns,
-            encode_ns=encoded_ns - ran_ns,
-            window_ns=free_ns - encoded_ns,
-            raw_bytes=self._raw_bytes,
-            payload_bytes=sum(map(len, payloads)),
-        )
-        sent = Sent(row, due_ns, local)
-        self._flight.add(sent)
-        future = self._session.submit(row.frame_id, payloads)
-        if self._spec.window > 1:
-            future.add_done_callback(lambda done: self._land(sent, done))
-            return
+        self._flight.wait()  # the frame before has its row: there is a place
+        frame.window_ns = time.perf_counter_ns() - now_ns
+        self._flight.add(frame)
+        future = self._session.submit(frame.row.frame_id, frame.payloads)
+        frame.row = stages.described(frame)
         try:
             future.exception(self._timeout_s)
         except FutureTimeout:
-            self._flight.land(sent)
-            self._give_up([sent])
+            self._flight.land(frame)
+            ledger.give_up(self._flight, [frame])
             return
-        self._land(sent, future)
-
-    def _land(self, sent: Sent, future: Future[Reply]) -> None:
-        """Write the row of a frame whose future is done, unless it was given up before."""
-        if not self._flight.land(sent):
-            return
-        try:
-            self._keep(self._finished(sent, future))
-        except Exception as error:  # a mistake of ours, on a thread that nobody listens to
-            self._crash = self._crash or error
-            self._keep(_failed(sent.row, SplitbedError(f"{type(error).__name__}: {error}")))
-        finally:
-            self._flight.free()
-
-    def _finished(self, sent: Sent, future: Future[Reply]) -> FrameRecord:
+        self._flight.land(frame)
+        self._flight.free()
         try:
             reply = future.result()
-        except TransportError as lost:  # after which no further frame can go through
-            self._fatal = self._fatal or lost
-            return _failed(sent.row, lost)
-        outputs: dict[str, Array] = sent.local
-        result: dict[str, Any] | None = None
-        error: SplitbedError | None = reply.error
-        try:
-            if error is None and reply.result_json:
-                result = msgspec.json.decode(reply.result_json, type=dict[str, Any])
-            elif error is None:
-                outputs = outputs or self._outputs(reply)
-                result = self._answerer.answer(outputs)
-        except msgspec.MsgspecError as unreadable:
-            error = ProtocolViolation(f"the edge's result cannot be read: {unreadable}")
-        except SplitbedError as failure:
-            error = failure
-        end_ns = time.perf_counter_ns()
-        # The measured frame ends here; what follows is bookkeeping.
-        row = self._completed(sent, reply, end_ns)
-        if error is not None:
-            return _failed(row, error)
-        wanted = self._reference(row.source) if outputs and result is not None else None
-        if wanted is not None and result is not None:
-            result["agreement"] = agreement(outputs, wanted)
-        return msgspec.structs.replace(row, result=result)
-
-    def _outputs(self, reply: Reply) -> dict[str, Array]:
-        specs = self._session.agreed.outputs
-        if len(reply.payloads) != len(specs):
-            raise ProtocolViolation(
-                f"a reply with {len(reply.payloads)} tensors came where {len(specs)} were agreed"
-            )
-        return {
-            spec.name: codec.raw_array(payload, spec)
-            for spec, payload in zip(specs, reply.payloads, strict=True)
-        }
-
-    def _completed(self, sent: Sent, reply: Reply, end_ns: int) -> FrameRecord:
-        times = reply.times
-        uplink_ns = error_ns = None
-        if self._offset is not None:
-            one_way_ns = self._offset.one_way_ns(reply.submitted_ns, times.received_ns)
-            age_ns = reply.submitted_ns - self._start_ns
-            bound_ns = self._offset.error_ns + int(_DRIFT * max(0, age_ns))
-            if one_way_ns > 0 and bound_ns <= _BOUND_SHARE * one_way_ns:
-                uplink_ns, error_ns = one_way_ns, bound_ns
-        return msgspec.structs.replace(
-            sent.row,
-            rtt_ns=reply.complete_ns - reply.submitted_ns,
-            edge_ns=times.edge_ns,
-            edge_queue_ns=times.queue_ns,
-            edge_decode_ns=times.decode_ns,
-            edge_tail_ns=times.tail_ns,
-            edge_encode_ns=times.encode_ns,
-            edge_batch=times.batch,
-            finish_ns=end_ns - reply.complete_ns,
-            total_ns=end_ns - sent.due_ns,
-            uplink_ns=uplink_ns,
-            uplink_error_ns=error_ns,
-            request_bytes=reply.request_bytes,
-            reply_bytes=reply.reply_bytes,
-        )
-
-    def _give_up(self, late: list[Sent]) -> None:
-        """Write the rows of frames that were taken out because the first is overdue."""
-        for sent in late:
-            error = self._late(sent) if sent is late[0] else self._behind(late[0])
-            self._fatal = self._fatal or error
-            self._keep(_failed(sent.row, error))
-            self._flight.free()
-
-    def _late(self, sent: Sent) -> FrameTimeout:
-        return FrameTimeout(
-            f"the edge did not answer frame {sent.row.frame_id} within {self._timeout_s:g} s: it "
-            "may hang, or the link may be too slow for this cut; allow more with --timeout-s, or "
-            "code the cut"
-        )
-
-    def _behind(self, first: Sent) -> FrameTimeout:
-        return FrameTimeout(
-            f"given up behind frame {first.row.frame_id}, which the edge did not answer within "
-            f"{self._timeout_s:g} s"
-        )
-
-    def _keep(self, row: FrameRecord) -> None:
-        with self._lock:
-            if row.status != "ok":
-                self.failed.append(row.error)
-            elif not row.warmup:
-                self.ok += 1
-            try:
-                self._writer.write(row)
-            except RecordError as error:
-                self._fatal = error
-
-
-def _failed(row: FrameRecord, error: SplitbedError) -> FrameRecord:
-    return msgspec.structs.replace(row, status=f"failed:{error.kind}", error=str(error))
+        except TransportError as lost:
+            ledger.lost(frame, lost)
+        else:
+            ledger.keep(stages.finish(frame, reply, reply.complete_ns))

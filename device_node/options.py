@@ -8,6 +8,15 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from splitbed.load import (
+    DeadlineMs,
+    LateChoice,
+    LoadText,
+    MaxFrames,
+    MaxSeconds,
+    MinSeconds,
+    UntilText,
+)
 from splitbed.session import ProviderChoice
 
 
@@ -42,7 +51,10 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = "raw"
     frames: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(description="frames to measure (default: every picture once)"),
+        Meta(
+            description="frames to measure, at least with --min-s or --until (default: every "
+            "picture once)"
+        ),
     ] = None
     warmup: Annotated[int, Meta(description="frames before that, marked in the rows", ge=0)] = 5
     reply: Annotated[
@@ -50,6 +62,14 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
         Meta(description="what comes back; auto: the result, or full tensors of a raw task"),
     ] = "auto"
     window: Annotated[int, Meta(description="frames in flight, at most", ge=1, le=256)] = 1
+    load: LoadText = ""
+    deadline_ms: DeadlineMs = None
+    late: LateChoice = None
+    min_s: MinSeconds = None
+    until: UntilText = ""
+    max_frames: MaxFrames = None
+    max_s: MaxSeconds = None
+    seed: Annotated[int, Meta(description="of arrivals at random")] = 0
     provider: Annotated[ProviderChoice, Meta(description="what the edge runs the tail on")] = "auto"
     threads: Annotated[
         int, Meta(description="threads of the head, 0: as ONNX Runtime chooses", ge=0)

@@ -16,7 +16,7 @@ import numpy as np
 
 from experiments.flow import ANSWERED, Load
 from experiments.statistics import exact_bounds
-from experiments.streams import effective
+from splitbed.dependence import effective
 from splitbed.record import FrameRecord
 
 UPLOADED_PCT: Final = 99.9

@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 
 from experiments.statistics import Share, clustered_share
-from experiments.streams import Floats, Interval, stream_mean, student
+from experiments.streams import Interval, stream_mean
 from splitbed.certificate import LinkCertificate
+from splitbed.dependence import Floats, student
 from splitbed.record import FrameRecord, RunManifest
 
 ANSWERED: Final = ("ok", "late")
@@ -37,9 +38,8 @@ class Load(msgspec.Struct, frozen=True):
     deadline_ms: float | None = None
     late: str | None = None
     """`keep` or `drop`, with a deadline."""
-    rule: str = ""
-    """When the run was to end."""
     stopped_by: str = ""
+    """What of its rule ended the run."""
 
     @property
     def is_open(self) -> bool:
@@ -82,7 +82,7 @@ def load_of(manifest: RunManifest) -> Load:
     window = int(manifest.config.get("window") or 1)
     told: dict[str, Any] = {
         name: value
-        for name, value in manifest.load.items()
+        for name, value in (manifest.load or {}).items()
         if name in Load.__struct_fields__ and value is not None
     }
     return msgspec.convert(

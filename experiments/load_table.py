@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from rich.table import Table
 
@@ -11,6 +12,13 @@ from experiments.flow import Flow, Load
 from experiments.streams import Interval
 from experiments.summary import Summary
 
+_ENDED_BY: Final = {
+    "min-s": "when its time was over",
+    "until": "when the interval of its percentile was narrow enough",
+    "max-frames": "at the most frames, whether or not they were enough",
+    "max-s": "at the longest time, whether or not it was enough",
+}
+
 
 def load_facts(summary: Summary) -> list[tuple[str, str]]:
     """Name and text of what a run's load was, and what became of it."""
@@ -18,8 +26,8 @@ def load_facts(summary: Summary) -> list[tuple[str, str]]:
     load, flow, deadline = summary.load, summary.flow, summary.availability.deadline
     if load.is_open or load.kind == "offline" or load.deadline_ms is not None:
         found.append(("load", load_text(load)))
-    if load.stopped_by:
-        found.append(("ended by", load.stopped_by))
+    if load.stopped_by in _ENDED_BY:
+        found.append(("ended", _ENDED_BY[load.stopped_by]))
     if flow.answered_fps is not None:
         found.append(("throughput", throughput_text(flow, flow.answered_fps)))
     if load.is_open:

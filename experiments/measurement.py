@@ -21,6 +21,7 @@ from splitbed.certificate import LinkCertificate
 from splitbed.codec import FILE_MARK, PlannedCodec
 from splitbed.graph import Verification
 from splitbed.host import host_facts, versions
+from splitbed.load import LoadPlan
 from splitbed.record import RunManifest, config_id
 from splitbed.run_folder import RunFolder, write_manifest
 
@@ -38,12 +39,14 @@ class RunPlan(msgspec.Struct, frozen=True):
     labels: dict[str, int]
     frames: int
     warmup: int
-    window: int
+    load: LoadPlan
     reply: str
     provider: str
     threads: int
     timeout_s: float
     seed: int
+    load_flags: dict[str, object]
+    """Flags of the device for its load, beside --window and --frames."""
     connection: dict[str, object]
     """Flags of the device for its connection: the edge's CA, its token, the largest message."""
     settings: dict[str, Any]
@@ -105,6 +108,7 @@ def measure(
     if testbed.options.remote is not None:
         replay = testbed.options.remote.replayed
     learnt = folder.read_session()
+    load: dict[str, Any] = learnt.get("load", {})
     manifest = msgspec.structs.replace(
         manifest,
         outcome=outcome,
@@ -117,6 +121,8 @@ def measure(
         codecs=learnt.get("codecs", []),
         codec=plan.planned.codec,
         head=learnt.get("head"),
+        load=load or None,
+        frames_wanted=load.get("frames", plan.frames) if outcome == "complete" else plan.frames,
         notes=(*plan.notes, *learnt.get("notes", []), *_sharing(certificate)),
         # The session's own facts last: its provider is what the tail ran on.
         edge=testbed.edge_facts | learnt.get("edge", {}) | _sizes(learnt),
@@ -140,7 +146,7 @@ def _start_device(
         "pictures": listing,
         "frames": plan.frames,
         "warmup": plan.warmup,
-        "window": plan.window,
+        "window": plan.load.window,
         "reply": plan.reply,
         "provider": plan.provider,
         "threads": plan.threads,
@@ -151,6 +157,7 @@ def _start_device(
         # A cache of its own: every run fetches its head over the link, and says what that took.
         "cache": folder.folder / "head",
         **plan.connection,
+        **plan.load_flags,
     }
     if plan.reference is not None:
         options["reference"] = plan.reference

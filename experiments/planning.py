@@ -29,8 +29,19 @@ from netem.traces import WRITTEN_TRACE, find_trace
 from splitbed import config
 from splitbed.errors import UsageError
 from splitbed.graph import list_cuts
+from splitbed.load import (
+    DeadlineMs,
+    LateChoice,
+    LoadText,
+    MaxFrames,
+    MaxSeconds,
+    MinSeconds,
+    UntilText,
+    plan_load,
+)
 from splitbed.session import ProviderChoice
 
+_LOAD = ("load", "deadline_ms", "late", "min_s", "until", "max_frames", "max_s")
 _IDENTIFYING = (
     *("cut", "warmup", "window", "reply", "provider", "threads", "edge_threads"),
     *("edge", "backend", "seed"),
@@ -81,7 +92,11 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Meta(description="auto: the kernel's netem where this process may use it, else the relay"),
     ] = "auto"
     frames: Annotated[
-        Annotated[int, Meta(ge=1)] | None, Meta(description="default: every picture once")
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(
+            description="frames to measure, at least with --min-s or --until (default: every "
+            "picture once)"
+        ),
     ] = None
     warmup: Annotated[int, Meta(description="frames before that, marked in the rows", ge=0)] = 5
     labels: Annotated[Path | None, Meta(description="another label file")] = None
@@ -101,6 +116,13 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Meta(description="what comes back; auto: the result, or full tensors of a raw task"),
     ] = "auto"
     window: Annotated[int, Meta(description="frames in flight", ge=1, le=256)] = 1
+    load: LoadText = ""
+    deadline_ms: DeadlineMs = None
+    late: LateChoice = None
+    min_s: MinSeconds = None
+    until: UntilText = ""
+    max_frames: MaxFrames = None
+    max_s: MaxSeconds = None
     provider: Annotated[ProviderChoice, Meta(description="what the edge runs the tail on")] = "auto"
     threads: Annotated[int, Meta(description="threads of the head, 0: ONNX Runtime's", ge=0)] = 1
     edge_threads: Annotated[int, Meta(description="threads of the tail, 0: likewise", ge=0)] = 0
@@ -126,7 +148,9 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     message_mib: Annotated[int, Meta(description="largest message", ge=1, le=2000)] = 128
     tls_ca: Annotated[Path | None, Meta(description="CA of a remote edge in PEM")] = None
     token_file: Annotated[Path | None, Meta(description="file with a remote edge's token")] = None
-    seed: Annotated[int, Meta(description="of the calibration's choice and the link's chance")] = 0
+    seed: Annotated[
+        int, Meta(description="of the calibration's choice, the link's chance, arrivals at random")
+    ] = 0
     accept_uncertified: Annotated[
         bool, Meta(description="exit with 0 although the link was outside its tolerance")
     ] = False
@@ -211,6 +235,7 @@ def plan_run(
         write_reference(path, uncut.outputs)
     settings: dict[str, Any] = msgspec.to_builtins(options, enc_hook=str)
     settings["command"] = config.command_line(options, "splitbed run")
+    load = plan_load(options, frames)
     contents = hashlib.sha256("".join(digests(measured).values()).encode())
     return RunPlan(
         model=model,
@@ -220,12 +245,17 @@ def plan_run(
         labels=pictures.labels,
         frames=frames,
         warmup=options.warmup,
-        window=options.window,
+        load=load,
         reply=options.reply,
         provider=options.provider,
         threads=options.threads,
         timeout_s=options.timeout_s,
         seed=options.seed,
+        load_flags={
+            name.replace("_", "-"): settings[name]
+            for name in ("seed", *_LOAD)
+            if settings[name] not in (None, "")
+        },
         connection={
             name: value
             for name, value in (
@@ -244,6 +274,7 @@ def plan_run(
             "trace": find_trace(options.trace, profile).digest if options.trace else None,
             "pictures": contents.hexdigest(),
             "frames": frames,
+            "load": load.facts(),
             **({} if planned.pair is None else {"pair": planned.pair.digest}),
             **{name: settings[name] for name in _IDENTIFYING},
         },

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Final
 
 import msgspec
 import numpy as np
 
-Z95: Final = 1.959963984540054
+from splitbed.dependence import Z95
+from splitbed.percentile import interval_ranks
 
 
 class Percentile(msgspec.Struct, frozen=True):
@@ -34,26 +34,13 @@ def percentile(samples: Sequence[float], share: float) -> Percentile:
     if count == 0:
         raise ValueError("no samples")
     value = float(np.quantile(ordered, share))
-    # P(X_(l) <= q) = P(Binomial(n, share) >= l): take the largest l, and the smallest u, that
-    # leave at most 2.5 % outside on their side. Ranks count from 1.
-    below = binomial_cdf(count, share)
-    lower = int(np.searchsorted(below, 0.025, side="right"))
-    upper = int(np.searchsorted(below, 0.975, side="left")) + 1
+    lower, upper = interval_ranks(count, share)
     return Percentile(
         value,
         # Of a few frames, a high percentile is interpolated below the largest, which bounds it.
         min(value, float(ordered[lower - 1])) if lower >= 1 else None,
         float(ordered[upper - 1]) if upper <= count else None,
     )
-
-
-def binomial_cdf(count: int, share: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """P(Binomial(count, share) <= k) for k = 0 .. count."""
-    k = np.arange(count + 1)
-    log_factorial = _log_factorial(count)
-    log_choose = log_factorial[count] - log_factorial[k] - log_factorial[count - k]
-    log_mass = log_choose + k * math.log(share) + (count - k) * math.log1p(-share)
-    return np.cumsum(np.exp(log_mass))
 
 
 class Share(msgspec.Struct, frozen=True):

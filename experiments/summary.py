@@ -26,7 +26,8 @@ from experiments.run_facts import (
     setting,
 )
 from experiments.statistics import PairedLoss, Percentile, Share
-from experiments.streams import memory, stream_percentile
+from experiments.streams import stream_percentile
+from splitbed.dependence import memory
 from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
 from splitbed.link import Replay
@@ -205,7 +206,7 @@ def summarise(folder: Path) -> Summary:
         link_kind=certificate.kind if certificate else "uncertified",
         replay=manifest.replay,
         outcome=outcome,
-        complete=_is_complete(manifest, load, rows, counts),
+        complete=_is_complete(manifest, load, counts),
         violations=violations(certificate, manifest, answered, predicted),
         certified=None if certificate is None else certified(certificate),
         link_attempts=certificate.before_attempts if certificate else 0,
@@ -243,19 +244,10 @@ def _measured(rows: Iterable[FrameRecord]) -> list[FrameRecord]:
     return sorted((row for row in rows if not row.warmup), key=lambda row: row.frame_id)
 
 
-def _is_complete(
-    manifest: RunManifest, load: Load, rows: Sequence[FrameRecord], counts: Counter[str]
-) -> bool:
-    """Every frame that was to be has its row and none failed; a dropped one, where that was asked.
-
-    A run that its own rule ended has as many frames as it took, numbered without a gap.
-    """
+def _is_complete(manifest: RunManifest, load: Load, counts: Counter[str]) -> bool:
+    """Every frame that was begun has its row and none failed; dropped ones where that was asked."""
     done = counts["ok"] + counts["late"] + (counts["dropped"] if load.late == "drop" else 0)
-    if manifest.outcome != "complete" or done != counts.total():
-        return False
-    if load.stopped_by:
-        return len(rows) == 1 + max(row.frame_id for row in rows)
-    return done == manifest.frames_wanted
+    return manifest.outcome == "complete" and done == counts.total() == manifest.frames_wanted
 
 
 def _stages(answered: Sequence[FrameRecord]) -> dict[str, dict[str, float]]:

@@ -33,7 +33,8 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     source: str = ""
     """The picture, by file name."""
     intended_ns: int = 0
-    """Due time, from the start of the run; equals the start of work in closed loop."""
+    """Due time, from the start of the run; equals the start of work in closed loop. The load of a
+    manifest says when it began (`start_ns`), warm-up over."""
     wait_ns: int = 0
     """Due until work on it began."""
     preprocess_ns: int = 0
@@ -180,9 +181,8 @@ class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """Fetching and preparing the head, timed apart from frames."""
     edge: dict[str, Any] | None = None
     """What the edge answered when the session was opened."""
-    load: dict[str, Any] = {}
-    """How frames were made due, as the device did it: kind, rate, window, deadline, and what ended
-    the run. Empty in runs that are older."""
+    load: dict[str, Any] | None = None
+    """When frames were due, their deadline, the rule for stopping and why the run stopped."""
     ended_utc: str = ""
     notes: tuple[str, ...] = ()
 

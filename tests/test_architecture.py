@@ -28,7 +28,7 @@ BASE = {
 }
 MIDDLE = {
     *("record", "config", "codec", "task", "engine", "clock", "resources"),
-    *("host", "progress", "process", "run_folder"),
+    *("host", "progress", "process", "run_folder", "load", "percentile", "dependence"),
 }
 ALLOWED_INSIDE: dict[str, set[str]] = {
     "errors": set(),
@@ -43,6 +43,9 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "session": {"errors", "quantiser", "pair", "tensor", "link"},
     "process": {"errors"},
     "progress": set(),
+    "load": {"errors"},
+    "percentile": set(),
+    "dependence": set(),
     "config": {"errors"},
     "clock": {"session"},
     "record": {"errors", "tensor", "link", "certificate", "session"},

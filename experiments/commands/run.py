@@ -36,6 +36,7 @@ from splitbed.errors import (
     SplitbedError,
 )
 from splitbed.link import LinkProfile
+from splitbed.load import plan_load
 from splitbed.progress import Progress
 from splitbed.record import RunManifest
 
@@ -47,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
     profile = find_profile(options.link)
     check_whose_link(options)
     check_written(options.codec)
+    plan_load(options, options.frames or 1)
     if not options.edge:
         return _run(options, profile, None, quiet)
     with contextlib.closing(

@@ -61,7 +61,14 @@ def _row(number: int, status: str, due_ns: float, wait_ns: int, took_ns: int = 0
 
 def run(folder: Path, frames: list[FrameRecord], **load: Any) -> Path:
     """A run folder with these rows, its load as the device tells it."""
-    told = {"kind": "rate", "rate_fps": 80.0, "window": 4, "seed": 0, "rule": "", "stopped_by": ""}
+    told = {
+        "kind": "rate",
+        "rate_fps": 80.0,
+        "window": 4,
+        "seed": 0,
+        "rule": {},
+        "stopped_by": "frames",
+    }
     config = MANIFEST.config | {"window": 4}
     return written(folder, frames, frames_wanted=len(frames), load=told | load, config=config)
 

@@ -135,7 +135,7 @@ def printed(folder: Path) -> str:
 
 
 LOADS: dict[str, tuple[list[FrameRecord], dict[str, Any]]] = {
-    "evenly": (queues.rows(600, 80), {"stopped_by": "600 frames"}),
+    "evenly": (queues.rows(600, 80), {"stopped_by": "until"}),
     "stalled": (
         queues.rows(3000, 80, poisson=True, deadline_ms=60, stall_s=(6, 2)),
         {"kind": "poisson", "deadline_ms": 60.0, "late": "keep"},
@@ -154,7 +154,7 @@ LOADS: dict[str, tuple[list[FrameRecord], dict[str, Any]]] = {
 def test_a_run_fits_80_columns_line_by_line(name: str, tmp_path: Path) -> None:
     rows, load = LOADS[name]
     text = printed(queues.run(tmp_path, rows, **load))
-    names = ("load", "throughput", "queue", "in time", "availability", "dependence", "ended by")
+    names = ("load", "throughput", "queue", "in time", "availability", "dependence", "ended")
     lines = text.splitlines()
     assert max(map(len, lines)) <= 80
     assert "…" not in text

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from experiments.statistics import exact_bounds, percentile
-from experiments.streams import effective, memory, stream_mean, stream_percentile, student
+from experiments.streams import stream_mean, stream_percentile
+from splitbed.dependence import effective, memory, student
 
 Random = np.random.Generator
 
