@@ -75,10 +75,11 @@ def queue_text(flow: Flow) -> str:
     growth = flow.growth_ms_per_s
     if growth is not None and growth.low is not None and growth.high is not None:
         if growth.low > 0 and flow.beyond_capacity:
-            # A second of frames takes so much more than a second.
+            # A second of frames takes so much more than a second; fewer of them, where some drop.
+            by = "" if flow.dropped and flow.dropped.successes else f"{growth.value / 10:.2g} % "
             return (
-                f"grows by {growth.value:.3g} ms every second ({growth.low:.3g} to "
-                f"{growth.high:.3g}): {growth.value / 10:.2g} % beyond capacity"
+                f"grows by {_ms(growth.value)} ms every second ({_ms(growth.low)} to "
+                f"{_ms(growth.high)}): {by}beyond capacity"
             )
         text = f"no growth seen; at most {_ms(max(0.0, growth.high))} ms every second"
     else:
