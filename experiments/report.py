@@ -136,7 +136,8 @@ def _reported(summary: Summary) -> ReportedRun:
     rows = measured_rows(Path(summary.folder)) if is_worth_drawing(summary.load) else []
     if evaluation is not None:
         text = f"{share_text(evaluation.accuracy)}, uncut {evaluation.anchor_accuracy.pct:.1f} %"
-        details.insert(2, ("accuracy, all", text))
+        after = 1 + [name for name, _ in details].index("bytes a frame")
+        details.insert(after, ("accuracy, all", text))
     return ReportedRun(
         summary=summary,
         certificate=manifest.certificate or RunFolder(Path(summary.folder)).read_link(),
