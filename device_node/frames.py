@@ -101,12 +101,14 @@ class FrameLoop:
     def load_facts(self, warmup: int) -> dict[str, Any]:
         """The load as it was carried out, for the manifest.
 
-        `frames` is the number of frames that work began on, `start_ns` when the load began, from
-        the start of the run, `elapsed_ns` how long it took until the last row.
+        `frames` is the number of frames that work began on, `clock_ns` when the run began, by this
+        node's monotonic clock, `start_ns` when the load began, from then, and `elapsed_ns` how
+        long it took until the last row.
         """
         return self._plan.facts() | {
             "stopped_by": self._stopping.stopped_by,
             "frames": max(0, self.ledger.begun - warmup),
+            "clock_ns": self._start_ns,
             "start_ns": self._load_ns - self._start_ns,
             "elapsed_ns": max(0, self.ledger.last_ns - self._load_ns),
         }

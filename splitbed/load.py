@@ -236,6 +236,8 @@ def _load(text: str, window: int) -> tuple[LoadKind, float | None]:
                 f"{_LARGEST_FPS:,.0f}"
             )
         return ("rate" if kind == "rate" else "poisson"), rate
+    if text == "closed" and window == 1:
+        return "single", None  # the same by another name
     for known in ("single", "closed", "offline"):
         if text == known:
             return known, None

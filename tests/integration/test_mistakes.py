@@ -39,6 +39,8 @@ RUN = ("run", GESTURE, "--cut", "layer3")
         ((*RUN, "--link", "rate=ten"), 2, "needs a number and a unit"),
         ((*RUN, "--link", "rate=10mbit,loss=1%"), 4, "loss"),
         ((*RUN, "--frames", "many"), 2, "whole number"),
+        ((*RUN, "--load", "single", "--window", "8"), 2, "use --load closed"),
+        ((*RUN, "--late", "drop"), 2, "--deadline-ms, too"),
         ((*RUN, "--provider", "cuda"), 3, "CUDAExecutionProvider"),
         ((*RUN, "--edge", "127.0.0.1:9"), 4, "127.0.0.1:9"),
         ((*RUN, "--edge", "127.0.0.1:9", "--backend", "kernel"), 2, "link serve --backend"),

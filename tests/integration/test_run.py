@@ -173,6 +173,9 @@ def test_several_frames_in_flight(pictures: Path, tmp_path: Path) -> None:
     took_ns = measured[-1].intended_ns - measured[0].intended_ns
     assert took_ns < 40 * 20e6
     assert sorted(row.frame_id for row in rows) == list(range(42))
+    load = read_manifest(Path(found["folder"])).load
+    assert load is not None
+    assert (load["kind"], load["window"], load["stopped_by"]) == ("closed", 4, "frames")
 
 
 def test_kept_pictures_are_not_measured(pictures: Path, tmp_path: Path) -> None:
@@ -240,8 +243,8 @@ def test_an_edge_that_hangs(pictures: Path, tmp_path: Path, window: int) -> None
     assert sorted(row.frame_id for row in rows) == list(range(len(rows)))
     lost = [row for row in rows if row.status != "ok"]
     assert {row.status for row in lost} == {"failed:timeout"}
-    # With a window, one more was ready to be sent.
-    assert len(lost) == (1 if window == 1 else window + 1)
+    # With a window, one more was ready to be sent, and some on their way to it.
+    assert len(lost) == 1 if window == 1 else window < len(lost) <= window + 5
     sentence = f"the edge did not answer frame {lost[0].frame_id} within 1 s"
     assert sentence in one_sentence(err)
     assert sentence in read_manifest(folder).outcome

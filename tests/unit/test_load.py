@@ -115,7 +115,7 @@ def test_other_schedules() -> None:
     assert list(itertools.islice(due_times(LoadPlan("offline")), 3)) == [0, 0, 0]
     for kind in ("single", "closed"):
         with pytest.raises(ValueError, match="has no schedule"):
-            due_times(LoadPlan(kind))  # type: ignore[arg-type]
+            due_times(LoadPlan(kind))
 
 
 # --- when it has seen enough ------------------------------------------------------------------

@@ -146,8 +146,38 @@ def test_the_id_of_a_configuration_is_what_it_is_not_how_it_was_asked_for(
         identity(cut="layer3"), identity(codec="quantize:5"), identity(link="rate=1mbit"),
         identity(window=2), identity(threads=2), identity(calibration_count=2),
         identity(frames=5), identity(warmup=0), identity(provider="cpu"),
+        identity(load="rate:5"), identity(load="poisson:5"), identity(deadline_ms=5.0),
+        identity(deadline_ms=5.0, late="drop"), identity(min_s=2.0), identity(until="p50:5%"),
     ]  # fmt: skip
-    assert len({first, *different}) == 10
+    assert len({first, *different}) == 16
+    assert identity(load="single") == identity(load="closed", window=1) == first
+    assert identity(deadline_ms=5.0) == identity(deadline_ms=5.0, late="keep")
+
+
+def test_the_device_hears_of_the_load(model: PreparedModel, pictures: Path, tmp_path: Path) -> None:
+    found = plan(model, pictures, tmp_path / "scratch")
+    assert found.load_flags == {"seed": 0}
+    found = plan(
+        model,
+        pictures,
+        tmp_path / "scratch",
+        load="poisson:30",
+        window=4,
+        deadline_ms=50.0,
+        late="drop",
+        until="p99:5%",
+        max_frames=500,
+        seed=7,
+    )
+    assert found.load_flags == {
+        "load": "poisson:30",
+        "deadline-ms": 50.0,
+        "late": "drop",
+        "until": "p99:5%",
+        "max-frames": 500,
+        "seed": 7,
+    }
+    assert (found.load.kind, found.load.window, found.load.seed) == ("poisson", 4, 7)
 
 
 def test_the_command_in_the_manifest_gives_the_same_run(

@@ -1,0 +1,296 @@
+"""Throughput with eight frames in flight against the slowest stage alone: head, link or tail.
+
+    python tests/benchmarks/pipelining.py [--rounds 5] [--seconds 3] [--only 400kB:100mbit] [--json]
+
+Boundaries of 20 kB, 403 kB and 1.6 MB (the networks of end_to_end.py, codec raw) over three links
+through the relay, each certified before and after every run. In each round, one after another so
+that they share the machine's moods: the head alone and the tail alone (ONNX Runtime, one thread,
+nothing else running), the link alone (ready bytes of the same size, eight in flight, to a tail
+that does nothing), then the device process with `--window 8`. The ratio is that run's frames a
+second over those of the slowest alone, in the same round; median and range of the rounds, and the
+95 % interval of the mean by Student's t.
+
+`cores` is what the machine's processors allow for the work that both nodes really did: CPU time of
+device and edge for each frame, preprocessing, coding and transport included, over the processors
+(the relay's own is left out). Where that is less than the slowest stage, the processors limit, and
+`of all` compares with the least of the four. Nothing else may run on the machine meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from rich.console import Console
+
+from experiments.gestures import HELD_OUT_SEED, write_folder
+from experiments.measurement import RunPlan, measure
+from experiments.pictures import PictureSet, read_pictures
+from experiments.planning import RunOptions, plan_run
+from experiments.preparation import prepare_model
+from experiments.testbed import Testbed, TestbedOptions
+from netem.profiles import find_profile
+from splitbed.engine import Engine
+from splitbed.record import FrameRecord, ResourceSample
+from splitbed.run_folder import RunFolder, read_rows
+from splitbed.session import CutQuestion, Reply
+from splitbed.transport.grpc_client import GrpcTransport
+from tests.benchmarks.end_to_end import BOUNDARIES, network
+from tests.unit.edges import spec_for
+
+LINKS = ("rate=20mbit,delay=10ms", "rate=100mbit,delay=5ms", "rate=1gbit,delay=1ms")
+WINDOW = 8
+T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
+"""Student's t for the 95 % interval of the mean of so many."""
+
+
+def near(folder: Path, channels: int, side: int) -> Path:
+    """The same boundary before a tail that only looks at one pixel of it."""
+    rng = np.random.default_rng(channels)
+    weights = rng.normal(0, 0.1, (channels, 3, 3, 3)).astype(np.float32)
+    numbers = {"starts": [0, 0], "ends": [1, 1], "axes": [2, 3]}
+    nodes = [
+        helper.make_node("Conv", ["input", "w1"], ["boundary"], name="conv1"),
+        helper.make_node("Slice", ["boundary", *numbers], ["pixel"]),
+        helper.make_node("Flatten", ["pixel"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "near",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, side + 2, side + 2])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, channels])],
+        [
+            numpy_helper.from_array(weights, "w1"),
+            *(
+                numpy_helper.from_array(np.array(values, np.int64), name)
+                for name, values in numbers.items()
+            ),
+        ],
+    )
+    path = folder / f"near{channels}.onnx"
+    onnx.save_model(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
+    path.with_suffix(".toml").write_text("[task]\nmean = [127.5]\nstd = [127.5]\n")
+    return path
+
+
+def engine_fps(engine: Engine, seconds: float) -> float:
+    """Runs a second of one partition on zeros, nothing else going on."""
+    engine.warm_up()
+    runs, start = 0, time.perf_counter()
+    while (passed := time.perf_counter() - start) < seconds:
+        engine.warm_up()
+        runs += 1
+    return runs / passed
+
+
+def link_fps(address: str, model: str, frames: int) -> float:
+    """Frames a second over the link with eight in flight and nothing to compute."""
+    transport = GrpcTransport(address)
+    try:
+        answer = transport.describe_cut(CutQuestion(model, "boundary"))
+        spec = spec_for(
+            answer,
+            run_id=f"{model}-alone",
+            model=model,
+            reply="result",
+            window=WINDOW,
+        )
+        session = transport.open(spec)
+        payload = memoryview(np.random.default_rng(0).bytes(answer.cut.nbytes))
+        flying: collections.deque[Future[Reply]] = collections.deque()
+        ends = []
+        for number in range(WINDOW + 1 + frames):
+            if len(flying) == WINDOW:
+                ends.append(flying.popleft().result().complete_ns)
+            flying.append(session.submit(number, (payload,)))
+        ends += [future.result().complete_ns for future in flying]
+        session.close()
+    finally:
+        transport.close()
+    return (len(ends) - 1 - WINDOW) * 1e9 / (ends[-1] - ends[WINDOW])
+
+
+def run_fps(testbed: Testbed, plan: RunPlan) -> tuple[float, float, list[str]]:
+    """Frames a second of a device process; CPU seconds of both nodes for a frame; violations."""
+    run_id = plan.new_run_id()
+    manifest = measure(testbed, plan, run_id, threading.Event(), lambda _: None)
+    assert manifest.outcome == "complete", manifest.outcome
+    folder = RunFolder(testbed.options.out / run_id)
+    rows = [row for row in read_rows(folder.frames("device"), FrameRecord) if not row.warmup]
+    assert [row.status for row in rows] == ["ok"] * plan.frames
+    ends = [row.intended_ns + row.total_ns for row in rows]
+    fps = (len(ends) - 1) * 1e9 / (ends[-1] - ends[0])
+    cpu = 0.0
+    for node in ("device", "edge"):
+        samples = list(read_rows(folder.resources(node), ResourceSample))
+        # The middle of the run: neither its start nor its drain.
+        kept = samples[1:-1] or samples
+        seconds = sum(sample.interval_ns for sample in kept) / 1e9
+        cpu += sum(sample.process_cpu_ns for sample in kept) / 1e9 / (seconds * fps)
+    return fps, cpu, list(manifest.link_violations)
+
+
+class Round(msgspec.Struct, frozen=True):
+    """One round, in frames a second; `cores_fps` from CPU time."""
+
+    head: float
+    link: float
+    tail: float
+    run: float
+    cores: float
+
+    @property
+    def slowest(self) -> float:
+        return min(self.head, self.link, self.tail)
+
+    @property
+    def ratio(self) -> float:
+        return self.run / self.slowest
+
+    @property
+    def of_all(self) -> float:
+        return self.run / min(self.slowest, self.cores)
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    count, mean = len(values), float(np.mean(values))
+    if count < 2:
+        return mean, mean
+    half = T95[min(count, 10)] * float(np.std(values, ddof=1)) / count**0.5
+    return mean - half, mean + half
+
+
+def one(
+    folder: Path, boundary: tuple[int, int], link: str, options: argparse.Namespace
+) -> dict[str, Any]:
+    channels, side = boundary
+    models = folder / f"models{channels}"
+    models.mkdir(exist_ok=True)
+    path, bare = network(models, channels, side), near(models, channels, side)
+    profile = find_profile(link)
+    pictures = read_pictures(folder / "pictures", None)
+    settings = TestbedOptions(
+        profile=profile,
+        kind="relay",
+        models=models,
+        out=folder / "runs",
+        remote=None,
+        provider="cpu",
+        edge_threads=1,
+        certify_s=options.certify_s,
+        sample_s=0.1,
+        seed=0,
+    )
+    rounds, violations = [], set[str]()
+    with Testbed(settings, folder / "logs" / f"{channels}-{link}") as testbed:
+        transport = GrpcTransport(testbed.edge_facts["address"])
+        answer = transport.describe_cut(CutQuestion(path.stem, "boundary"))
+        parts = []
+        for part in (answer.first, answer.second):
+            assert part is not None
+            content = b"".join(transport.part_chunks(part.sha256, 0))
+            parts.append(Engine(content, provider="cpu", threads=1))
+        transport.close()
+        fps = link_fps(testbed.link.address, bare.stem, WINDOW)
+        for _ in range(options.rounds):
+            alone = [engine_fps(engine, 0.5) for engine in parts]
+            expected = min(*alone, fps)
+            frames = max(10, int(options.seconds * expected))
+            fps = link_fps(testbed.link.address, bare.stem, frames)
+            plan = _plan(path, link, frames, folder, pictures)
+            run, cpu, found = run_fps(testbed, plan)
+            violations |= set(found)
+            rounds.append(Round(alone[0], fps, alone[1], run, (os.cpu_count() or 1) / cpu))
+    return {
+        "boundary_bytes": answer.cut.nbytes,
+        "link": link,
+        "rounds": msgspec.to_builtins(rounds),
+        **{
+            name: float(np.median([getattr(r, name) for r in rounds]))
+            for name in ("head", "link", "tail", "run", "cores", "slowest", "ratio", "of_all")
+            if name != "link"
+        },
+        "link_fps": float(np.median([r.link for r in rounds])),
+        "ratio_interval": interval([r.ratio for r in rounds]),
+        "of_all_interval": interval([r.of_all for r in rounds]),
+        "violations": sorted(violations),
+    }
+
+
+def _plan(path: Path, link: str, frames: int, folder: Path, pictures: PictureSet) -> RunPlan:
+    run = RunOptions(
+        model=path,
+        cut="boundary",
+        images=folder / "pictures",
+        link=link,
+        frames=frames,
+        warmup=2 * WINDOW,
+        window=WINDOW,
+        out=folder / "runs",
+        sample_s=0.1,
+        timeout_s=120,
+    )
+    return plan_run(prepare_model(path), run, pictures, folder, Console(quiet=True))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each run, about")
+    parser.add_argument("--certify-s", type=float, default=1.0)
+    parser.add_argument("--only", default="", help="part of 'BYTES LINK', as in '403200 rate=20'")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    wanted: Callable[[str], bool] = lambda name: options.only in name  # noqa: E731
+    found = []
+    if not options.json:
+        print(
+            f"{options.rounds} rounds, {WINDOW} in flight, {os.cpu_count()} cores; frames a second"
+        )
+        print(
+            "  boundary  link                      head    tail    link   cores     run  of slowest"
+            "      of all"
+        )
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_folder(folder / "pictures", HELD_OUT_SEED, 20)
+        for boundary in BOUNDARIES[:3]:
+            for link in LINKS:
+                if not wanted(f"{4 * boundary[0] * boundary[1] ** 2} {link}"):
+                    continue
+                row = one(folder, boundary, link, options)
+                found.append(row)
+                if options.json:
+                    continue
+                low, high = row["ratio_interval"]
+                print(
+                    f"{row['boundary_bytes']:10,}  {link:23} {row['head']:6.0f}  "
+                    f"{row['tail']:6.0f}  {row['link_fps']:6.1f}  {row['cores']:6.0f}  "
+                    f"{row['run']:6.1f}  {row['ratio']:.2f} {low:.2f}..{high:.2f}"
+                    f"  {row['of_all']:.2f}{'  !' if row['violations'] else ''}",
+                    flush=True,
+                )
+    if options.json:
+        print(msgspec.json.encode(found).decode())
+    elif any(row["violations"] for row in found):
+        print("! the link was outside its tolerance before or after a run")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
