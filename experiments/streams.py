@@ -9,8 +9,7 @@ import msgspec
 import numpy as np
 
 from experiments.statistics import Percentile, percentile
-from splitbed.dependence import effective, memory, student, widening
-from splitbed.percentile import interval_ranks
+from splitbed.dependence import memory, stream_ranks, student, widening
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -29,19 +28,13 @@ def stream_percentile(samples: Sequence[float], share: float, alike: int) -> Per
     variance of the count of samples at or below the quantile. Without a memory it is `percentile`'s
     own.
     """
-    values = np.asarray(samples, np.float64)
-    count, found = len(values), percentile(samples, share)
-    independent = effective(values <= found.value, alike)
-    if independent >= count:
-        return found
+    values, found = np.asarray(samples, np.float64), percentile(samples, share)
+    low, high = stream_ranks(values, found.value, share, alike)
     ordered = np.sort(values)
-    lower, upper = interval_ranks(independent, share)
-    low = math.floor(lower * count / independent)
-    high = math.ceil(upper * count / independent)
     return Percentile(
         found.value,
-        min(found.value, float(ordered[low - 1])) if lower >= 1 else None,
-        max(found.value, float(ordered[min(high, count) - 1])) if upper <= independent else None,
+        min(found.value, float(ordered[low - 1])) if low >= 1 else None,
+        max(found.value, float(ordered[high - 1])) if high <= len(ordered) else None,
     )
 
 

@@ -12,6 +12,8 @@ from typing import Final
 
 import numpy as np
 
+from splitbed.percentile import interval_ranks
+
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
 Z95: Final = 1.959963984540054
@@ -21,7 +23,7 @@ _MOST_SHARE: Final = 1 / 3
 """Of the sample, over which a likeness is looked for."""
 
 
-def memory(samples: Sequence[float]) -> int:
+def memory(samples: Sequence[float] | Floats) -> int:
     """Over how many samples on from each they are still alike; 0: as good as independent.
 
     The lag after which five autocorrelations in a row are within chance, 2 sqrt(log10(n) / n): the
@@ -29,6 +31,20 @@ def memory(samples: Sequence[float]) -> int:
     blocks. Of ranks, so that one outlier hides nothing.
     """
     return _memory(_autocovariance(_ranks(np.asarray(samples, np.float64))), len(samples))
+
+
+def stream_ranks(values: Floats, estimate: float, share: float, alike: int) -> tuple[int, int]:
+    """`interval_ranks` of values in the order in which they came, alike over so many of them.
+
+    `estimate` is their `share` quantile. The ranks are those of so many independent samples as tell
+    as much of the count of values up to it, spread over all of them.
+    """
+    count = len(values)
+    independent = effective(values <= estimate, alike)
+    lower, upper = interval_ranks(independent, share)
+    low = math.floor(lower * count / independent)
+    high = math.ceil(upper * count / independent) if upper <= independent else count + 1
+    return low, high
 
 
 def effective(is_so: np.ndarray[tuple[int], np.dtype[np.bool_]], alike: int) -> int:

@@ -45,7 +45,7 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "progress": set(),
     "load": {"errors"},
     "percentile": set(),
-    "dependence": set(),
+    "dependence": {"percentile"},
     "config": {"errors"},
     "clock": {"session"},
     "record": {"errors", "tensor", "link", "certificate", "session"},

@@ -4,8 +4,8 @@
 
 Streams of latencies are made whose percentiles are known (of two million samples): independent
 ones, ones that are like those before them (autoregressive), times in a queue at 80 % of its
-capacity with Poisson arrivals, and frames of which one in 400 meets a stall. For each there are the order
-statistics of independent samples, the stationary bootstrap (D. N. Politis, J. P. Romano, JASA
+capacity with Poisson arrivals, and frames of which one in 400 meets a stall. For each there are the
+order statistics of independent samples, the stationary bootstrap (D. N. Politis, J. P. Romano, JASA
 89 (1994); 300 resamples, blocks by the rule of Politis and White), and what splitbed prints: order
 statistics for as many independent samples as tell as much. `open`: the share of trials in which
 splitbed prints a dash for the upper end; such an interval holds whatever lies above.
