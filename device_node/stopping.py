@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 import numpy as np
 
+from splitbed.dependence import memory, stream_ranks
 from splitbed.load import LoadPlan, Target
-from splitbed.percentile import interval_ranks
 
 StoppedBy = Literal[
     "frames", "min-s", "until", "max-frames", "max-s", "interrupted", "failed", "running"
@@ -21,15 +21,20 @@ of sorting stays far below that of the frames."""
 
 
 def is_narrow(total_ns: np.ndarray[tuple[int], np.dtype[np.float64]], target: Target) -> bool:
-    """Whether the percentile's 95 % interval lies within the target; inf stands for no answer."""
+    """Whether the percentile's 95 % interval lies within the target; inf stands for no answer.
+
+    Of frames in the order in which they ended.
+    """
     count = len(total_ns)
     if count == 0:
         return False
-    lower, upper = interval_ranks(count, target.share)
-    if lower < 1 or upper > count:
-        return False
     ordered = np.sort(total_ns)
     value = float(np.quantile(ordered, target.share, method="inverted_cdf"))
+    # Frames that waited together are fewer than they seem: taken for independent, they would end a
+    # run in open loop far too early.
+    lower, upper = stream_ranks(total_ns, value, target.share, memory(total_ns))
+    if lower < 1 or upper > count:
+        return False
     low, high = float(ordered[lower - 1]), float(ordered[upper - 1])
     if not np.isfinite(high):
         return False

@@ -26,7 +26,8 @@ from experiments.score import (
     agreement_cell,
     pct,
 )
-from experiments.statistics import Z95, Estimate, Loss, Share, clustered_share
+from experiments.statistics import Estimate, Loss, Share, clustered_share
+from splitbed.dependence import Z95
 from splitbed.errors import TaskError
 from splitbed.task import BoxFinder
 from splitbed.tensor import Array

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, Final
 
+from experiments.flow import ANSWERED
 from splitbed.certificate import LinkCertificate
 from splitbed.record import FrameRecord, RunManifest
 
@@ -27,10 +28,10 @@ def predicted_link_ns(
     up_bps, down_bps = certificate.payload_bps("up"), certificate.payload_bps("down")
     found = {}
     for row in rows:
-        if row.status != "ok":
+        if row.status not in ANSWERED:
             continue
-        worked = row.wait_ns + row.preprocess_ns + row.head_ns + row.encode_ns
-        submitted = row.intended_ns + worked + row.window_ns
+        worked = row.preprocess_ns + row.head_ns + row.encode_ns
+        submitted = row.intended_ns + row.wait_ns + worked + row.queue_ns + row.window_ns
         sent = max(submitted, up_free) + row.request_bytes * 8e9 / up_bps
         replied = sent + one_way + row.edge_ns
         came = max(replied, down_free) + row.reply_bytes * 8e9 / down_bps
@@ -83,9 +84,9 @@ def _not_this_run(certificate: LinkCertificate, manifest: RunManifest) -> list[s
 
 
 def arithmetic(
-    rows: Sequence[FrameRecord], predicted: dict[int, float] | None, window: int
+    rows: Sequence[FrameRecord], predicted: dict[int, float] | None, is_alone: bool
 ) -> dict[str, Any]:
-    """`arithmetic_ms` and `transport_excess_ms` of a Summary."""
+    """`arithmetic_ms`, where each frame had everything to itself, and `transport_excess_ms`."""
     if predicted is None:
         return {"arithmetic_ms": None, "transport_excess_ms": None}
     parts = [
@@ -99,6 +100,6 @@ def arithmetic(
     ]
     excess = [row.link_ns - predicted[row.frame_id] for row in rows]
     return {
-        "arithmetic_ms": median(parts) / 1e6 if window == 1 else None,
+        "arithmetic_ms": median(parts) / 1e6 if is_alone else None,
         "transport_excess_ms": median(excess) / 1e6,
     }

@@ -9,9 +9,11 @@ from pathlib import Path
 import jinja2
 import msgspec
 
+from experiments.frame_plot import cumulative, is_worth_drawing, timeline
+from experiments.load_table import budget_note, verdict_text
 from experiments.plots import bytes_against_accuracy, latency_bars
-from experiments.summary import Summary, summarise
-from experiments.table import accuracy_and_loss, facts, interval, share_text
+from experiments.summary import Summary, measured_rows, summarise
+from experiments.table import accuracy_and_loss, facts, interval, mark, share_text
 from experiments.verdict import Verdict, decide_by_link
 from splitbed import __version__
 from splitbed.certificate import LinkCertificate
@@ -30,6 +32,14 @@ class ReportedRun(msgspec.Struct, frozen=True):
     loss: str
     agreement: str
     facts: list[tuple[str, str]]
+    mark: str
+    """What is to be known beside its name: incomplete, beyond capacity."""
+    budgets: list[tuple[str, str, str]]
+    """Applications; whether answers, and uploads, were in time for them."""
+    budget_note: str
+    timeline: str
+    """Pictures of its frames; "" where they would show nothing."""
+    cumulative: str
     command: str
     environment: str
 
@@ -56,7 +66,7 @@ class Gathered(msgspec.Struct, frozen=True):
         )
         raise LinkUncertified(
             f"{len(self.refused)} of {len(self.refused) + len(self.shown)} runs are left out for "
-            f"their link; {bad.name} in {bad.folder} ({bad.frames_ok} of {bad.frames_wanted} "
+            f"their link; {bad.name} in {bad.folder} ({bad.frames_answered} of {bad.frames_wanted} "
             f"frames): "
             f"{bad.violations[0]}{state}; {way_out}, or show it with --accept-uncertified"
         )
@@ -123,9 +133,11 @@ def _reported(summary: Summary) -> ReportedRun:
     accuracy, loss = accuracy_and_loss(summary)
     agreement = evaluation.agreement if evaluation else summary.agreement
     details = facts(summary)
+    rows = measured_rows(Path(summary.folder)) if is_worth_drawing(summary.load) else []
     if evaluation is not None:
         text = f"{share_text(evaluation.accuracy)}, uncut {evaluation.anchor_accuracy.pct:.1f} %"
-        details.insert(2, ("accuracy, all", text))
+        after = 1 + [name for name, _ in details].index("bytes a frame")
+        details.insert(after, ("accuracy, all", text))
     return ReportedRun(
         summary=summary,
         certificate=manifest.certificate or RunFolder(Path(summary.folder)).read_link(),
@@ -134,6 +146,14 @@ def _reported(summary: Summary) -> ReportedRun:
         loss="" if loss is None else f"{loss.points:+.2f} ({loss.low:+.2f} to {loss.high:+.2f})",
         agreement="" if agreement is None else f"{agreement.pct:.1f}",
         facts=details,
+        mark=mark(summary),
+        budgets=[
+            (budget.applications, verdict_text(budget.answered), verdict_text(budget.uploaded))
+            for budget in summary.availability.budgets
+        ],
+        budget_note=budget_note(summary) if summary.availability.budgets else "",
+        timeline=timeline(rows, summary.load) if rows else "",
+        cumulative=cumulative(rows, summary.load) if rows else "",
         command=str(manifest.config.get("command", "")),
         environment=_environment(manifest),
     )

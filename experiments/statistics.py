@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Final
 
 import msgspec
 import numpy as np
 
+from splitbed.dependence import Z95
 from splitbed.percentile import interval_ranks
-
-Z95: Final = 1.959963984540054
 
 
 class Percentile(msgspec.Struct, frozen=True):
@@ -39,7 +37,8 @@ def percentile(samples: Sequence[float], share: float) -> Percentile:
     lower, upper = interval_ranks(count, share)
     return Percentile(
         value,
-        float(ordered[lower - 1]) if lower >= 1 else None,
+        # Of a few frames, a high percentile is interpolated below the largest, which bounds it.
+        min(value, float(ordered[lower - 1])) if lower >= 1 else None,
         float(ordered[upper - 1]) if upper <= count else None,
     )
 
@@ -71,6 +70,41 @@ def _wilson(p: float, count: float) -> tuple[float, float]:
     low = 0.0 if p == 0 else middle - half
     high = 1.0 if p == 1 else middle + half
     return 100 * low, 100 * high
+
+
+def exact_bounds(successes: int, count: int) -> tuple[float, float]:
+    """Least and most of a share in percent, each with 95 % confidence on its own side.
+
+    C. J. Clopper and E. S. Pearson, Biometrika 26 (1934): exact also for shares near 100 %, of
+    which Wilson's interval shows or denies too much. Without a failure the least is
+    0.05 ** (1 / count), the rule of three.
+    """
+    if count == 0:
+        raise ValueError("no trials")
+    return (
+        0.0 if successes == 0 else 100 - 100 * _most_share(count - successes, count),
+        100.0 if successes == count else 100 * _most_share(successes, count),
+    )
+
+
+def _most_share(found: int, count: int) -> float:
+    """The share at which `found` or fewer of `count` have a probability of 5 %."""
+    if found == 0:
+        return -math.expm1(math.log(0.05) / count)
+    k = np.arange(found + 1)
+    log_factorial = _log_factorial(count)
+    ways = log_factorial[count] - log_factorial[k] - log_factorial[count - k]
+    low, high = found / count, 1.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        mass = ways + k * math.log(middle) + (count - k) * math.log1p(-middle)
+        low, high = (middle, high) if np.exp(mass).sum() > 0.05 else (low, middle)
+    return low
+
+
+def _log_factorial(count: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """ln(k!) for k = 0 .. count."""
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, count + 1)))])
 
 
 class Estimate(msgspec.Struct, frozen=True):

@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 import msgspec
+import numpy as np
 
+from experiments.availability import Availability, availability
 from experiments.evaluation import Evaluation, read_evaluation
-from experiments.likeness import is_alike
+from experiments.flow import ANSWERED, Flow, Load, flow, load_of
 from experiments.prediction import arithmetic, predicted_link_ns, violations
-from experiments.statistics import PairedLoss, Percentile, Share, paired_loss, percentile, share
-from splitbed import codec
-from splitbed.certificate import LinkCertificate
+from experiments.quality import quality
+from experiments.run_facts import (
+    CertifiedLink,
+    Preparation,
+    Setting,
+    certified,
+    codec_text,
+    preparation,
+    setting,
+)
+from experiments.statistics import PairedLoss, Percentile, Share
+from experiments.streams import stream_percentile
+from splitbed.dependence import memory
 from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
 from splitbed.link import Replay
 from splitbed.record import FrameRecord, ResourceSample, RunManifest
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
-from splitbed.session import TensorCodec
 from splitbed.task import PICTURE_CUT, RESULT_CUT
 
-SHARES: Final = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+SHARES: Final = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 STAGES: Final[dict[str, Callable[[FrameRecord], int]]] = {
     "wait": lambda row: row.wait_ns,
@@ -45,31 +56,6 @@ STAGES: Final[dict[str, Callable[[FrameRecord], int]]] = {
 _ONE_NODE: Final = (PICTURE_CUT, RESULT_CUT, INPUT_CUT, OUTPUT_CUT)
 
 
-class Setting(msgspec.Struct, frozen=True):
-    """What runs must share to be compared, as it was asked for; None where nobody did."""
-
-    window: int | None
-    threads: int | None
-    edge_threads: int | None
-    provider: str | None
-
-
-class CertifiedLink(msgspec.Struct, frozen=True):
-    """Means of the measurements before and after the run."""
-
-    up_goodput_mbps: float
-    down_goodput_mbps: float
-    rtt_ms: float
-    jitter_ms: float = 0.0
-    """Standard deviation of the round trip."""
-    up_loss_pct: float | None = None
-    """Of the probe's datagrams; None where there were none, as through a relay."""
-    down_loss_pct: float | None = None
-    up_udp_bps: float | None = None
-    """IP packets, where packets are lost on purpose; None elsewhere."""
-    down_udp_bps: float | None = None
-
-
 class NodeUse(msgspec.Struct, frozen=True):
     """What one node's process used while the run went on."""
 
@@ -80,14 +66,6 @@ class NodeUse(msgspec.Struct, frozen=True):
     rss_peak_bytes: int
     samples: int
     source: str
-
-
-class Preparation(msgspec.Struct, frozen=True):
-    """One node's ONNX Runtime session. Zeros where the edge had it warm from an earlier run."""
-
-    provider: str
-    init_ms: float
-    first_inference_ms: float
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -115,8 +93,19 @@ class Summary(msgspec.Struct, frozen=True):
     """Measurements of the link before the run, until one met the profile; 0: not certified."""
     frames_wanted: int
     frames_ok: int
+    """With an answer in time, where there was a deadline."""
+    frames_late: int
+    """With an answer after its deadline; they are in all times."""
+    frames_dropped: int
+    """Never sent, because their deadline had passed; in no time but that of the queue."""
     frames_failed: int
     warmup_frames: int
+    memory: int
+    """So many frames on, a latency is still like the one that it was; 0: as good as independent.
+    The intervals of `total_ms` know of it."""
+    load: Load
+    flow: Flow
+    availability: Availability
     total_ms: dict[str, Percentile]
     stages_ms: dict[str, dict[str, float]]
     raw_bytes: int
@@ -133,7 +122,7 @@ class Summary(msgspec.Struct, frozen=True):
     """Total less its parts, in percent of the total, median."""
     arithmetic_ms: float | None
     """What head, coding and tail, and the certified link, predict for the median frame; None with
-    several frames in flight, which wait for each other."""
+    several frames in flight or in open loop, where frames wait for each other."""
     transport_excess_ms: float | None
     """Time on the link beyond the certificate's arithmetic, median: gRPC, HTTP/2 and TCP. With
     several frames in flight the arithmetic lets each wait for those before it."""
@@ -163,9 +152,19 @@ class Summary(msgspec.Struct, frozen=True):
         return None if self.loss is None else self.loss.points
 
     @property
+    def frames_answered(self) -> int:
+        """In time or late."""
+        return self.frames_ok + self.frames_late
+
+    @property
     def name(self) -> str:
         """The configuration in short."""
         return f"{self.cut} {self.codec}".strip()
+
+
+def measured_rows(folder: Path) -> list[FrameRecord]:
+    """A run's rows in the order in which frames were due, warm-up left out."""
+    return _measured(read_rows(RunFolder(folder).frames("device"), FrameRecord))
 
 
 def summarise(folder: Path) -> Summary:
@@ -175,18 +174,21 @@ def summarise(folder: Path) -> Summary:
     """
     manifest, files = read_manifest(folder), RunFolder(folder)
     rows = list(read_rows(files.frames("device"), FrameRecord))
-    ok = [row for row in rows if row.status == "ok" and not row.warmup]
-    if not ok:
+    measured = _measured(rows)
+    answered = [row for row in measured if row.status in ANSWERED]
+    if not answered:
         raise RecordError(
             f"the run in {folder} has no frame that was measured ({manifest.outcome})"
         )
-    totals = [row.total_ns / 1e6 for row in ok]
+    load, totals = load_of(manifest), [row.total_ns / 1e6 for row in answered]
+    alike = memory(totals)
     certificate = manifest.certificate or files.read_link()
     predicted = None
-    if certificate is not None and not manifest.config.get("trace") and manifest.replay is None:
+    is_steady = not manifest.config.get("trace") and manifest.replay is None
+    if certificate is not None and is_steady:
         predicted = predicted_link_ns(rows, certificate)
     cut = (manifest.cut or {}).get("name", str(manifest.config.get("cut", "")))
-    complete = manifest.outcome == "complete" and len(ok) == manifest.frames_wanted
+    counts = Counter(row.status.partition(":")[0] for row in measured)
     outcome = manifest.outcome
     if outcome == "running":
         outcome = f"ended without a word after {len(rows)} rows (killed, or still going on)"
@@ -196,119 +198,66 @@ def summarise(folder: Path) -> Summary:
         folder=str(folder),
         model=Path(str(manifest.config.get("model", ""))).stem,
         model_digest=manifest.model_digest,
-        setting=_setting(manifest),
+        setting=setting(manifest, load),
         cut=cut,
         is_anchor=cut in _ONE_NODE or bool(manifest.config.get("anchor")),
-        codec=_codec_text(manifest),
+        codec=codec_text(manifest),
         link=certificate.profile.name if certificate else "unknown",
         link_kind=certificate.kind if certificate else "uncertified",
         replay=manifest.replay,
         outcome=outcome,
-        complete=complete,
-        violations=violations(certificate, manifest, ok, predicted),
-        certified=None if certificate is None else _certified(certificate),
+        complete=_is_complete(manifest, load, counts),
+        violations=violations(certificate, manifest, answered, predicted),
+        certified=None if certificate is None else certified(certificate),
         link_attempts=certificate.before_attempts if certificate else 0,
         frames_wanted=manifest.frames_wanted,
-        frames_ok=len(ok),
-        frames_failed=sum(row.status != "ok" and not row.warmup for row in rows),
-        warmup_frames=sum(row.warmup for row in rows),
-        total_ms={name: percentile(totals, at) for name, at in SHARES.items()},
-        stages_ms={
-            stage: {n: percentile([of(r) / 1e6 for r in ok], at).value for n, at in SHARES.items()}
-            for stage, of in STAGES.items()
-        },
-        raw_bytes=ok[0].raw_bytes,
-        payload_bytes=median(row.payload_bytes for row in ok),
-        request_bytes=median(row.request_bytes for row in ok),
-        reply_bytes=median(row.reply_bytes for row in ok),
+        frames_ok=counts["ok"],
+        frames_late=counts["late"],
+        frames_dropped=counts["dropped"],
+        frames_failed=len(measured) - len(answered) - counts["dropped"],
+        warmup_frames=len(rows) - len(measured),
+        memory=alike,
+        load=load,
+        flow=flow(measured, load, certificate if is_steady else None),
+        availability=availability(measured, load),
+        total_ms={name: stream_percentile(totals, at, alike) for name, at in SHARES.items()},
+        stages_ms=_stages(answered),
+        raw_bytes=answered[0].raw_bytes,
+        payload_bytes=median(row.payload_bytes for row in answered),
+        request_bytes=median(row.request_bytes for row in answered),
+        reply_bytes=median(row.reply_bytes for row in answered),
         head_bytes=int(head.get("file_bytes", 0)),
         session_bytes=len(msgspec.json.encode(manifest.codecs)) if manifest.codecs else 0,
         head_fetch_ms=head.get("fetch_ns", 0) / 1e6,
         tail_bytes=int((manifest.edge or {}).get("tail_bytes", 0)),
-        preparation=_preparation(manifest),
-        rest_pct=median(100 * row.rest_ns / row.total_ns for row in ok),
-        **arithmetic(ok, predicted, int(manifest.config.get("window", 1))),
-        **_quality(ok, manifest),
+        preparation=preparation(manifest),
+        rest_pct=median(100 * row.rest_ns / row.total_ns for row in answered),
+        **arithmetic(answered, predicted, load.kind == "single"),
+        **quality(answered, manifest),
         use=_use(files),
         evaluation=read_evaluation(folder),
         link_users=certificate.users if certificate else 1,
     )
 
 
-def _preparation(manifest: RunManifest) -> dict[str, Preparation]:
-    nodes = {"device": manifest.head or {}, "edge": manifest.edge or {}}
+def _measured(rows: Iterable[FrameRecord]) -> list[FrameRecord]:
+    return sorted((row for row in rows if not row.warmup), key=lambda row: row.frame_id)
+
+
+def _is_complete(manifest: RunManifest, load: Load, counts: Counter[str]) -> bool:
+    """Every frame that was begun has its row and none failed; dropped ones where that was asked."""
+    done = counts["ok"] + counts["late"] + (counts["dropped"] if load.late == "drop" else 0)
+    return manifest.outcome == "complete" and done == counts.total() == manifest.frames_wanted
+
+
+def _stages(answered: Sequence[FrameRecord]) -> dict[str, dict[str, float]]:
+    names, shares = list(SHARES), list(SHARES.values())
     return {
-        node: Preparation(
-            facts["provider"],
-            facts.get("init_ns", 0) / 1e6,
-            facts.get("first_inference_ns", 0) / 1e6,
+        stage: dict(
+            zip(names, np.quantile([of(r) / 1e6 for r in answered], shares).tolist(), strict=True)
         )
-        for node, facts in nodes.items()
-        if facts.get("provider")
+        for stage, of in STAGES.items()
     }
-
-
-def _setting(manifest: RunManifest) -> Setting:
-    # The provider as asked for: all on the device, nothing runs on any.
-    asked = manifest.config
-    return Setting(*(asked.get(name) for name in Setting.__struct_fields__))
-
-
-def _certified(certificate: LinkCertificate) -> CertifiedLink:
-    return CertifiedLink(
-        certificate.up_goodput_bps / 1e6,
-        certificate.down_goodput_bps / 1e6,
-        certificate.rtt_ns / 1e6,
-        certificate.rtt_sd_ns / 1e6,
-        certificate.loss_pct("up"),
-        certificate.loss_pct("down"),
-        certificate.udp_bps("up"),
-        certificate.udp_bps("down"),
-    )
-
-
-def _codec_text(manifest: RunManifest) -> str:
-    """As the person wrote it; as it was agreed where nobody did, or where tensors differ."""
-    codecs = [msgspec.convert(item, TensorCodec) for item in manifest.codecs]
-    agreed = list(dict.fromkeys(codec.written(item) for item in codecs))
-    asked = manifest.codec or str(manifest.config.get("codec", ""))
-    return asked if asked and len(agreed) < 2 else ", ".join(agreed)
-
-
-def _quality(rows: Sequence[FrameRecord], manifest: RunManifest) -> dict[str, Any]:
-    reference = manifest.reference or {}
-    answers: dict[str, Any] = reference.get("answers", {})
-    labels: dict[str, int] = reference.get("labels", {})
-    # A picture that was measured several times counts once: its answer is always the same.
-    by_picture = {row.source: row.result for row in rows if row.result is not None}
-    found: dict[str, Any] = dict.fromkeys(
-        (
-            *("accuracy", "anchor_accuracy", "loss", "agreement"),
-            *("max_difference", "rms_difference_pct"),
-        )
-    )
-    classified = {p: r["label"] for p, r in by_picture.items() if "label" in r}
-    compared = {p: answers[p]["label"] for p in classified if "label" in answers.get(p, {})}
-    alike = [is_alike(r, answers[p]) for p, r in by_picture.items() if p in answers]
-    told = [same for same in alike if same is not None]
-    if told:
-        found["agreement"] = share(sum(told), len(told))
-    labelled = [p for p in classified if p in labels]
-    if labelled:
-        right = [classified[p] == labels[p] for p in labelled]
-        found["accuracy"] = share(sum(right), len(right))
-        if all(p in compared for p in labelled):
-            anchor = [compared[p] == labels[p] for p in labelled]
-            found["anchor_accuracy"] = share(sum(anchor), len(anchor))
-            found["loss"] = paired_loss(anchor, right)
-    compared_outputs = [r["agreement"] for r in by_picture.values() if "agreement" in r]
-    for name, key in (("max_difference", "max_abs"), ("rms_difference_pct", "nmse")):
-        values = [item[key] for item in compared_outputs]
-        if values:
-            found[name] = math.inf if None in values else max(values)
-    if found["rms_difference_pct"] is not None:
-        found["rms_difference_pct"] = 100 * math.sqrt(found["rms_difference_pct"])
-    return found
 
 
 def _use(files: RunFolder) -> dict[str, NodeUse]:

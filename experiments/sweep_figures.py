@@ -116,11 +116,24 @@ def _figures(run: Summary, verdict: Verdict) -> dict[str, object]:
         "backend": run.link_kind,
         "fastest": verdict.winner == run.run_id,
         "splitting_helps": verdict.splitting_helps,
-        "frames": run.frames_ok,
+        "frames": run.frames_answered,
+        "frames_late": run.frames_late,
+        "frames_dropped": run.frames_dropped,
     }
     for share, total in run.total_ms.items():
-        row |= {f"{share}_ms": total.value, f"{share}_low_ms": total.low}
-        row[f"{share}_high_ms"] = total.high
+        name = share.replace(".", "_")
+        row |= {f"{name}_ms": total.value, f"{name}_low_ms": total.low}
+        row[f"{name}_high_ms"] = total.high
+    fps, growth = run.flow.answered_fps, run.flow.growth_ms_per_s
+    for name, found in (("answered_fps", fps), ("growth_ms_per_s", growth)):
+        row[name] = None if found is None else found.value
+        row[f"{name}_low"] = None if found is None else found.low
+        row[f"{name}_high"] = None if found is None else found.high
+    row |= {"offered_fps": run.flow.offered_fps, "beyond_capacity": run.flow.beyond_capacity}
+    row |= {"busiest": run.flow.busiest, "busiest_pct": run.flow.busiest_pct}
+    for budget in run.availability.budgets:
+        for what, in_time in (("answered", budget.answered), ("uploaded", budget.uploaded)):
+            row[f"{what}_{in_time.budget_ms:g}_ms"] = in_time.verdict
     for stage, values in run.stages_ms.items():
         row[f"{stage.replace(' ', '_')}_p50_ms"] = values["p50"]
     for name in ("raw_bytes", "payload_bytes", "request_bytes", "reply_bytes"):

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from experiments.load_table import budget_note, budget_table, load_facts
+from experiments.run_facts import CertifiedLink
 from experiments.statistics import PairedLoss, Percentile, Share
-from experiments.summary import STAGES, CertifiedLink, Summary
+from experiments.summary import STAGES, Summary
 from splitbed.link import Replay
 
 
@@ -35,10 +37,18 @@ def print_run(summary: Summary, console: Console) -> None:
     table.add_row(
         "[bold]end to end", *(f"[bold]{p.value:.3f}" for p in summary.total_ms.values()), ""
     )
-    table.add_row("  95 % interval", *(interval(p) for p in summary.total_ms.values()), "")
+    for name, ends in (
+        ("  95 % from", (p.low for p in summary.total_ms.values())),
+        ("  95 % to", (p.high for p in summary.total_ms.values())),
+    ):
+        table.add_row(name, *("-" if end is None else f"{end:.3f}" for end in ends), "")
     console.print(table, highlight=False)
     for name, text in facts(summary):
         console.print(f"{name:<16} {text}", highlight=False)
+    budgets = budget_table(summary)
+    if budgets is not None:
+        console.print(budgets, highlight=False)
+        console.print(budget_note(summary), highlight=False)
 
 
 def facts(summary: Summary) -> list[tuple[str, str]]:
@@ -46,9 +56,10 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     found = [
         (
             "frames",
-            f"{summary.frames_ok} of {summary.frames_wanted} measured, "
+            f"{summary.frames_answered:,} of {summary.frames_wanted:,} measured, "
             f"{summary.frames_failed} failed, {summary.warmup_frames} warm-up",
         ),
+        *load_facts(summary),
         (
             "bytes a frame",
             f"up {summary.request_bytes:,.0f}, down {summary.reply_bytes:,.0f}; boundary "
@@ -139,7 +150,7 @@ def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
     for summary in sorted(summaries, key=lambda s: s.total_ms["p50"].value):
         accuracy, loss = accuracy_and_loss(summary)
         table.add_row(
-            summary.name + ("" if summary.complete else " (incomplete)"),
+            summary.name + mark(summary),
             f"{summary.total_ms['p50'].value:.2f}",
             f"{summary.total_ms['p95'].value:.2f}",
             f"{summary.stages_ms['link']['p50']:.2f}",
@@ -154,6 +165,12 @@ def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
             f"accuracy and loss: of {max(pictures)} pictures, evaluated without the link",
             highlight=False,
         )
+
+
+def mark(summary: Summary) -> str:
+    """What is to be known of a run beside its name, if anything."""
+    found = "" if summary.complete else " (incomplete)"
+    return f"{found} (beyond capacity)" if summary.flow.beyond_capacity else found
 
 
 def accuracy_and_loss(summary: Summary) -> tuple[Share | None, PairedLoss | None]:

@@ -47,7 +47,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def decide_by_link(summaries: Sequence[Summary]) -> list[Verdict]:
-    """One verdict for each link, model and setting (window, threads, provider), in their order."""
+    """One verdict for each link, model and setting (threads, load, ...), in their order."""
     groups: dict[tuple[object, ...], list[Summary]] = {}
     for summary in summaries:
         model = summary.model_digest or summary.model
@@ -58,12 +58,17 @@ def decide_by_link(summaries: Sequence[Summary]) -> list[Verdict]:
 def decide(summaries: Sequence[Summary]) -> Verdict:
     """Compare the best split with the best anchor, by the intervals of their medians.
 
-    Configurations that are incomplete do not take part, nor those that lose too much (`_fits`).
+    Configurations that are incomplete do not take part, nor those that lose too much (`_fits`), nor
+    those whose load was beyond capacity: their times say how long the run was.
     """
-    complete = [s for s in summaries if s.complete]
+    whole = [s for s in summaries if s.complete]
+    complete = [s for s in whole if not s.flow.beyond_capacity]
     fit = [s for s in complete if _fits(s)]
     anchors = sorted((s for s in fit if s.is_anchor), key=_median)
     splits = sorted((s for s in fit if not s.is_anchor), key=_median)
+    if whole and not complete:
+        sentence = f"On {_place(whole[0])} no configuration keeps up: the load is beyond capacity."
+        return Verdict(sentence, "", "", None)
     if not complete:
         return Verdict("No configuration was measured completely.", "", "", None)
     if len(complete) == 1:
@@ -186,8 +191,10 @@ def _fits(summary: Summary) -> bool:
 
 
 def _place(summary: Summary) -> str:
-    """The link, and how many frames were on it."""
-    window = summary.setting.window
+    """The link, and how frames came to it."""
+    window, load = summary.setting.window, summary.setting.load
+    if load:
+        return f"{summary.link} with {load}"
     alone = window in (None, 1)
     return summary.link if alone else f"{summary.link} with {window} frames in flight"
 

@@ -28,7 +28,7 @@ BASE = {
 }
 MIDDLE = {
     *("record", "config", "codec", "task", "engine", "clock", "resources"),
-    *("host", "progress", "process", "run_folder", "load", "percentile"),
+    *("host", "progress", "process", "run_folder", "load", "percentile", "dependence"),
     *("processor", "engine_probe"),
 }
 ALLOWED_INSIDE: dict[str, set[str]] = {
@@ -46,6 +46,7 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "progress": set(),
     "load": {"errors"},
     "percentile": set(),
+    "dependence": {"percentile"},
     "config": {"errors"},
     "clock": {"session"},
     "record": {"errors", "tensor", "link", "certificate", "session"},

@@ -163,7 +163,7 @@ def show(folder: Path, manifest: RunManifest, as_json: bool, accept_uncertified:
             print_run(summary, console)
     if not summary.complete:
         raise RunIncomplete(
-            f"{summary.outcome} ({summary.frames_ok} of {summary.frames_wanted} frames are "
+            f"{summary.outcome} ({summary.frames_answered} of {summary.frames_wanted} frames are "
             f"measured and kept in {folder})"
         )
     if summary.violations and not accept_uncertified:

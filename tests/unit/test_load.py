@@ -163,7 +163,7 @@ def test_frames_without_an_answer_are_infinitely_slow() -> None:
     target = Target(0.9, 0.2)
     known = np.full(1000, 5e6)
     assert is_narrow(known, target)
-    known[:150] = np.inf
+    known[np.random.default_rng(0).permutation(1000)[:150]] = np.inf
     assert not is_narrow(known, target)
     assert is_narrow(known, Target(0.5, 0.2))
     stopping = Stopping(LoadPlan(until=target, max_frames=10**6))
@@ -183,6 +183,16 @@ def test_a_narrow_interval_is_within_its_width(totals: list[float], share: float
     lower, upper = interval_ranks(len(sample), share)
     ordered = np.sort(sample)
     assert ordered[upper - 1] - ordered[lower - 1] <= 2 * within * ordered[upper - 1]
+
+
+def test_frames_that_waited_together_are_fewer_than_they_seem() -> None:
+    """One stretch of slow frames is one event, however many frames it holds."""
+    chance = np.random.default_rng(0)
+    apart = np.where(chance.random(2000) < 0.3, 30e6, 10e6) + chance.normal(0, 1e6, 2000)
+    together = np.sort(apart)
+    target = Target(0.5, 0.1)
+    assert is_narrow(apart, target)
+    assert not is_narrow(together, target)
 
 
 def test_a_narrow_interval_holds_the_truth() -> None:

@@ -49,6 +49,15 @@ def test_over_a_lossy_link_tcp_may_be_lucky() -> None:
     assert predicted / MS == pytest.approx(130)
 
 
+def test_a_frame_is_submitted_after_all_its_waits_and_a_late_one_as_well() -> None:
+    # Due together; the second is submitted when the uplink is free again.
+    first, second = row(0, 0, 100_000, 0), row(1, 0, 100_000, 0)
+    waits = {"wait_ns": 40 * MS, "queue_ns": 30 * MS, "window_ns": 30 * MS}
+    second = msgspec.structs.replace(second, status="late", **waits)
+    assert predicted_ms(first, second) == pytest.approx([120, 120])
+    assert predicted_ms(msgspec.structs.replace(first, status="dropped"), second) == [120]
+
+
 def test_frames_in_flight_wait_for_those_before_them() -> None:
     # All due at once; each takes 100 ms of the uplink, so the third one waits 200 ms.
     rows = [row(number, 0, 100_000, 0) for number in range(3)]

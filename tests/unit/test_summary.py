@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from experiments.evaluation import Evaluation, write_evaluation
+from experiments.run_facts import Setting
 from experiments.statistics import PairedLoss, paired_loss, share
-from experiments.summary import STAGES, Setting, Summary, summarise
+from experiments.summary import STAGES, Summary, summarise
 from splitbed.certificate import LinkCertificate, LinkMeasurement
 from splitbed.errors import RecordError
 from splitbed.link import Direction, LinkProfile
@@ -230,12 +231,23 @@ def test_row_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
         summarise(tmp_path)
 
 
-def test_failed_frames_are_counted_and_in_no_time(tmp_path: Path) -> None:
-    rows = [*THREE[:2], failed(3), frame(4, status="late"), frame(5, status="dropped")]
-    found = summed(tmp_path, rows, frames_wanted=5)
-    assert (found.frames_ok, found.frames_failed) == (2, 3)
+def test_failed_and_dropped_frames_are_counted_and_in_no_time(tmp_path: Path) -> None:
+    rows = [*THREE[:2], failed(3), frame(5, status="dropped")]
+    found = summed(tmp_path, rows, frames_wanted=4)
+    assert (found.frames_ok, found.frames_dropped, found.frames_failed) == (2, 1, 1)
     assert not found.complete
     assert found.total_ms["p99"].value < 113
+
+
+def test_a_late_frame_is_in_the_percentiles(tmp_path: Path) -> None:
+    """Without it, the slower a run the better its tail: only survivors would count."""
+    rows = [*THREE[:2], frame(3, head_ms=500, status="late")]
+    found = summed(tmp_path, rows)
+    assert (found.frames_ok, found.frames_late, found.frames_answered) == (2, 1, 3)
+    assert (found.frames_failed, found.complete) == (0, True)
+    assert found.total_ms["p99.9"].value > 1090
+    assert found.stages_ms["head"]["p99.9"] > 490
+    assert found.transport_excess_ms is not None  # it was on the link as well
 
 
 def test_fewer_frames_than_wanted_are_no_complete_run(tmp_path: Path) -> None:

@@ -14,8 +14,9 @@ import pytest
 
 from experiments.network_sweep import Configuration, Sweep, SweptLink
 from experiments.planning import RunOptions
+from experiments.run_facts import CertifiedLink
 from experiments.statistics import Percentile, share
-from experiments.summary import CertifiedLink, Summary
+from experiments.summary import Summary
 from experiments.sweep_figures import show
 from tests.unit.test_verdict import loss, summary
 

@@ -8,12 +8,17 @@ from typing import Any
 import msgspec
 import pytest
 
+from experiments.availability import Availability
 from experiments.evaluation import Evaluation
+from experiments.flow import Flow, Load
+from experiments.run_facts import Setting
 from experiments.statistics import PairedLoss, Percentile, paired_loss, share
-from experiments.summary import SHARES, STAGES, Setting, Summary
+from experiments.summary import SHARES, STAGES, Summary
 from experiments.verdict import decide, decide_by_link
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
 from splitbed.task import PICTURE_CUT, RESULT_CUT
+
+FLOW = Flow(None, None, "head", 10.0, None, None, beyond_capacity=False)
 
 
 def loss(points: float) -> PairedLoss:
@@ -52,7 +57,13 @@ def summary(
         "preparation": {},
         "frames_wanted": 10,
         "frames_ok": 10,
+        "frames_late": 0,
+        "frames_dropped": 0,
         "frames_failed": 0,
+        "memory": 0,
+        "load": Load("single"),
+        "flow": FLOW,
+        "availability": Availability(None, ()),
         "warmup_frames": 0,
         "total_ms": dict.fromkeys(SHARES, Percentile(ms, *ends)),
         "stages_ms": stages,
@@ -151,6 +162,16 @@ def test_order_of_the_runs_is_nothing() -> None:
 
 
 # ----------------------------------------------------------------------------------- who takes part
+
+
+def test_a_run_that_did_not_keep_up_cannot_win() -> None:
+    behind = msgspec.structs.replace(FLOW, beyond_capacity=True)
+    fast = summary("fast", 10, flow=behind)
+    assert decide([fast, summary("r", 20), summary(RESULT_CUT, 30)]).winner == "run of r"
+    loaded = Setting(4, 1, 0, "cpu", "30 frames/s")
+    found = decide([summary("a", 10, flow=behind, setting=loaded)])
+    assert (found.winner, found.splitting_helps) == ("", None)
+    assert found.sentence.startswith("On slow with 30 frames/s no configuration keeps up")
 
 
 @pytest.mark.parametrize("where", ["loss", "evaluation"])
@@ -305,12 +326,14 @@ def test_one_verdict_for_each_link_and_model() -> None:
         summary("a", 5, link="fast", model="other"),
         summary("a", 5, link="fast", setting=Setting(8, 1, 0, "cpu")),
         summary("a", 5, link="fast", model_digest="a later file"),
+        summary("a", 5, link="fast", setting=Setting(8, 1, 0, "cpu", "30 frames/s")),
     ]
     found = decide_by_link(runs)
-    assert [verdict.splitting_helps for verdict in found] == [True, False, None, None, None]
+    assert [verdict.splitting_helps for verdict in found] == [True, False, None, None, None, None]
     assert [verdict.sentence.split()[1] for verdict in found] == [
         "slow",
-        *["fast"] * 4,
+        *["fast"] * 5,
     ]
     assert "On fast with 8 frames in flight" in found[3].sentence
+    assert "On fast with 30 frames/s" in found[5].sentence
     assert decide_by_link([]) == []
