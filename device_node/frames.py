@@ -46,7 +46,11 @@ class FrameLoop:
         timeout_s: float,
         offset: ClockOffset | None,
         reference: Callable[[str], Mapping[str, Array] | None],
+        idle: Callable[[int | None], None] = lambda _: None,
     ) -> None:
+        """`idle` is called where nothing is in flight: with the time until a frame is due in ns,
+        None where the next one waits for it to return. What it raises ends the run.
+        """
         self._spec, self._session, self._plan = spec, session, plan
         self._timeout_s = timeout_s
         self._flight = Flight(plan.window, timeout_s)
@@ -60,6 +64,7 @@ class FrameLoop:
             reference=reference,
             start_ns=self._start_ns,
         )
+        self._idle = idle
         self.ledger = Ledger(plan, writer, self._stopping, timeout_s)
 
     def run(
@@ -86,6 +91,7 @@ class FrameLoop:
                     self.ledger,
                     self._stopping,
                     self._start_ns,
+                    self._idle,
                 )
                 try:
                     pipeline.run(self._frames(pictures, warmup), warmup, stop, progress)
@@ -144,6 +150,9 @@ class FrameLoop:
                 self._stopping.look(now_ns - self._load_ns)
                 if self._stopping.ends(number - warmup, now_ns - self._load_ns):
                     break
+            self.ledger.guard(lambda: self._idle(None))
+            if self.ledger.ended_early is not None:
+                break
             frame = make(number)
             try:
                 # It is over before a frame is due, and in no figure.

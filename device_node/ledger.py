@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -48,6 +49,13 @@ class Ledger:
     def ended_early(self) -> Exception | None:
         """What no frame can go on after."""
         return self.crash or self.fatal
+
+    def guard(self, work: Callable[[], None]) -> None:
+        """Do something that belongs to no frame; what it raises ends the run."""
+        try:
+            work()
+        except SplitbedError as error:
+            self.fatal = self.fatal or error
 
     def begin(self) -> None:
         """Work on a frame begins: from here on it will have a row."""

@@ -53,9 +53,11 @@ class Pipeline:
         ledger: Ledger,
         stopping: Stopping,
         start_ns: int,
+        idle: Callable[[int | None], None],
     ) -> None:
         self._plan, self._stages, self._session = plan, stages, session
         self._flight, self._ledger, self._stopping = flight, ledger, stopping
+        self._idle = idle
         self._start_ns = self.load_ns = start_ns
         """`load_ns`: when the load began, warm-up over, by the monotonic clock."""
         self._stop = threading.Event()
@@ -148,6 +150,8 @@ class Pipeline:
         """Wait until a frame is due, and begin it."""
         due_ns = frame.due_ns
         if due_ns:
+            if self._ledger.kept == self._ledger.begun and start_ns < due_ns:
+                self._ledger.guard(lambda: self._idle(due_ns - start_ns))
             start_ns = _wait_until(due_ns, self._stop)
             if start_ns < due_ns:
                 raise _NotBegun
