@@ -142,7 +142,7 @@ class FrameLoop:
         progress: Callable[[int], None],
     ) -> None:
         make, number = self._frames(pictures, warmup), 0
-        while not stop.is_set() and self.ledger.ended_early is None:
+        while not stop.is_set() and not self._is_over():
             if number >= warmup:
                 now_ns = time.perf_counter_ns()
                 if number == warmup:
@@ -151,7 +151,7 @@ class FrameLoop:
                 if self._stopping.ends(number - warmup, now_ns - self._load_ns):
                     break
             self.ledger.guard(lambda: self._idle(None))
-            if self.ledger.ended_early is not None:
+            if self._is_over():
                 break
             frame = make(number)
             try:
@@ -168,6 +168,9 @@ class FrameLoop:
                 self.ledger.crashed(frame, error)
             number += 1
             progress(number)
+
+    def _is_over(self) -> bool:
+        return self.ledger.ended_early is not None
 
     def _one(self, frame: Begun) -> None:
         stages, ledger = self._stages, self.ledger
