@@ -46,7 +46,7 @@ class FrameLoop:
         timeout_s: float,
         offset: ClockOffset | None,
         reference: Callable[[str], Mapping[str, Array] | None],
-        idle: Callable[[int | None], None] = lambda _: None,
+        idle: Callable[[int | None], None] | None = None,
     ) -> None:
         """`idle` is called where nothing is in flight: with the time until a frame is due in ns,
         None where the next one waits for it to return. What it raises ends the run.
@@ -150,9 +150,10 @@ class FrameLoop:
                 self._stopping.look(now_ns - self._load_ns)
                 if self._stopping.ends(number - warmup, now_ns - self._load_ns):
                     break
-            self.ledger.guard(lambda: self._idle(None))
-            if self._is_over():
-                break
+            if self._idle is not None:
+                self.ledger.guard(self._idle, None)
+                if self._is_over():
+                    break
             frame = make(number)
             try:
                 # It is over before a frame is due, and in no figure.

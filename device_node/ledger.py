@@ -50,10 +50,15 @@ class Ledger:
         """What no frame can go on after."""
         return self.crash or self.fatal
 
-    def guard(self, work: Callable[[], None]) -> None:
+    @property
+    def is_quiet(self) -> bool:
+        """Whether every frame begun has its row: nothing is in flight."""
+        return self.kept == self.begun
+
+    def guard(self, work: Callable[[int | None], None], gap_ns: int | None) -> None:
         """Do something that belongs to no frame; what it raises ends the run."""
         try:
-            work()
+            work(gap_ns)
         except SplitbedError as error:
             self.fatal = self.fatal or error
 

@@ -356,7 +356,7 @@ def test_sigterm_half_way(edge: Edge, pictures: list[Path], tmp_path: Path) -> N
     assert {row.status for row in measured(options)} == {"ok"}
 
 
-@pytest.mark.parametrize("mode", [{}, {"load": "rate:50"}])
+@pytest.mark.parametrize("mode", [{}, {"load": "rate:20"}])
 def test_idle_moments(
     edge: Edge,
     pictures: list[Path],
@@ -381,7 +381,7 @@ def test_idle_moments(
         loops.append(loop)
 
     monkeypatch.setattr(FrameLoop, "__init__", made)
-    options = options_for(tmp_path, **mode, frames=10_000)
+    options = options_for(tmp_path, **mode, frames=300)
     with pytest.raises(StorageFull):
         run(edge, options, pictures)
     assert {row.status for row in measured(options)} == {"ok"}
