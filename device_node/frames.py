@@ -46,7 +46,11 @@ class FrameLoop:
         timeout_s: float,
         offset: ClockOffset | None,
         reference: Callable[[str], Mapping[str, Array] | None],
+        idle: Callable[[int | None], None] | None = None,
     ) -> None:
+        """`idle` is called where nothing is in flight: with the time until a frame is due in ns,
+        None where the next one waits for it to return. What it raises ends the run.
+        """
         self._spec, self._session, self._plan = spec, session, plan
         self._timeout_s = timeout_s
         self._flight = Flight(plan.window, timeout_s)
@@ -60,6 +64,7 @@ class FrameLoop:
             reference=reference,
             start_ns=self._start_ns,
         )
+        self._idle = idle
         self.ledger = Ledger(plan, writer, self._stopping, timeout_s)
 
     def run(
@@ -86,6 +91,7 @@ class FrameLoop:
                     self.ledger,
                     self._stopping,
                     self._start_ns,
+                    self._idle,
                 )
                 try:
                     pipeline.run(self._frames(pictures, warmup), warmup, stop, progress)
@@ -136,13 +142,17 @@ class FrameLoop:
         progress: Callable[[int], None],
     ) -> None:
         make, number = self._frames(pictures, warmup), 0
-        while not stop.is_set() and self.ledger.ended_early is None:
+        while not stop.is_set() and not self._is_over():
             if number >= warmup:
                 now_ns = time.perf_counter_ns()
                 if number == warmup:
                     self._load_ns = now_ns
                 self._stopping.look(now_ns - self._load_ns)
                 if self._stopping.ends(number - warmup, now_ns - self._load_ns):
+                    break
+            if self._idle is not None:
+                self.ledger.guard(self._idle, None)
+                if self._is_over():
                     break
             frame = make(number)
             try:
@@ -159,6 +169,9 @@ class FrameLoop:
                 self.ledger.crashed(frame, error)
             number += 1
             progress(number)
+
+    def _is_over(self) -> bool:
+        return self.ledger.ended_early is not None
 
     def _one(self, frame: Begun) -> None:
         stages, ledger = self._stages, self.ledger

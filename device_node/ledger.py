@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 import msgspec
 
@@ -48,6 +49,18 @@ class Ledger:
     def ended_early(self) -> Exception | None:
         """What no frame can go on after."""
         return self.crash or self.fatal
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether every frame begun has its row: nothing is in flight."""
+        return self.kept == self.begun
+
+    def guard(self, work: Callable[[int | None], None], gap_ns: int | None) -> None:
+        """Do something that belongs to no frame; what it raises ends the run."""
+        try:
+            work(gap_ns)
+        except SplitbedError as error:
+            self.fatal = self.fatal or error
 
     def begin(self) -> None:
         """Work on a frame begins: from here on it will have a row."""

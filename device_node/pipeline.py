@@ -31,6 +31,8 @@ from splitbed.transport import Session
 _POLL_S: Final = 0.05
 _LEAD_NS: Final = 10_000_000
 """From the end of warm-up to the start of an open loop: its first pictures are read by then."""
+_LOOK_NS: Final = 4_000_000
+"""How often somebody looks whether the frames in flight are over, where that is of use."""
 _FINE_NS: Final = 1_000_000
 _SPIN_NS: Final = 80_000
 """Linux wakes a sleeper up to 50 us late by default: so much is waited for awake."""
@@ -53,9 +55,11 @@ class Pipeline:
         ledger: Ledger,
         stopping: Stopping,
         start_ns: int,
+        idle: Callable[[int | None], None] | None,
     ) -> None:
         self._plan, self._stages, self._session = plan, stages, session
         self._flight, self._ledger, self._stopping = flight, ledger, stopping
+        self._idle = idle
         self._start_ns = self.load_ns = start_ns
         """`load_ns`: when the load began, warm-up over, by the monotonic clock."""
         self._stop = threading.Event()
@@ -148,6 +152,8 @@ class Pipeline:
         """Wait until a frame is due, and begin it."""
         due_ns = frame.due_ns
         if due_ns:
+            if self._idle is not None:
+                self._use_gap(self._idle, due_ns)
             start_ns = _wait_until(due_ns, self._stop)
             if start_ns < due_ns:
                 raise _NotBegun
@@ -162,6 +168,15 @@ class Pipeline:
         if self._ledger.overtaken(frame, start_ns):
             raise _Overtaken
         return self._stages.preprocess(frame, start_ns)
+
+    def _use_gap(self, idle: Callable[[int | None], None], due_ns: int) -> None:
+        """Before a frame is due, once nothing is in flight any more, if that comes to be."""
+        while (left_ns := due_ns - time.perf_counter_ns()) > _FINE_NS + _LOOK_NS:
+            if self._ledger.is_quiet:
+                self._ledger.guard(idle, left_ns)
+                return
+            if self._stop.wait(_LOOK_NS / 1e9):
+                return
 
     def _send(self, frame: Begun, start_ns: int) -> int:
         """Encode, wait for a place in the window, submit."""

@@ -20,6 +20,7 @@ import pytest
 
 from device_node.__main__ import Device
 from device_node.flight import Begun
+from device_node.frames import FrameLoop
 from device_node.ledger import Ledger
 from device_node.options import DeviceOptions
 from device_node.source import Camera
@@ -353,6 +354,38 @@ def test_sigterm_half_way(edge: Edge, pictures: list[Path], tmp_path: Path) -> N
     assert "stopped after" in errors
     assert errors.count("\n") == 1
     assert {row.status for row in measured(options)} == {"ok"}
+
+
+@pytest.mark.parametrize("mode", [{}, {"load": "rate:20"}])
+def test_idle_moments(
+    edge: Edge,
+    pictures: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: dict[str, Any],
+) -> None:
+    """Somebody may use the link while no frame does; a failure there ends the run, rows kept."""
+    loops: list[FrameLoop] = []
+    gaps: list[int | None] = []
+    make = FrameLoop.__init__
+
+    def idle(gap_ns: int | None) -> None:
+        ledger = loops[0].ledger
+        assert ledger.begun == ledger.kept
+        gaps.append(gap_ns)
+        if len(gaps) == 5:
+            raise StorageFull("no space left")
+
+    def made(loop: FrameLoop, *arguments: Any, **more: Any) -> None:
+        make(loop, *arguments, **more, idle=idle)
+        loops.append(loop)
+
+    monkeypatch.setattr(FrameLoop, "__init__", made)
+    options = options_for(tmp_path, **mode, frames=300)
+    with pytest.raises(StorageFull):
+        run(edge, options, pictures)
+    assert {row.status for row in measured(options)} == {"ok"}
+    assert all(gap is None or gap > 0 for gap in gaps) if mode else gaps == [None] * 5
 
 
 # --- open loops, deadlines, rules -----------------------------------------------------------------
