@@ -72,6 +72,11 @@ class Flight:
         """The row of a frame that was taken out is written."""
         self._places.release()
 
+    @property
+    def empty(self) -> bool:
+        """Whether no frame is in flight."""
+        return not self._sent
+
     def _left_s(self) -> float | None:
         """Until the first frame's deadline; None without a limit, where no frame is in flight."""
         with self._lock:

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from device_node.clock import EdgeClock
 from device_node.flight import Flight, Sent
 from device_node.head import Head
 from splitbed import codec
-from splitbed.clock import ClockOffset
 from splitbed.errors import (
     FrameTimeout,
     PictureUnreadable,
@@ -32,13 +32,6 @@ from splitbed.task import PICTURE_CUT, RESULT_CUT, Answerer, Preprocessor, agree
 from splitbed.tensor import Array
 from splitbed.transport import Session
 
-_DRIFT: Final = 100e-6
-"""Clocks may part by this much of the time since their offset was taken (100 ppm, twice what
-crystals are specified at)."""
-
-_BOUND_SHARE: Final = 0.1
-"""A one-way time is given where its error bound is at most this share of it."""
-
 Reference = Mapping[str, Mapping[str, Array]]
 
 
@@ -53,12 +46,12 @@ class FrameLoop:
         writer: RowWriter,
         *,
         timeout_s: float,
-        offset: ClockOffset | None,
+        clock: EdgeClock,
         reference: Callable[[str], Mapping[str, Array] | None],
     ) -> None:
         answer, task = head.answer, head.task
         self._head, self._spec, self._session, self._writer = head, spec, session, writer
-        self._timeout_s, self._offset, self._reference = timeout_s, offset, reference
+        self._timeout_s, self._clock, self._reference = timeout_s, clock, reference
         dtype = next(i.dtype for i in answer.inputs if i.name == task.input)
         self._preprocessor = Preprocessor(task, dtype)
         self._answerer = Answerer(task, answer.outputs)
@@ -94,6 +87,8 @@ class FrameLoop:
                 self._give_up(self._flight.overdue())
                 if stop.is_set() or self._fatal is not None or self._crash is not None:
                     break
+                if self._flight.empty:
+                    self._clock.idle()
                 self._begin(number, pictures[number % len(pictures)], number < warmup)
                 progress(number + 1)
         finally:
@@ -234,13 +229,7 @@ class FrameLoop:
 
     def _completed(self, sent: Sent, reply: Reply, end_ns: int) -> FrameRecord:
         times = reply.times
-        uplink_ns = error_ns = None
-        if self._offset is not None:
-            one_way_ns = self._offset.one_way_ns(reply.submitted_ns, times.received_ns)
-            age_ns = reply.submitted_ns - self._start_ns
-            bound_ns = self._offset.error_ns + int(_DRIFT * max(0, age_ns))
-            if one_way_ns > 0 and bound_ns <= _BOUND_SHARE * one_way_ns:
-                uplink_ns, error_ns = one_way_ns, bound_ns
+        ways = self._clock.one_ways(reply)
         return msgspec.structs.replace(
             sent.row,
             rtt_ns=reply.complete_ns - reply.submitted_ns,
@@ -252,8 +241,12 @@ class FrameLoop:
             edge_batch=times.batch,
             finish_ns=end_ns - reply.complete_ns,
             total_ns=end_ns - sent.due_ns,
-            uplink_ns=uplink_ns,
-            uplink_error_ns=error_ns,
+            submitted_ns=reply.submitted_ns,
+            edge_received_ns=times.received_ns,
+            uplink_ns=ways.uplink_ns,
+            uplink_error_ns=ways.uplink_error_ns,
+            downlink_ns=ways.downlink_ns,
+            downlink_error_ns=ways.downlink_error_ns,
             request_bytes=reply.request_bytes,
             reply_bytes=reply.reply_bytes,
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from experiments.clock_summary import clock_text, ways_text
 from experiments.statistics import PairedLoss, Percentile, Share
 from experiments.summary import STAGES, CertifiedLink, Summary
 from splitbed.link import Replay
@@ -109,6 +110,11 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
                 f"to {use.rss_peak_bytes / 1e6:.0f} MB",
             )
         )
+    if summary.clock is not None:
+        found.append(("clocks", clock_text(summary.clock)))
+        ways = ways_text(summary.clock)
+        if ways:
+            found.append(("one way", ways))
     verdict = "; ".join(summary.violations) or "certified before and after"
     if summary.link_kind == "direct" and not summary.violations and summary.certified is not None:
         found_link = summary.certified

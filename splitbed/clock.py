@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import bisect
 import math
-from collections.abc import Callable, Iterable
-from typing import Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Literal
 
 import msgspec
 
@@ -57,7 +57,7 @@ UNKNOWN: Final = LeastDelays()
 
 
 class ClockDrift(msgspec.Struct, frozen=True):
-    """The peer's seconds are longer by `ppm` millionths, within `error_ppm`, WANDER beside."""
+    """The peer's clock is faster by `ppm` millionths, within `error_ppm`; WANDER comes beside."""
 
     ppm: float
     error_ppm: float
@@ -70,6 +70,28 @@ class OneWays(msgspec.Struct, frozen=True):
     uplink_error_ns: int | None = None
     downlink_ns: int | None = None
     downlink_error_ns: int | None = None
+
+
+Basis = Literal["link delays", "round trip", "contradicted"]
+"""What bounds rest on: the link's least delays; half the round trip and no assumption about the
+link; nothing, as the exchanges fit no clock."""
+
+
+class ClockFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A peer's clock in the manifest. `exchanges` are kept as rows, to be read with hindsight."""
+
+    basis: Basis
+    least_up_ns: int
+    """What nothing is faster than on the link, as it was told."""
+    least_down_ns: int
+    exchanges: int
+    failed: int
+    offset_ns: int | None
+    """Peer's clock less own clock at the end of the run, within `error_ns`."""
+    error_ns: int | None
+    drift_ppm: float | None
+    """By which the peer's clock is faster, within `drift_error_ppm`."""
+    drift_error_ppm: float | None
 
 
 OffsetAt = Callable[[int], ClockOffset | None]
@@ -137,6 +159,7 @@ class ClockTrack:
         """Used so far."""
         self.contradicted = False
         """No clock of the model and no link with these delays shows such exchanges."""
+        self.knows_delays = delays.are_known
 
     def add(self, exchange: ClockExchange) -> None:
         """Take in one more, of a later time than those before. Impossible ones are left out."""
@@ -174,9 +197,7 @@ class ClockTrack:
 class ClockHistory:
     """A peer's clock with hindsight: what came before an instant bounds it, and what came after."""
 
-    def __init__(
-        self, exchanges: Iterable[ClockExchange], delays: LeastDelays = UNKNOWN
-    ) -> None:
+    def __init__(self, exchanges: Iterable[ClockExchange], delays: LeastDelays = UNKNOWN) -> None:
         self._frame = _Frame(delays)
         limits = [self._frame.limits(e) for e in exchanges if is_possible(e)]
         limits.sort(key=lambda pair: pair[0].at)
@@ -187,6 +208,7 @@ class ClockHistory:
         """As `ClockTrack.contradicted`: then no offset is known at any time."""
         self._before, self._after = before or [], (after or [])[::-1]
         self._times = [pair[0].at for pair in limits]
+        self.knows_delays = delays.are_known
 
     def at(self, own_ns: int) -> ClockOffset | None:
         """The offset at an own time; None without exchanges, or where they contradict."""
@@ -201,6 +223,19 @@ class ClockHistory:
             found.append(self._after[later].between(-since))
         low, high = max(low for low, _ in found), min(high for _, high in found)
         return self._frame.offset((low, high)) if low <= high else None
+
+
+def history_of(exchanges: Sequence[ClockExchange], delays: LeastDelays) -> ClockHistory:
+    """With what is known of the link, or without where the exchanges contradict that."""
+    history = ClockHistory(exchanges, delays)
+    return ClockHistory(exchanges) if history.contradicted and delays.are_known else history
+
+
+def basis_of(clock: ClockTrack | ClockHistory) -> Basis:
+    """What its bounds rest on."""
+    if clock.contradicted:
+        return "contradicted"
+    return "link delays" if clock.knows_delays else "round trip"
 
 
 class _Frame:
