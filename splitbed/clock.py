@@ -24,7 +24,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from splitbed.clock_model import TOTAL_RATE, Belief, Limit, beliefs
+from splitbed.clock_model import TOTAL_RATE, Belief, Limit, believed
 from splitbed.session import ClockExchange
 
 BOUND_SHARE: Final = 0.1
@@ -201,26 +201,20 @@ class ClockHistory:
         self._frame = _Frame(delays)
         limits = [self._frame.limits(e) for e in exchanges if is_possible(e)]
         limits.sort(key=lambda pair: pair[0].at)
-        before = beliefs(limits)
-        # Time that runs backwards is a clock like any other, whose drift has the other sign.
-        after = beliefs([(b.mirrored(), a.mirrored()) for a, b in reversed(limits)])
-        self.contradicted = before is None or after is None
+        beliefs = believed(limits)
+        self.contradicted = beliefs is None
         """As `ClockTrack.contradicted`: then no offset is known at any time."""
-        self._before, self._after = before or [], (after or [])[::-1]
-        self._times = [pair[0].at for pair in limits]
+        self._beliefs = beliefs or []
+        self._times = [belief.at for belief in self._beliefs]
         self.knows_delays = delays.are_known
 
     def at(self, own_ns: int) -> ClockOffset | None:
         """The offset at an own time; None without exchanges, or where they contradict."""
-        if not self._before or not self._after:
+        if not self._beliefs:
             return None
         since = self._frame.since(own_ns)
         later = bisect.bisect_right(self._times, since)
-        found: list[tuple[float, float]] = []
-        if later > 0:
-            found.append(self._before[later - 1].between(since))
-        if later < len(self._after):
-            found.append(self._after[later].between(-since))
+        found = [one.between(since) for one in self._beliefs[max(0, later - 1) : later + 1]]
         low, high = max(low for low, _ in found), min(high for _, high in found)
         return self._frame.offset((low, high)) if low <= high else None
 

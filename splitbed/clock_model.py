@@ -54,23 +54,61 @@ class Belief(NamedTuple):
         wide = WANDER * abs(passed)
         return min(offsets) - wide, max(offsets) + wide
 
+    def joined(self, other: Self) -> Self:
+        """What both believe of the same time, with what is believed of rates after mirroring.
+
+        It is not checked whether anything is: where rounding leaves nothing, this one stands.
+        """
+        left = list(self.corners)
+        around = other.corners
+        if len(around) < 3:
+            return self
+        for begin, end in zip(around, (*around[1:], around[0]), strict=True):
+            left = _cut(left, begin, end)
+            if not left:
+                return self
+        return self._replace(corners=_hull(left))
+
+    def mirrored(self) -> Self:
+        """The same for time that runs backwards."""
+        return self._replace(at=-self.at, corners=_hull([(-r, o) for r, o in self.corners]))
+
+    def moved(self, at: float) -> Self:
+        """What it makes of another time, later or earlier."""
+        passed = at - self.at
+        wide = WANDER * abs(passed)
+        return self._replace(
+            at=at,
+            corners=_hull(
+                [
+                    (rate, offset + rate * passed + way)
+                    for rate, offset in self.corners
+                    for way in (-wide, wide)
+                ]
+            ),
+        )
+
     def limited(self, limit: Limit) -> Self | None:
         """What is left of it at that limit's time; None where nothing is."""
-        passed = limit.at - self.at
-        wide = WANDER * abs(passed)
-        moved = _hull(
-            [
-                (rate, offset + rate * passed + way)
-                for rate, offset in self.corners
-                for way in (-wide, wide)
-            ]
-        )
-        left = _clipped(moved, limit.sign, limit.offset)
-        return type(self)(limit.at, left) if left else None
+        moved = self.moved(limit.at)
+        left = _clipped(moved.corners, limit.sign, limit.offset)
+        return moved._replace(corners=left) if left else None
 
 
-def beliefs(limits: list[tuple[Limit, Limit]]) -> list[Belief] | None:
-    """What is believed after each exchange; None where they contradict."""
+def believed(limits: list[tuple[Limit, Limit]]) -> list[Belief] | None:
+    """What is known at the time of each exchange by all of them; None where they contradict."""
+    before = _beliefs(limits)
+    # Time that runs backwards is a clock like any other, whose drift has the other sign.
+    after = _beliefs([(b.mirrored(), a.mirrored()) for a, b in reversed(limits)])
+    if before is None or after is None:
+        return None
+    return [
+        belief.joined(later.mirrored().moved(belief.at))
+        for belief, later in zip(before, reversed(after), strict=True)
+    ]
+
+
+def _beliefs(limits: list[tuple[Limit, Limit]]) -> list[Belief] | None:
     found: list[Belief] = []
     for pair in limits:
         belief: Belief | None = found[-1] if found else Belief.of(*pair)
@@ -96,6 +134,23 @@ def _clipped(
         if over * next_over < 0:
             kept.append((rate + over / (over - next_over) * (next_rate - rate), most))
     return tuple(kept)
+
+
+def _cut(
+    corners: list[tuple[float, float]], begin: tuple[float, float], end: tuple[float, float]
+) -> list[tuple[float, float]]:
+    """The part of a polygon to the left of a line."""
+    kept: list[tuple[float, float]] = []
+    for here, there in zip(corners, (*corners[1:], corners[0]), strict=True):
+        inside, next_inside = _turn(begin, end, here), _turn(begin, end, there)
+        if inside >= 0:
+            kept.append(here)
+        if inside * next_inside < 0:
+            share = inside / (inside - next_inside)
+            kept.append(
+                (here[0] + share * (there[0] - here[0]), here[1] + share * (there[1] - here[1]))
+            )
+    return kept
 
 
 def _hull(points: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
