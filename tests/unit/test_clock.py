@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable
 
@@ -26,6 +25,7 @@ from splitbed.clock import (
 )
 from splitbed.clock_model import MOST_RATE, WANDER
 from splitbed.session import ClockExchange
+from tests.unit.clocks import Clock
 
 MS, S = 1_000_000, 1_000_000_000
 durations = st.integers(0, 10**10)
@@ -44,23 +44,6 @@ def exchange(
         peer_sent_ns=answered + offset_ns,
         received_ns=answered + back_ns,
     )
-
-
-class Clock:
-    """A peer's clock with an offset, a drift, and a wander about it that turns now and then."""
-
-    def __init__(self, offset_ns: int, rate: float, wander: float, period_s: float) -> None:
-        self._offset_ns, self._rate, self._wander = offset_ns, rate, wander
-        self._period_ns = period_s * S
-
-    def offset(self, own_ns: int) -> float:
-        """Exact but for a fraction of a nanosecond."""
-        # A triangle: its slope is the wander, up and down.
-        phase = math.remainder(own_ns, self._period_ns)
-        return self._offset_ns + self._rate * own_ns + self._wander * abs(phase)
-
-    def reads(self, own_ns: int) -> int:
-        return own_ns + math.floor(self.offset(own_ns))
 
 
 class Link:
@@ -179,7 +162,7 @@ def bound_ns(at: OffsetAt, own_ns: int) -> int:
 def steady(
     least: LeastDelays, queued_ns: int, count: int, gap_ns: int, rate: float = 100e-6
 ) -> tuple[Clock, list[ClockExchange]]:
-    clock = Clock(7 * S, rate, 0, 1)
+    clock = Clock(7 * S, rate)
     return clock, exchanged(clock, Link(least, queued_ns, 1), [gap_ns] * count)
 
 
@@ -230,8 +213,20 @@ def test_hindsight_knows_more_than_foresight() -> None:
     assert is_known(history.at, clock, late_ns)
 
 
+def test_between_bursts_the_bound_is_hardly_larger_than_at_them() -> None:
+    """A line within 1 ms at both ends is within 1 ms on the way, though its drift is not known."""
+    clock = Clock(7 * S, 100e-6)
+    slow = LeastDelays(MS, MS)
+    exchanges = [Link(slow, 0, 1).exchange(clock, start_ns) for start_ns in (0, 2 * S)]
+    history = ClockHistory(exchanges)
+    ends = max(bound_ns(history.at, MS), bound_ns(history.at, 2 * S + MS))
+    assert 0.9 * MS < ends < 1.1 * MS
+    for share in (0.25, 0.5, 0.75):
+        assert bound_ns(history.at, int(2 * S * share)) < ends + 2.2 * WANDER * S
+
+
 def test_a_long_run_stays_cheap_and_true() -> None:
-    clock = Clock(-S, 40e-6, WANDER, 7)
+    clock = Clock(-S, 40e-6, WANDER, period_s=7)
     exchanges = exchanged(clock, Link(LeastDelays(), 30_000, 2), [S] * 3000)
     track = ClockTrack()
     for one in exchanges:
