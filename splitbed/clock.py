@@ -110,7 +110,8 @@ def offset_of(exchange: ClockExchange) -> ClockOffset:
 def is_possible(exchange: ClockExchange) -> bool:
     """False where a peer claims to have worked for longer than passed, or for less than nothing."""
     passed_ns = exchange.received_ns - exchange.sent_ns
-    return passed_ns >= exchange.peer_sent_ns - exchange.peer_received_ns >= 0
+    worked_ns = exchange.peer_sent_ns - exchange.peer_received_ns
+    return 0 <= worked_ns <= passed_ns * (1 + TOTAL_RATE) + _GRAIN_NS
 
 
 def own_instant(at: OffsetAt, peer_ns: int, near_ns: int) -> ClockOffset | None:
