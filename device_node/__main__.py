@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from device_node.clock import EdgeClock, least_delays
 from device_node.frames import FrameLoop
 from device_node.head import Head, find_planned, prepare_head, session_spec
 from device_node.ledger import Ledger
@@ -21,7 +22,6 @@ from device_node.options import DeviceOptions
 from device_node.reference import open_reference
 from device_node.source import list_pictures
 from splitbed import config, process
-from splitbed.clock import ClockOffset, best_offset
 from splitbed.engine import distribution_conflict
 from splitbed.errors import RecordError, RunIncomplete, SplitbedError, UsageError
 from splitbed.host import host_facts, versions
@@ -33,8 +33,6 @@ from splitbed.run_folder import RowWriter, RunFolder, read_rows, write_manifest
 from splitbed.session import SAFE_NAME, SessionSpec
 from splitbed.transport import Session, Transport
 from splitbed.transport.grpc_client import GrpcTransport
-
-_PROBES = 9
 
 
 def measure(argv: Sequence[str]) -> int:
@@ -73,6 +71,7 @@ class Device:
     def __init__(self, options: DeviceOptions) -> None:
         self._options = options
         plan_load(options, options.frames or 1)  # a contradiction is told before anything is done
+        self._delays = least_delays(options.link_delay_ms)
         self._planned = find_planned(options)
         settings = msgspec.to_builtins(options, enc_hook=str)
         self._config_id = config_id(settings)
@@ -102,12 +101,14 @@ class Device:
         outcome = "failed unexpectedly"
         notes: tuple[str, ...] = ()
         try:
-            offset = best_offset(transport.probe() for _ in range(_PROBES))
-            self._note_start(head, spec, session, offset, plan)
             with (
                 RowWriter(self._folder.frames("device")) as rows,
                 RowWriter(self._folder.resources("device")) as samples,
+                RowWriter(self._folder.clock()) as exchanges,
             ):
+                clock = EdgeClock(transport, exchanges, self._delays, options.clock_s)
+                clock.burst()
+                self._note_start(head, spec, session, clock, plan)
                 sampler = ResourceSampler("device", self.run_id, _sink(samples), options.sample_s)
                 loop = FrameLoop(
                     head,
@@ -116,7 +117,7 @@ class Device:
                     rows,
                     plan=plan,
                     timeout_s=options.timeout_s,
-                    offset=offset,
+                    clock=clock,
                     reference=open_reference(options.reference),
                 )
                 progress = Progress(f"frames at {spec.cut.name}", options.warmup + plan.frames)
@@ -128,6 +129,8 @@ class Device:
                     progress.close()
                     sampler.stop()
                     notes = _lost_samples(sampler)
+                clock.last_burst()
+                self._note_clock(clock)
             ledger = loop.ledger
             outcome = "complete"
             if stop.is_set():
@@ -163,7 +166,7 @@ class Device:
         head: Head,
         spec: SessionSpec,
         session: Session,
-        offset: ClockOffset | None,
+        clock: EdgeClock,
         plan: LoadPlan,
     ) -> None:
         fetched, engine, source = head.fetched, head.engine, head.answer.source
@@ -188,7 +191,7 @@ class Device:
             "codecs": msgspec.to_builtins(spec.codecs),
             "model_digest": spec.model_digest,
             "task": head.answer.task_json,
-            "clock": None if offset is None else msgspec.to_builtins(offset),
+            "clock": msgspec.to_builtins(clock.facts()),
             "tail_bytes": head.answer.second.file_bytes if head.answer.second else 0,
             "load": plan.facts(),
         }
@@ -206,8 +209,16 @@ class Device:
             codec=head.codec,
             model_digest=spec.model_digest,
             models=models,
+            clock=facts["clock"],
         )
         write_manifest(self._folder.folder, self._manifest)
+
+    def _note_clock(self, clock: EdgeClock) -> None:
+        """The clock as it is known after the last frame."""
+        self._facts["clock"] = msgspec.to_builtins(clock.facts())
+        self._manifest = msgspec.structs.replace(self._manifest, clock=self._facts["clock"])
+        if self._options.orchestrated:
+            self._folder.write_session(self._facts)
 
     def _note_end(self, outcome: str, notes: tuple[str, ...]) -> None:
         for note in notes:

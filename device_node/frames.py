@@ -11,13 +11,13 @@ from typing import Any
 
 import msgspec
 
+from device_node.clock import EdgeClock
 from device_node.flight import Begun, Flight
 from device_node.head import Head
 from device_node.ledger import Ledger
 from device_node.pipeline import Pipeline
 from device_node.stages import Stages, failed
 from device_node.stopping import Stopping
-from splitbed.clock import ClockOffset
 from splitbed.errors import PictureUnreadable, SplitbedError, TransportError
 from splitbed.load import LoadPlan
 from splitbed.record import FrameRecord
@@ -44,13 +44,10 @@ class FrameLoop:
         *,
         plan: LoadPlan,
         timeout_s: float,
-        offset: ClockOffset | None,
+        clock: EdgeClock,
         reference: Callable[[str], Mapping[str, Array] | None],
-        idle: Callable[[int | None], None] | None = None,
     ) -> None:
-        """`idle` is called where nothing is in flight: with the time until a frame is due in ns,
-        None where the next one waits for it to return. What it raises ends the run.
-        """
+        """`clock.idle` is called where nothing is in flight. What it raises ends the run."""
         self._spec, self._session, self._plan = spec, session, plan
         self._timeout_s = timeout_s
         self._flight = Flight(plan.window, timeout_s)
@@ -60,11 +57,10 @@ class FrameLoop:
             head,
             spec,
             session.agreed,
-            offset=offset,
+            clock=clock,
             reference=reference,
-            start_ns=self._start_ns,
         )
-        self._idle = idle
+        self._idle = clock.idle
         self.ledger = Ledger(plan, writer, self._stopping, timeout_s)
 
     def run(
@@ -150,10 +146,9 @@ class FrameLoop:
                 self._stopping.look(now_ns - self._load_ns)
                 if self._stopping.ends(number - warmup, now_ns - self._load_ns):
                     break
-            if self._idle is not None:
-                self.ledger.guard(self._idle, None)
-                if self._is_over():
-                    break
+            self.ledger.guard(self._idle, None)
+            if self._is_over():
+                break
             frame = make(number)
             try:
                 # It is over before a frame is due, and in no figure.

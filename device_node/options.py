@@ -89,6 +89,17 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     sample_s: Annotated[
         float, Meta(description="seconds between resource samples", ge=0.01, le=3600)
     ] = 0.5
+    clock_s: Annotated[
+        float,
+        Meta(description="seconds between clock exchanges while idle, 0: none", ge=0, le=3600),
+    ] = 1.0
+    link_delay_ms: Annotated[
+        str,
+        Meta(
+            description="UP,DOWN: one-way delays that nothing on the link is faster than, for a "
+            "tighter bound of the edge's clock (default: none known)"
+        ),
+    ] = ""
     message_mib: Annotated[int, Meta(description="largest message", ge=1, le=2000)] = 128
     tls_ca: Annotated[Path | None, Meta(description="CA of the edge in PEM; turns TLS on")] = None
     token_file: Annotated[Path | None, Meta(description="file with the edge's token")] = None

@@ -55,7 +55,7 @@ class Pipeline:
         ledger: Ledger,
         stopping: Stopping,
         start_ns: int,
-        idle: Callable[[int | None], None] | None,
+        idle: Callable[[int | None], None],
     ) -> None:
         self._plan, self._stages, self._session = plan, stages, session
         self._flight, self._ledger, self._stopping = flight, ledger, stopping
@@ -152,8 +152,7 @@ class Pipeline:
         """Wait until a frame is due, and begin it."""
         due_ns = frame.due_ns
         if due_ns:
-            if self._idle is not None:
-                self._use_gap(self._idle, due_ns)
+            self._use_gap(due_ns)
             start_ns = _wait_until(due_ns, self._stop)
             if start_ns < due_ns:
                 raise _NotBegun
@@ -169,11 +168,11 @@ class Pipeline:
             raise _Overtaken
         return self._stages.preprocess(frame, start_ns)
 
-    def _use_gap(self, idle: Callable[[int | None], None], due_ns: int) -> None:
+    def _use_gap(self, due_ns: int) -> None:
         """Before a frame is due, once nothing is in flight any more, if that comes to be."""
         while (left_ns := due_ns - time.perf_counter_ns()) > _FINE_NS + _LOOK_NS:
             if self._ledger.is_quiet:
-                self._ledger.guard(idle, left_ns)
+                self._ledger.guard(self._idle, left_ns)
                 return
             if self._stop.wait(_LOOK_NS / 1e9):
                 return

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from device_node.clock import EdgeClock
 from device_node.flight import Begun
 from device_node.head import Head
 from splitbed import codec
-from splitbed.clock import ClockOffset
 from splitbed.errors import ProtocolViolation, SplitbedError
 from splitbed.record import FrameRecord
 from splitbed.runnable import carry
 from splitbed.session import Reply, SessionAgreed, SessionSpec
 from splitbed.task import PICTURE_CUT, RESULT_CUT, Answerer, Preprocessor, agreement
 from splitbed.tensor import Array
-
-_DRIFT: Final = 100e-6
-"""Clocks may part by this much of the time since their offset was taken (100 ppm, twice what
-crystals are specified at)."""
-
-_BOUND_SHARE: Final = 0.1
-"""A one-way time is given where its error bound is at most this share of it."""
 
 Reference = Callable[[str], Mapping[str, Array] | None]
 
@@ -41,13 +34,12 @@ class Stages:
         spec: SessionSpec,
         agreed: SessionAgreed,
         *,
-        offset: ClockOffset | None,
+        clock: EdgeClock,
         reference: Reference,
-        start_ns: int,
     ) -> None:
         answer, task = head.answer, head.task
         self._head, self._spec, self._agreed = head, spec, agreed
-        self._offset, self._reference, self._start_ns = offset, reference, start_ns
+        self._clock, self._reference = clock, reference
         dtype = next(i.dtype for i in answer.inputs if i.name == task.input)
         self._preprocessor = Preprocessor(task, dtype)
         self._answerer = Answerer(task, answer.outputs)
@@ -146,13 +138,7 @@ class Stages:
 
     def _completed(self, frame: Begun, reply: Reply, start_ns: int, end_ns: int) -> FrameRecord:
         times = reply.times
-        uplink_ns = error_ns = None
-        if self._offset is not None:
-            one_way_ns = self._offset.one_way_ns(reply.submitted_ns, times.received_ns)
-            age_ns = reply.submitted_ns - self._start_ns
-            bound_ns = self._offset.error_ns + int(_DRIFT * max(0, age_ns))
-            if one_way_ns > 0 and bound_ns <= _BOUND_SHARE * one_way_ns:
-                uplink_ns, error_ns = one_way_ns, bound_ns
+        ways = self._clock.one_ways(reply)
         return msgspec.structs.replace(
             frame.row,
             # Between its reply and the thread that finishes it, too, a frame waits.
@@ -166,8 +152,12 @@ class Stages:
             edge_batch=times.batch,
             finish_ns=end_ns - start_ns,
             total_ns=end_ns - frame.due_ns,
-            uplink_ns=uplink_ns,
-            uplink_error_ns=error_ns,
+            submitted_ns=reply.submitted_ns,
+            edge_received_ns=times.received_ns,
+            uplink_ns=ways.uplink_ns,
+            uplink_error_ns=ways.uplink_error_ns,
+            downlink_ns=ways.downlink_ns,
+            downlink_error_ns=ways.downlink_error_ns,
             request_bytes=reply.request_bytes,
             reply_bytes=reply.reply_bytes,
         )

@@ -123,6 +123,7 @@ def measure(
         head=learnt.get("head"),
         load=load or None,
         frames_wanted=load.get("frames", plan.frames) if outcome == "complete" else plan.frames,
+        clock=learnt.get("clock"),
         notes=(*plan.notes, *learnt.get("notes", []), *_sharing(certificate)),
         # The session's own facts last: its provider is what the tail ran on.
         edge=testbed.edge_facts | learnt.get("edge", {}) | _sizes(learnt),
@@ -156,6 +157,7 @@ def _start_device(
         "run-id": run_id,
         # A cache of its own: every run fetches its head over the link, and says what that took.
         "cache": folder.folder / "head",
+        "link-delay-ms": ",".join(f"{ns / 1e6:.6f}" for ns in testbed.least_delays_ns),
         **plan.connection,
         **plan.load_flags,
     }

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from experiments.availability import Availability, availability
+from experiments.clock_summary import ClockSummary, clock_summary
 from experiments.evaluation import Evaluation, read_evaluation
 from experiments.flow import ANSWERED, Flow, Load, flow, load_of
 from experiments.prediction import arithmetic, predicted_link_ns, violations
@@ -143,6 +144,7 @@ class Summary(msgspec.Struct, frozen=True):
     """Devices that shared the link; arithmetic and transport excess know of one."""
     session_bytes: int = 0
     """Codecs and what they learnt from the calibration, sent once when the session opens."""
+    clock: ClockSummary | None = None
 
     @property
     def points_lost(self) -> float | None:
@@ -237,6 +239,7 @@ def summarise(folder: Path) -> Summary:
         use=_use(files),
         evaluation=read_evaluation(folder),
         link_users=certificate.users if certificate else 1,
+        clock=clock_summary(files, manifest, answered),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from experiments.clock_summary import clock_text, ways_text
 from experiments.load_table import budget_note, budget_table, load_facts
 from experiments.run_facts import CertifiedLink
 from experiments.statistics import PairedLoss, Percentile, Share
@@ -120,6 +121,11 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
                 f"to {use.rss_peak_bytes / 1e6:.0f} MB",
             )
         )
+    if summary.clock is not None:
+        found.append(("clocks", clock_text(summary.clock)))
+        ways = ways_text(summary.clock)
+        if ways:
+            found.append(("one way", ways))
     verdict = "; ".join(summary.violations) or "certified before and after"
     if summary.link_kind == "direct" and not summary.violations and summary.certified is not None:
         found_link = summary.certified

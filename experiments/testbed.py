@@ -15,6 +15,7 @@ import msgspec
 from experiments import children
 from experiments.remote_link import RemoteLink
 from netem.hosts_link import HostsLink
+from netem.least_delay import least_delays_ns, told_ns
 from netem.link import Link
 from netem.relay_link import ProcessLink
 from splitbed.certificate import LinkCertificate
@@ -115,6 +116,13 @@ class Testbed:
         if self._hosts is not None:
             return self._hosts.settings
         return {} if self._last.facts is None else self._last.facts.settings
+
+    @property
+    def least_delays_ns(self) -> tuple[int, int]:
+        """Up and down: what nothing on the link is faster than, as far as is known."""
+        if self.options.remote is not None:
+            return told_ns(self._last.facts)
+        return least_delays_ns(self.options.profile, self.options.trace)
 
     def begin_replay(self) -> None:
         """Begin the link's trace; nothing without one."""

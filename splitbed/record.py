@@ -57,8 +57,13 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """Decode the reply, run what is left, post-process."""
     total_ns: int = 0
     """Due until the result was there."""
+    submitted_ns: int = 0
+    """This node's clock at the start of `rtt_ns`; with the next, for the clocks with hindsight."""
+    edge_received_ns: int = 0
+    """The edge's clock at the start of `edge_ns`. The two clocks have nothing in common."""
     uplink_ns: int | None = None
-    """Submit until the edge had the request; only where the clocks' bound allows."""
+    """Submit until the edge had the request; only where the clocks' bound allows, by the exchanges
+    until then."""
     uplink_error_ns: int | None = None
     downlink_ns: int | None = None
     """The edge handed the reply over until it was complete; only where the clocks' bound allows."""
@@ -183,6 +188,8 @@ class RunManifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """What the edge answered when the session was opened."""
     load: dict[str, Any] | None = None
     """When frames were due, their deadline, the rule for stopping and why the run stopped."""
+    clock: dict[str, Any] | None = None
+    """The edge's clock against the device's (`ClockFacts`)."""
     ended_utc: str = ""
     notes: tuple[str, ...] = ()
 

@@ -19,13 +19,14 @@ import msgspec
 from splitbed.certificate import LinkCertificate
 from splitbed.errors import RecordError, StorageFull
 from splitbed.record import EdgeFrameRecord, FrameRecord, ResourceSample, RunManifest
-from splitbed.session import Node
+from splitbed.session import ClockExchange, Node
 
 MANIFEST: Final = "manifest.json"
 _LONGEST_ROW_BYTES: Final = 1 << 20
 _SESSION: Final = "device.session.json"
 
-Row = TypeVar("Row", FrameRecord, EdgeFrameRecord, ResourceSample)
+AnyRow = FrameRecord | EdgeFrameRecord | ResourceSample | ClockExchange
+Row = TypeVar("Row", FrameRecord, EdgeFrameRecord, ResourceSample, ClockExchange)
 
 
 class RowWriter:
@@ -45,7 +46,7 @@ class RowWriter:
         except OSError as error:
             raise _translated(error, path, 0) from error
 
-    def write(self, row: FrameRecord | EdgeFrameRecord | ResourceSample) -> None:
+    def write(self, row: AnyRow) -> None:
         """Append one row."""
         try:
             line = msgspec.json.encode(row) + b"\n"
@@ -164,6 +165,10 @@ class RunFolder:
     def resources(self, node: Node) -> Path:
         """ResourceSample rows of one node."""
         return self.folder / f"{node}.resources.jsonl"
+
+    def clock(self) -> Path:
+        """ClockExchange rows of the device, in order."""
+        return self.folder / "device.clock.jsonl"
 
     def log(self, process: Literal["device", "edge", "relay"]) -> Path:
         """What a process printed to standard error."""

@@ -217,8 +217,11 @@ class Reply(msgspec.Struct, frozen=True):
     """The device's clock when the reply was complete."""
 
 
-class ClockExchange(msgspec.Struct, frozen=True):
-    """Four time stamps of one exchange: two of the asking node's clock, two of the peer's."""
+class ClockExchange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Four time stamps of one exchange: two of the asking node's clock, two of the peer's.
+
+    A row, too: a run keeps every exchange, and offsets are made of them when they are read.
+    """
 
     sent_ns: int
     peer_received_ns: int

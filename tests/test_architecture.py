@@ -27,7 +27,7 @@ BASE = {
     "runnable",
 }
 MIDDLE = {
-    *("record", "config", "codec", "task", "engine", "clock", "resources"),
+    *("record", "config", "codec", "task", "engine", "clock", "clock_model", "resources"),
     *("host", "progress", "process", "run_folder", "load", "percentile", "dependence"),
     *("processor", "engine_probe"),
 }
@@ -48,7 +48,8 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "percentile": set(),
     "dependence": {"percentile"},
     "config": {"errors"},
-    "clock": {"session"},
+    "clock_model": set(),
+    "clock": {"session", "clock_model"},
     "record": {"errors", "tensor", "link", "certificate", "session"},
     "run_folder": {"errors", "certificate", "session", "record"},
     "resources": {"errors", "session", "record"},

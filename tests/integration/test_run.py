@@ -90,6 +90,11 @@ def test_three_processes_over_a_shaped_link(pictures: Path, tmp_path: Path) -> N
     assert manifest.edge["versions"]["onnxruntime"]
     assert manifest.edge["host"]["processor"]
     assert manifest.edge["threads"] >= 0
+    assert manifest.clock is not None
+    assert manifest.clock["basis"] == "link delays"
+    assert manifest.clock["least_up_ns"] == manifest.clock["least_down_ns"] == 5_000_000
+    # One machine, one clock.
+    assert abs(manifest.clock["offset_ns"]) <= manifest.clock["error_ns"]
 
 
 @pytest.mark.parametrize(

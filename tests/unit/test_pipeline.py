@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from device_node.__main__ import Device
+from device_node.clock import EdgeClock
 from device_node.flight import Begun
 from device_node.frames import FrameLoop
 from device_node.ledger import Ledger
@@ -369,7 +370,7 @@ def test_idle_moments(
     gaps: list[int | None] = []
     make = FrameLoop.__init__
 
-    def idle(gap_ns: int | None) -> None:
+    def idle(_: EdgeClock, gap_ns: int | None = None) -> None:
         ledger = loops[0].ledger
         assert ledger.begun == ledger.kept
         gaps.append(gap_ns)
@@ -377,10 +378,11 @@ def test_idle_moments(
             raise StorageFull("no space left")
 
     def made(loop: FrameLoop, *arguments: Any, **more: Any) -> None:
-        make(loop, *arguments, **more, idle=idle)
+        make(loop, *arguments, **more)
         loops.append(loop)
 
     monkeypatch.setattr(FrameLoop, "__init__", made)
+    monkeypatch.setattr(EdgeClock, "idle", idle)
     options = options_for(tmp_path, **mode, frames=300)
     with pytest.raises(StorageFull):
         run(edge, options, pictures)

@@ -1,0 +1,138 @@
+"""The two nodes' clocks and the two ways of a run's frames, with hindsight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+
+import msgspec
+
+from experiments.statistics import Percentile, percentile
+from splitbed.clock import (
+    Basis,
+    ClockFacts,
+    LeastDelays,
+    OneWays,
+    basis_of,
+    history_of,
+    one_ways,
+)
+from splitbed.record import FrameRecord, RunManifest
+from splitbed.run_folder import RunFolder, read_rows
+from splitbed.session import ClockExchange
+
+
+class OneWay(msgspec.Struct, frozen=True):
+    """One direction's time of the frames for which it is known well enough.
+
+    Where that is not all of them it is the slow ones: `known_pct` belongs to every figure.
+    """
+
+    known_pct: float
+    p50_ms: Percentile | None
+    """None where it is known of no frame."""
+    error_ms: float | None
+    """Bound of the error, median."""
+
+
+class ClockSummary(msgspec.Struct, frozen=True):
+    """The edge's clock against the device's. Bounds, not deviations."""
+
+    basis: Basis
+    least_up_ms: float
+    least_down_ms: float
+    exchanges: int
+    offset_ms: float | None
+    """At the run's last frame."""
+    error_ms: float | None
+    """Bound of the offset's error at the frames, median."""
+    drift_ppm: float | None
+    drift_error_ppm: float | None
+    up: OneWay
+    down: OneWay
+
+
+def clock_summary(
+    files: RunFolder, manifest: RunManifest, rows: Sequence[FrameRecord]
+) -> ClockSummary | None:
+    """None for a run that kept no exchanges, or whose rows hold no time stamps."""
+    exchanges = list(read_rows(files.clock(), ClockExchange))
+    rows = [row for row in rows if row.submitted_ns]
+    if manifest.clock is None or not exchanges or not rows:
+        return None
+    facts = msgspec.convert(manifest.clock, ClockFacts)
+    history = history_of(exchanges, LeastDelays(facts.least_up_ns, facts.least_down_ns))
+    offsets = [found for row in rows if (found := history.at(row.submitted_ns)) is not None]
+    ways = [
+        one_ways(
+            history.at,
+            row.submitted_ns,
+            row.submitted_ns + row.rtt_ns,
+            row.edge_received_ns,
+            row.edge_ns,
+        )
+        for row in rows
+    ]
+    return ClockSummary(
+        basis=basis_of(history),
+        least_up_ms=facts.least_up_ns / 1e6,
+        least_down_ms=facts.least_down_ns / 1e6,
+        exchanges=len(exchanges),
+        offset_ms=offsets[-1].offset_ns / 1e6 if offsets else None,
+        error_ms=median(found.error_ns for found in offsets) / 1e6 if offsets else None,
+        drift_ppm=facts.drift_ppm,
+        drift_error_ppm=facts.drift_error_ppm,
+        up=_one_way([_up(way) for way in ways]),
+        down=_one_way([_down(way) for way in ways]),
+    )
+
+
+def clock_text(found: ClockSummary) -> str:
+    """One clause for a terminal."""
+    counted = f"{found.exchanges} exchanges"
+    if found.offset_ms is None or found.error_ms is None:
+        return f"not known: the {counted} fit no steady clock (was one of the clocks set?)"
+    basis = "by half the round trip"
+    if found.basis == "link delays":
+        basis = f"given {found.least_up_ms:g} ms up and {found.least_down_ms:g} down at least"
+    drift = ""
+    if found.drift_ppm is not None:
+        drift = f", drift {found.drift_ppm:+.1f} (within {found.drift_error_ppm:.1f}) ppm"
+    return (
+        f"edge's less device's {found.offset_ms:.3f} ms within {found.error_ms:.3f}{drift}; "
+        f"{counted}, {basis}"
+    )
+
+
+def ways_text(found: ClockSummary) -> str:
+    """Both ways' medians as a clause; "" where neither is known."""
+    parts = [
+        f"{word} p50 {way.p50_ms.value:.2f} ms within {way.error_ms:.2f} "
+        f"({way.known_pct:.0f} % of frames)"
+        for word, way in (("up", found.up), ("down", found.down))
+        if way.p50_ms is not None
+    ]
+    return ", ".join(parts)
+
+
+def _one_way(found: Sequence[tuple[int, int] | None]) -> OneWay:
+    known = [item for item in found if item is not None]
+    if not known:
+        return OneWay(0.0, None, None)
+    return OneWay(
+        known_pct=100 * len(known) / len(found),
+        p50_ms=percentile([way_ns / 1e6 for way_ns, _ in known], 0.5),
+        error_ms=median(error_ns for _, error_ns in known) / 1e6,
+    )
+
+
+def _up(ways: OneWays) -> tuple[int, int] | None:
+    if ways.uplink_ns is None or ways.uplink_error_ns is None:
+        return None
+    return ways.uplink_ns, ways.uplink_error_ns
+
+
+def _down(ways: OneWays) -> tuple[int, int] | None:
+    if ways.downlink_ns is None or ways.downlink_error_ns is None:
+        return None
+    return ways.downlink_ns, ways.downlink_error_ns

@@ -1,0 +1,174 @@
+"""What a clock may read, as a region: the model of a drifting clock, and inequalities that cut it.
+
+The rate of a peer's clock against one's own is off by a constant of at most `MOST_RATE`, give or
+take `WANDER` at any time (temperature; a time daemon that slews). What is possible is then a convex
+polygon in the plane of rate and offset. Each inequality cuts it, passing time shears it and widens
+it by WANDER; its largest and smallest offset are bounds that hold. Set-membership estimation
+(Schweppe 1968); for clocks, the convex hulls of Moon, Skelly and Towsley (INFOCOM 1999).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple, Self
+
+MOST_RATE: Final = 500e-6
+"""Two clocks' rates differ by at most this: 500 ppm, what kernels and NTP allow (RFC 5905)."""
+
+WANDER: Final = 20e-6
+"""Within a run the rate stays this near to a constant: 20 ppm, a crystal over all temperatures."""
+
+TOTAL_RATE: Final = MOST_RATE + WANDER
+
+
+class Limit(NamedTuple):
+    """The offset is at most (`sign` 1) or at least (-1) `offset` at the own time `at`."""
+
+    at: float
+    sign: int
+    offset: float
+
+    def mirrored(self) -> Limit:
+        """The same for time that runs backwards."""
+        return self._replace(at=-self.at)
+
+
+class Belief(NamedTuple):
+    """Every rate and offset that the clock may have at a time: a convex polygon's corners."""
+
+    at: float
+    corners: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def of(cls, first: Limit, second: Limit) -> Self:
+        """A box about what one exchange allows, and every rate."""
+        parted = TOTAL_RATE * (second.at - first.at)
+        low = min(first.offset, second.offset) - parted
+        high = max(first.offset, second.offset) + parted
+        rates = (-MOST_RATE, MOST_RATE)
+        return cls(first.at, _hull([(rate, end) for rate in rates for end in (low, high)]))
+
+    def between(self, at: float) -> tuple[float, float]:
+        """Smallest and largest offset at a time, later or earlier."""
+        passed = at - self.at
+        offsets = [offset + rate * passed for rate, offset in self.corners]
+        wide = WANDER * abs(passed)
+        return min(offsets) - wide, max(offsets) + wide
+
+    def joined(self, other: Self) -> Self:
+        """What both believe of the same time, with what is believed of rates after mirroring.
+
+        It is not checked whether anything is: where rounding leaves nothing, this one stands.
+        """
+        left = list(self.corners)
+        around = other.corners
+        if len(around) < 3:
+            return self
+        for begin, end in zip(around, (*around[1:], around[0]), strict=True):
+            left = _cut(left, begin, end)
+            if not left:
+                return self
+        return self._replace(corners=_hull(left))
+
+    def mirrored(self) -> Self:
+        """The same for time that runs backwards."""
+        return self._replace(at=-self.at, corners=_hull([(-r, o) for r, o in self.corners]))
+
+    def moved(self, at: float) -> Self:
+        """What it makes of another time, later or earlier."""
+        passed = at - self.at
+        wide = WANDER * abs(passed)
+        return self._replace(
+            at=at,
+            corners=_hull(
+                [
+                    (rate, offset + rate * passed + way)
+                    for rate, offset in self.corners
+                    for way in (-wide, wide)
+                ]
+            ),
+        )
+
+    def limited(self, limit: Limit) -> Self | None:
+        """What is left of it at that limit's time; None where nothing is."""
+        moved = self.moved(limit.at)
+        left = _clipped(moved.corners, limit.sign, limit.offset)
+        return moved._replace(corners=left) if left else None
+
+
+def believed(limits: list[tuple[Limit, Limit]]) -> list[Belief] | None:
+    """What is known at the time of each exchange by all of them; None where they contradict."""
+    before = _beliefs(limits)
+    # Time that runs backwards is a clock like any other, whose drift has the other sign.
+    after = _beliefs([(b.mirrored(), a.mirrored()) for a, b in reversed(limits)])
+    if before is None or after is None:
+        return None
+    return [
+        belief.joined(later.mirrored().moved(belief.at))
+        for belief, later in zip(before, reversed(after), strict=True)
+    ]
+
+
+def _beliefs(limits: list[tuple[Limit, Limit]]) -> list[Belief] | None:
+    found: list[Belief] = []
+    for pair in limits:
+        belief: Belief | None = found[-1] if found else Belief.of(*pair)
+        for limit in pair:
+            belief = belief and belief.limited(limit)
+        if belief is None:
+            return None
+        found.append(belief)
+    return found
+
+
+def _clipped(
+    corners: tuple[tuple[float, float], ...], sign: int, most: float
+) -> tuple[tuple[float, float], ...]:
+    """A polygon cut at an offset (Sutherland and Hodgman 1974)."""
+    kept: list[tuple[float, float]] = []
+    for (rate, offset), (next_rate, next_offset) in zip(
+        corners, (*corners[1:], corners[0]), strict=True
+    ):
+        over, next_over = sign * (offset - most), sign * (next_offset - most)
+        if over <= 0:
+            kept.append((rate, offset))
+        if over * next_over < 0:
+            kept.append((rate + over / (over - next_over) * (next_rate - rate), most))
+    return tuple(kept)
+
+
+def _cut(
+    corners: list[tuple[float, float]], begin: tuple[float, float], end: tuple[float, float]
+) -> list[tuple[float, float]]:
+    """The part of a polygon to the left of a line."""
+    kept: list[tuple[float, float]] = []
+    for here, there in zip(corners, (*corners[1:], corners[0]), strict=True):
+        inside, next_inside = _turn(begin, end, here), _turn(begin, end, there)
+        if inside >= 0:
+            kept.append(here)
+        if inside * next_inside < 0:
+            share = inside / (inside - next_inside)
+            kept.append(
+                (here[0] + share * (there[0] - here[0]), here[1] + share * (there[1] - here[1]))
+            )
+    return kept
+
+
+def _hull(points: list[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Corners of the convex hull, in order around it (Andrew's monotone chain, 1979)."""
+    points = sorted(set(points))
+    if len(points) < 3:
+        return tuple(points)
+    return (*_chain(points), *_chain(points[::-1]))
+
+
+def _chain(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    chain: list[tuple[float, float]] = []
+    for point in points:
+        while len(chain) > 1 and _turn(chain[-2], chain[-1], point) <= 0:
+            chain.pop()
+        chain.append(point)
+    return chain[:-1]
+
+
+def _turn(a: tuple[float, float], b: tuple[float, float], c: tuple[float, float]) -> float:
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
