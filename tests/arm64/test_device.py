@@ -21,7 +21,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -169,8 +169,7 @@ def pictures(bench: Bench) -> Path:
 
 def disagreement(run: Run) -> float:
     """The largest difference of any output from the uncut model's on this machine."""
-    found: list[Any] = [(row.result or {})["agreement"]["max_abs"] for row in run.rows]
-    return max(found)
+    return max(float((row.result or {})["agreement"]["max_abs"]) for row in run.rows)
 
 
 def test_it_is_this_checkout_on_arm64(bench: Bench) -> None:

@@ -12,11 +12,13 @@ import numpy as np
 import onnx
 import pytest
 
+from experiments.gestures import HELD_OUT_SEED, write_folder
 from splitbed import engine_probe
 from splitbed.engine import Engine
 from splitbed.engine_probe import WHEN, ensure_usable
 from splitbed.errors import EngineError, UsageError
 from splitbed.processor import Processor
+from tests.integration.nodes import ALONE, ready, start, stop
 
 BOARD = Processor("Raspberry Pi 4 Model B Rev 1.1 (Cortex-A72)", "fp asimd evtstrm crc32 cpuid")
 COUNTED = "import os\nopen(os.environ['TRIES'], 'a').write('x')\n"
@@ -182,3 +184,34 @@ def test_a_node_ends_with_a_sentence_and_no_crash(
     assert done.returncode == 3, json.dumps([done.returncode, done.stderr])
     assert done.stderr.count("\n") == 1
     assert words in done.stderr
+
+
+def test_a_device_whose_head_would_crash_says_so_and_one_without_a_head_runs(
+    installed: Installed, tmp_path: Path
+) -> None:
+    write_folder(tmp_path / "pictures", HELD_OUT_SEED, 2)
+    edge = start("edge_node", *ALONE, "--provider", "cpu")
+    try:
+        address = ready(edge)["address"]
+        installed.be(DIES.format("SIGILL"))
+        done = {}
+        for cut in ("layer3", "@picture"):
+            done[cut] = subprocess.run(
+                [
+                    *(sys.executable, "-m", "device_node", "--edge", address, "--cut", cut),
+                    *("--model", "gesture", "--images", tmp_path / "pictures", "--warmup", "0"),
+                    *("--out", tmp_path / "runs", "--cache", installed.cache),
+                ],
+                capture_output=True,
+                text=True,
+                env={**os.environ, WHEN: "always"},
+                timeout=60,
+                check=False,
+            )
+    finally:
+        stop(edge)
+    assert done["layer3"].returncode == 3, done["layer3"].stderr
+    assert done["layer3"].stderr.startswith("device: onnxruntime ")
+    assert "ends with SIGILL" in done["layer3"].stderr
+    assert done["@picture"].returncode == 0, done["@picture"].stderr
+    assert installed.tries() == 1
