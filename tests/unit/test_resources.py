@@ -12,7 +12,8 @@ import pytest
 
 from splitbed.errors import RecordError, StorageFull
 from splitbed.record import ResourceSample
-from splitbed.resources import SOURCE, ResourceSampler, _busy_pct
+from splitbed.resources import SOURCE, ResourceSampler
+from splitbed.resources.system import busy_pct, times
 
 
 def busy(seconds: float) -> None:
@@ -68,7 +69,7 @@ Times = namedtuple("Times", "user nice system idle iowait guest guest_nice")  # 
 
 
 @pytest.mark.parametrize(
-    ("passed", "busy_pct"),
+    ("passed", "expected"),
     [
         (Times(1, 0, 1, 6, 2, 0, 0), 20),
         (Times(4, 0, 0, 4, 0, 2, 0), 50),  # half of `user` was a guest's: counted once
@@ -79,12 +80,12 @@ Times = namedtuple("Times", "user nice system idle iowait guest guest_nice")  # 
     ],
 )
 def test_the_systems_share_is_one_whatever_the_kernel_counts(
-    passed: Times, busy_pct: float
+    passed: Times, expected: float
 ) -> None:
     before = Times(50, 1, 7, 300, 9, 3, 0)
     after = Times(*(a + b for a, b in zip(before, passed, strict=True)))
-    found = _busy_pct(before, after)
-    assert found == pytest.approx(busy_pct, abs=1e-5)
+    found = busy_pct(times(before), times(after))
+    assert found == pytest.approx(expected, abs=1e-5)
     assert 0 <= found <= 100
 
 
