@@ -21,6 +21,7 @@ from splitbed.certificate import LinkCertificate
 from splitbed.codec import FILE_MARK, PlannedCodec
 from splitbed.graph import Verification
 from splitbed.host import host_facts, versions
+from splitbed.limits import sweep
 from splitbed.record import RunManifest, config_id
 from splitbed.run_folder import RunFolder, write_manifest
 
@@ -44,6 +45,8 @@ class RunPlan(msgspec.Struct, frozen=True):
     threads: int
     timeout_s: float
     seed: int
+    device: dict[str, object]
+    """Flags of the device for its limits and its rest."""
     connection: dict[str, object]
     """Flags of the device for its connection: the edge's CA, its token, the largest message."""
     settings: dict[str, Any]
@@ -100,6 +103,7 @@ def measure(
         outcome = _wait(device, testbed, folder, stop, progress)
     finally:
         children.end(device)
+        sweep()  # a device that was killed cannot remove its control group
     replay = testbed.end_replay()
     certificate = testbed.certified(certificate)
     if testbed.options.remote is not None:
@@ -108,6 +112,7 @@ def measure(
     manifest = msgspec.structs.replace(
         manifest,
         outcome=outcome,
+        host=manifest.host | learnt.get("limits", {}),
         ended_utc=_now(),
         certificate=certificate,
         link_violations=tuple(certificate.violations()),
@@ -150,6 +155,7 @@ def _start_device(
         "run-id": run_id,
         # A cache of its own: every run fetches its head over the link, and says what that took.
         "cache": folder.folder / "head",
+        **plan.device,
         **plan.connection,
     }
     if plan.reference is not None:

@@ -35,6 +35,7 @@ _IDENTIFYING = (
     *("cut", "warmup", "window", "reply", "provider", "threads", "edge_threads"),
     *("edge", "backend", "seed"),
 )
+_LIMITING = ("cpus", "cpu_quota")
 _REFERENCE_BYTES = 1 << 30
 """Outputs of the uncut model are kept for comparison up to this size."""
 
@@ -103,6 +104,11 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     window: Annotated[int, Meta(description="frames in flight", ge=1, le=256)] = 1
     provider: Annotated[ProviderChoice, Meta(description="what the edge runs the tail on")] = "auto"
     threads: Annotated[int, Meta(description="threads of the head, 0: ONNX Runtime's", ge=0)] = 1
+    cpus: Annotated[str, Meta(description="cores of the device, as in 0,2-3: a weaker device")] = ""
+    cpu_quota: Annotated[
+        Annotated[float, Meta(ge=0.01, le=1024)] | None,
+        Meta(description="share of a core's time that the device may have, as in 0.5"),
+    ] = None
     edge_threads: Annotated[int, Meta(description="threads of the tail, 0: likewise", ge=0)] = 0
     edge: Annotated[
         str, Meta(description="link to an edge that runs already: its probe's or relay's host:port")
@@ -120,6 +126,10 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     sample_s: Annotated[
         float, Meta(description="seconds between resource samples", ge=0.01, le=3600)
     ] = 0.5
+    idle_s: Annotated[
+        float,
+        Meta(description="seconds of rest before the first frame, for energy over idle", ge=0),
+    ] = 0.0
     anchor: Annotated[
         bool, Meta(description="count this cut among the anchors: first layers only, for privacy")
     ] = False
@@ -226,6 +236,15 @@ def plan_run(
         threads=options.threads,
         timeout_s=options.timeout_s,
         seed=options.seed,
+        device={
+            name: value
+            for name, value in (
+                ("cpus", options.cpus),
+                ("cpu-quota", options.cpu_quota),
+                ("idle-s", options.idle_s),
+            )
+            if value
+        },
         connection={
             name: value
             for name, value in (
@@ -244,6 +263,8 @@ def plan_run(
             "trace": find_trace(options.trace, profile).digest if options.trace else None,
             "pictures": contents.hexdigest(),
             "frames": frames,
+            # Left out where nothing is limited, so that older runs keep their identity.
+            **{name: settings[name] for name in _LIMITING if settings[name]},
             **({} if planned.pair is None else {"pair": planned.pair.digest}),
             **{name: settings[name] for name in _IDENTIFYING},
         },

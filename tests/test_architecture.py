@@ -28,7 +28,7 @@ BASE = {
 }
 MIDDLE = {
     *("record", "config", "codec", "task", "engine", "clock", "resources"),
-    *("host", "progress", "process", "run_folder"),
+    *("host", "progress", "process", "run_folder", "limits"),
 }
 ALLOWED_INSIDE: dict[str, set[str]] = {
     "errors": set(),
@@ -47,6 +47,7 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "clock": {"session"},
     "record": {"errors", "tensor", "link", "certificate", "session"},
     "run_folder": {"errors", "certificate", "session", "record"},
+    "limits": {"errors"},
     "resources": {"errors", "session", "record"},
     "codec": {"errors", "quantiser", "pair", "tensor", "session"},
     "task": {"errors", "tensor", "config"},

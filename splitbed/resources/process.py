@@ -15,7 +15,6 @@ import psutil
 from splitbed.record import ReadingSource
 from splitbed.resources.gauge import measured, unavailable
 
-
 if sys.platform != "win32":
     import resource
 
