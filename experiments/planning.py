@@ -29,6 +29,7 @@ from netem.traces import WRITTEN_TRACE, find_trace
 from splitbed import config
 from splitbed.errors import UsageError
 from splitbed.graph import list_cuts
+from splitbed.limits import parse_cpus
 from splitbed.session import ProviderChoice
 
 _IDENTIFYING = (
@@ -168,6 +169,8 @@ def plan_run(
     model: PreparedModel, options: RunOptions, pictures: PictureSet, scratch: Path, say: Console
 ) -> RunPlan:
     """Cut, verify, calibrate, and ask the uncut model, before anything is started."""
+    if options.cpus:
+        parse_cpus(options.cpus)
     plain = prepare_cut(model, options.cut)
     profile = find_profile(options.link)
     notes: list[str] = []

@@ -12,6 +12,7 @@ import msgspec
 
 from experiments.evaluation import Evaluation, read_evaluation
 from experiments.likeness import is_alike
+from experiments.node_use import NodeUse, node_use
 from experiments.prediction import arithmetic, predicted_link_ns, violations
 from experiments.statistics import PairedLoss, Percentile, Share, paired_loss, percentile, share
 from splitbed import codec
@@ -19,7 +20,7 @@ from splitbed.certificate import LinkCertificate
 from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
 from splitbed.link import Replay
-from splitbed.record import FrameRecord, ResourceSample, RunManifest
+from splitbed.record import FrameRecord, RunManifest
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.session import TensorCodec
 from splitbed.task import PICTURE_CUT, RESULT_CUT
@@ -52,6 +53,8 @@ class Setting(msgspec.Struct, frozen=True):
     threads: int | None
     edge_threads: int | None
     provider: str | None
+    cpus: str | None = None
+    cpu_quota: float | None = None
 
 
 class CertifiedLink(msgspec.Struct, frozen=True):
@@ -68,18 +71,6 @@ class CertifiedLink(msgspec.Struct, frozen=True):
     up_udp_bps: float | None = None
     """IP packets, where packets are lost on purpose; None elsewhere."""
     down_udp_bps: float | None = None
-
-
-class NodeUse(msgspec.Struct, frozen=True):
-    """What one node's process used while the run went on."""
-
-    cpu_pct_median: float
-    """Of one core."""
-    rss_first_bytes: int
-    """When the run began; an edge that serves several runs keeps their engines warm."""
-    rss_peak_bytes: int
-    samples: int
-    source: str
 
 
 class Preparation(msgspec.Struct, frozen=True):
@@ -150,6 +141,8 @@ class Summary(msgspec.Struct, frozen=True):
     use: dict[str, NodeUse]
     evaluation: Evaluation | None
     """Accuracy on more pictures than were measured, where it was evaluated."""
+    slowdown: dict[str, Any] | None = None
+    """What the device's limits do to its head, measured: `ratio` within `low` to `high`."""
     link_users: int = 1
     """Devices that shared the link; arithmetic and transport excess know of one."""
     session_bytes: int = 0
@@ -229,8 +222,9 @@ def summarise(folder: Path) -> Summary:
         rest_pct=median(100 * row.rest_ns / row.total_ns for row in ok),
         **arithmetic(ok, predicted, int(manifest.config.get("window", 1))),
         **_quality(ok, manifest),
-        use=_use(files),
+        use=node_use(files),
         evaluation=read_evaluation(folder),
+        slowdown=manifest.host.get("limits", {}).get("slowdown"),
         link_users=certificate.users if certificate else 1,
     )
 
@@ -251,7 +245,8 @@ def _preparation(manifest: RunManifest) -> dict[str, Preparation]:
 def _setting(manifest: RunManifest) -> Setting:
     # The provider as asked for: all on the device, nothing runs on any.
     asked = manifest.config
-    return Setting(*(asked.get(name) for name in Setting.__struct_fields__))
+    found = {name: asked.get(name) for name in Setting.__struct_fields__}
+    return Setting(**found | {"cpus": asked.get("cpus") or None})
 
 
 def _certified(certificate: LinkCertificate) -> CertifiedLink:
@@ -309,18 +304,3 @@ def _quality(rows: Sequence[FrameRecord], manifest: RunManifest) -> dict[str, An
     if found["rms_difference_pct"] is not None:
         found["rms_difference_pct"] = 100 * math.sqrt(found["rms_difference_pct"])
     return found
-
-
-def _use(files: RunFolder) -> dict[str, NodeUse]:
-    use = {}
-    for node in ("device", "edge"):
-        samples = list(read_rows(files.resources(node), ResourceSample))
-        if samples:
-            use[node] = NodeUse(
-                cpu_pct_median=median(sample.process_cpu_pct for sample in samples),
-                rss_first_bytes=samples[0].rss_bytes,
-                rss_peak_bytes=max(sample.rss_bytes for sample in samples),
-                samples=len(samples),
-                source=samples[0].source,
-            )
-    return use

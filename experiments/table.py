@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from experiments.node_use import use_facts
 from experiments.statistics import PairedLoss, Percentile, Share
 from experiments.summary import STAGES, CertifiedLink, Summary
 from splitbed.link import Replay
@@ -102,13 +103,9 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
             text += "warm from an earlier run"
         found.append((f"{node} engine", text))
     for node, use in summary.use.items():
-        found.append(
-            (
-                f"{node} process",
-                f"CPU {use.cpu_pct_median:.0f} % of a core, RSS {use.rss_first_bytes / 1e6:.0f} "
-                f"to {use.rss_peak_bytes / 1e6:.0f} MB",
-            )
-        )
+        found += use_facts(node, use)
+    if summary.slowdown is not None:
+        found.append(("device limits", slowdown_text(summary)))
     verdict = "; ".join(summary.violations) or "certified before and after"
     if summary.link_kind == "direct" and not summary.violations and summary.certified is not None:
         found_link = summary.certified
@@ -128,6 +125,15 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     if not summary.complete:
         found.append(("INCOMPLETE", summary.outcome))
     return found
+
+
+def slowdown_text(summary: Summary) -> str:
+    """What the device was held to, and what that did to its head."""
+    held = [f"cores {summary.setting.cpus}"] * bool(summary.setting.cpus)
+    if summary.setting.cpu_quota is not None:
+        held.append(f"{summary.setting.cpu_quota:g} of a core")
+    ratio, low, high = (float((summary.slowdown or {})[n]) for n in ("ratio", "low", "high"))
+    return f"{' and '.join(held)}: the head takes {ratio:.2f} times ({low:.2f} to {high:.2f})"
 
 
 def print_comparison(summaries: Sequence[Summary], console: Console) -> None:

@@ -36,12 +36,24 @@ def usable() -> frozenset[int]:
     return frozenset(os.sched_getaffinity(0))
 
 
+def check(cpus: frozenset[int], allowed: frozenset[int]) -> None:
+    """UsageError for a core that this process may not use; the kernel would leave it out."""
+    if cpus - allowed:
+        raise UsageError(
+            f"--cpus {_written(cpus)}: this process may not use {_written(cpus - allowed)}, only "
+            f"{_written(allowed)}"
+        )
+
+
+def _written(cpus: frozenset[int]) -> str:
+    return ",".join(map(str, sorted(cpus)))
+
+
 def hold(cpus: frozenset[int]) -> None:
     """Let every thread of this process run on these cores only.
 
     Affinity is a thread's own (sched_setaffinity(2)): setting it for the process sets it for the
-    thread that asks, and a runtime's threads that are there already would run on all cores. Raises
-    UsageError for a core that this process may not use.
+    thread that asks, and a runtime's threads that are there already would run on all cores.
     """
     _each_thread(lambda thread: os.sched_setaffinity(thread, cpus), cpus)
 
@@ -62,9 +74,8 @@ def _each_thread(change: Callable[[int], None], cpus: frozenset[int]) -> None:
                 except ProcessLookupError:
                     raise
                 except OSError as error:
-                    shown = ",".join(map(str, sorted(cpus)))
                     raise UsageError(
-                        f"--cpus {shown} cannot be had ({error.strerror}): choose among "
-                        f"{','.join(map(str, sorted(usable())))}"
+                        f"--cpus {_written(cpus)} cannot be had ({error.strerror}): choose among "
+                        f"{_written(usable())}"
                     ) from error
         done |= found
