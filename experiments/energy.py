@@ -13,6 +13,7 @@ from splitbed.record import How, NodeResources, Phase, ReadingSource, ResourceSa
 from splitbed.session import Node
 
 _FEWEST_BLOCKS: Final = 3
+_ABSENT: Final = "this machine shows no"
 _ORDER: Final = ("rapl_j", "hwmon_", "battery_w", "rapl_psys_j", "gpu", "")
 """Meters of a whole machine first, the one that counts before those that are read now and then."""
 
@@ -58,8 +59,9 @@ def energies(
     meters = [s for s in about.sources if s.scope and s.unit in ("J", "W")]
     usable = [s for s in meters if s.how != "unavailable"]
     if not usable:
-        reasons = dict.fromkeys(f"{s.source}: {s.reason}" for s in meters)
-        return (_none("; ".join(reasons) or "no meter was looked for"),)
+        # What could be had weighs more than what is not there.
+        hidden = dict.fromkeys(s.reason for s in meters if not s.reason.startswith(_ABSENT))
+        return (_none("; ".join(hidden) or f"{_ABSENT} RAPL, power sensor or battery"),)
     # A GPU's counter is better than its power now and then.
     counted = {s.scope for s in usable if s.unit == "J" and s.scope.startswith("gpu")}
     chosen = [s for s in usable if not (s.scope in counted and s.unit == "W")]

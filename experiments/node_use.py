@@ -214,13 +214,14 @@ def use_facts(node: str, use: NodeUse) -> list[tuple[str, str]]:
 
 
 def energy_text(energy: Energy) -> str:
-    """Joules a frame with their source; never a number where there is none."""
+    """Joules a frame and how they are known; never a number where there is none."""
     if energy.j_per_frame is None:
-        return f"unavailable ({energy.source}): {energy.reason}"
+        return f"unavailable{f' ({energy.meter})' * bool(energy.meter)}: {energy.reason}"
     ends = ""
     if energy.low is not None and energy.high is not None:
         ends = f" ({energy.low:.3g} to {energy.high:.3g})"
-    return f"{energy.j_per_frame:.3g} J a frame over idle{ends}, {energy.how}: {energy.source}"
+    by = f"{energy.scope} ({energy.meter})"
+    return f"{energy.j_per_frame:.3g} J a frame over idle{ends}, {energy.how}, {by}"
 
 
 def _gpu_text(gpu: GpuUse) -> str:

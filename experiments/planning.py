@@ -29,7 +29,7 @@ from netem.traces import WRITTEN_TRACE, find_trace
 from splitbed import config
 from splitbed.errors import UsageError
 from splitbed.graph import list_cuts
-from splitbed.limits import parse_cpus
+from splitbed.limits import usable_cpus
 from splitbed.session import ProviderChoice
 
 _IDENTIFYING = (
@@ -170,7 +170,7 @@ def plan_run(
 ) -> RunPlan:
     """Cut, verify, calibrate, and ask the uncut model, before anything is started."""
     if options.cpus:
-        parse_cpus(options.cpus)
+        usable_cpus(options.cpus)
     plain = prepare_cut(model, options.cut)
     profile = find_profile(options.link)
     notes: list[str] = []

@@ -36,13 +36,18 @@ def usable() -> frozenset[int]:
     return frozenset(os.sched_getaffinity(0))
 
 
-def check(cpus: frozenset[int], allowed: frozenset[int]) -> None:
-    """UsageError for a core that this process may not use; the kernel would leave it out."""
+def usable_cpus(text: str) -> frozenset[int]:
+    """As `parse_cpus`; UsageError also for a core that this process may not use.
+
+    The kernel would leave such a core out without a word.
+    """
+    cpus, allowed = parse_cpus(text), usable()
     if cpus - allowed:
         raise UsageError(
             f"--cpus {_written(cpus)}: this process may not use {_written(cpus - allowed)}, only "
             f"{_written(allowed)}"
         )
+    return cpus
 
 
 def _written(cpus: frozenset[int]) -> str:

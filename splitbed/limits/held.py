@@ -35,8 +35,7 @@ class HeldLimits:
         self._before: frozenset[int] = frozenset()
         self._group: quota.Group | None = None
         if limits.cpus:
-            self._cpus, self._before = affinity.parse_cpus(limits.cpus), affinity.usable()
-            affinity.check(self._cpus, self._before)
+            self._cpus, self._before = affinity.usable_cpus(limits.cpus), affinity.usable()
             affinity.hold(self._cpus)
         if limits.cpu_quota is not None:
             try:

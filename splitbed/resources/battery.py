@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -148,7 +149,8 @@ class TermuxBattery:
         assert self._running.stdout is not None
         with self._running.stdout as out:
             self._running = None
-            return out.read(_MOST_BYTES)
+            os.set_blocking(out.fileno(), False)  # somebody else may hold the other end open
+            return os.read(out.fileno(), _MOST_BYTES)
 
     def _power_w(self, answer: bytes) -> float:
         told: dict[str, Any] = msgspec.json.decode(answer, type=dict[str, Any])

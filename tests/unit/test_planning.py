@@ -146,8 +146,17 @@ def test_the_id_of_a_configuration_is_what_it_is_not_how_it_was_asked_for(
         identity(cut="layer3"), identity(codec="quantize:5"), identity(link="rate=1mbit"),
         identity(window=2), identity(threads=2), identity(calibration_count=2),
         identity(frames=5), identity(warmup=0), identity(provider="cpu"),
+        identity(cpus="0"), identity(cpu_quota=0.5),
     ]  # fmt: skip
-    assert len({first, *different}) == 10
+    assert len({first, *different}) == 12
+
+
+@pytest.mark.parametrize("cpus", ["x", "4000"])
+def test_cores_that_are_not_there_are_refused_before_anything_starts(
+    model: PreparedModel, pictures: Path, tmp_path: Path, cpus: str
+) -> None:
+    with pytest.raises(UsageError, match="--cpus"):
+        plan(model, pictures, tmp_path / "scratch", cpus=cpus)
 
 
 def test_the_command_in_the_manifest_gives_the_same_run(
