@@ -15,8 +15,9 @@ from splitbed.limits import HeldLimits
 
 _ROUNDS: Final = 6
 _FEWEST_ROUNDS: Final = 3
-_BLOCK_S: Final = 0.15
-"""Fifteen periods of a quota: a shorter run may use what an idle moment has saved."""
+_BLOCK_S: Final = 0.1
+_PERIODS: Final = 10
+"""Of a quota in a block, at least: a shorter run may use what an idle moment has saved."""
 _LONGEST_S: Final = 15.0
 _T95: Final = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}
 """Student's t, two-sided 95 %, by the number of rounds."""
@@ -45,12 +46,14 @@ def measured_slowdown(head: Head, held: HeldLimits) -> dict[str, Any] | None:
     engine = head.engine
     feeds = {spec.name: np.zeros(spec.shape, spec.dtype) for spec in head.answer.inputs}
 
-    def block(least_s: float = _BLOCK_S) -> float:
+    least_s = max(_BLOCK_S, _PERIODS * held.period_s)
+
+    def block() -> float:
         return _seconds(lambda: engine.run(feeds), least_s)
 
     ratios: list[float] = []
     free_s: list[float] = []
-    block(0.02)
+    engine.run(feeds)
     end_s = time.perf_counter() + _LONGEST_S
     try:
         while len(ratios) < _ROUNDS and (

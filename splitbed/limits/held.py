@@ -58,6 +58,11 @@ class HeldLimits:
         if self._group is not None:
             quota.hold(self._group)
 
+    @property
+    def period_s(self) -> float:
+        """Within which the quota is given out anew; 0 without one."""
+        return 0.0 if self._group is None else self._group.period_us / 1e6
+
     def facts(self) -> dict[str, Any]:
         """For the record; empty without limits."""
         found: dict[str, Any] = {}

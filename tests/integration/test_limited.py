@@ -24,8 +24,8 @@ def test_a_weaker_device_after_a_rest(pictures: Path, tmp_path: Path) -> None:
     core = min(os.sched_getaffinity(0))
     limits: list[object] = ["--cpus", core, "--idle-s", 1]
     try:
-        with HeldLimits(Limits(cpu_quota=0.5)):
-            limits += ["--cpu-quota", 0.5]
+        with HeldLimits(Limits(cpu_quota=0.8)):
+            limits += ["--cpu-quota", 0.8]
     except UsageError:
         pass  # this machine does not let us; the cores remain
     done = certified(
@@ -41,7 +41,7 @@ def test_a_weaker_device_after_a_rest(pictures: Path, tmp_path: Path) -> None:
     assert found["slowdown"] == held["slowdown"]
     assert found["setting"]["cpus"] == str(core)
     if "--cpu-quota" in limits:
-        assert held["cpu_quota"] == 0.5
+        assert held["cpu_quota"] == 0.8
     nodes: tuple[Node, Node] = ("device", "edge")
     for node in nodes:
         samples = list(read_rows(files.resources(node), ResourceSample))
