@@ -76,7 +76,11 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     ] = 0.5
     idle_s: Annotated[
         float,
-        Meta(description="seconds of rest before the first frame, for energy over idle", ge=0),
+        Meta(
+            description="seconds of rest before the first frame, for energy over idle",
+            ge=0,
+            le=3600,
+        ),
     ] = 0.0
     message_mib: Annotated[int, Meta(description="largest message", ge=1, le=2000)] = 128
     tls_ca: Annotated[Path | None, Meta(description="CA of the edge in PEM; turns TLS on")] = None

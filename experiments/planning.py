@@ -129,7 +129,11 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = 0.5
     idle_s: Annotated[
         float,
-        Meta(description="seconds of rest before the first frame, for energy over idle", ge=0),
+        Meta(
+            description="seconds of rest before the first frame, for energy over idle",
+            ge=0,
+            le=3600,
+        ),
     ] = 0.0
     anchor: Annotated[
         bool, Meta(description="count this cut among the anchors: first layers only, for privacy")

@@ -115,6 +115,19 @@ def test_power_is_integrated() -> None:
     assert found.j_per_frame == pytest.approx(1.0 * 60 * 3 / 100, rel=0.1)
 
 
+def test_what_spans_two_phases_for_want_of_readings_is_in_neither() -> None:
+    samples = made([("idle", 10, 5.0), ("warmup", 4, 50.0), ("frames", 40, 11.0)])
+    gone = {9, 10, 11, 12, 13, 14, 15, 30, 31}  # those around the warm-up, and two among the frames
+    samples = [
+        msgspec.structs.replace(s, readings={}) if at in gone else s for at, s in enumerate(samples)
+    ]
+    found = first(samples, RAPL)
+    assert found.idle_w == pytest.approx(5)
+    assert found.busy_w == pytest.approx(11)
+    # 11 to 50: the counter went on where two of its readings are missing.
+    assert found.j_per_frame == pytest.approx(6 * 38 * 0.5 / 100)
+
+
 def test_an_edge_leaves_out_the_stretch_in_which_the_first_frame_came() -> None:
     samples = made([("idle", 10, 5.0), ("idle", 1, 500.0), ("frames", 40, 11.0)])
     found = energies("edge", samples, NodeResources((RAPL,)), 100)[0]
