@@ -27,7 +27,7 @@ from splitbed.errors import (
     UsageError,
 )
 from splitbed.quantiser import Quantiser
-from splitbed.resources import rss_bytes
+from splitbed.resources import borrow, give_back, rss_bytes
 from splitbed.session import (
     LOCAL,
     REMOTE,
@@ -77,6 +77,9 @@ class EdgeService:
         self._partitions = partitions
         self._metrics = metrics
         self._records = records
+        self._has_meters = records is not None
+        if self._has_meters:
+            borrow("edge")  # opened once, not by each session: a GPU's driver takes its time
         self._losses = Losses(metrics)
         self._node = node or {}
         self._most_sessions = sessions
@@ -139,6 +142,9 @@ class EdgeService:
         self._reaper.stop()
         for session_id in list(self._open):
             self.close_session(session_id)
+        if self._has_meters:
+            self._has_meters = False
+            give_back("edge")
 
     def sessions(self) -> list[SessionSpec]:
         """What is open now."""

@@ -23,6 +23,10 @@ _FIRMWARE_NOW: Final = 0xF
 """Bits of a Raspberry Pi's get_throttled that speak of now; the others of some time before."""
 
 
+_ENERGY: Final = {"machine": "machine", "process": "itself", "": "energy", "part": "a part"}
+"""What an energy is of, in a table."""
+
+
 class GpuUse(msgspec.Struct, frozen=True):
     """One GPU while frames went through, with everything on it. None: not supported."""
 
@@ -209,7 +213,7 @@ def use_facts(node: str, use: NodeUse) -> list[tuple[str, str]]:
         found.append((f"{node} cores", ", ".join(heat)))
     found += [(f"{node} {name}", _gpu_text(gpu)) for name, gpu in use.gpus.items()]
     shown = [e for at, e in enumerate(use.energy) if at == 0 or e.scope != "part"]
-    found += [(f"{node} energy", energy_text(energy)) for energy in shown]
+    found += [(f"{node} {_ENERGY.get(e.scope, e.scope)}"[:16], energy_text(e)) for e in shown]
     return found
 
 
@@ -220,8 +224,7 @@ def energy_text(energy: Energy) -> str:
     ends = ""
     if energy.low is not None and energy.high is not None:
         ends = f" ({energy.low:.3g} to {energy.high:.3g})"
-    by = f"{energy.scope} ({energy.meter})"
-    return f"{energy.j_per_frame:.3g} J a frame over idle{ends}, {energy.how}, {by}"
+    return f"{energy.j_per_frame:.3g} J a frame over idle{ends}, {energy.how}: {energy.meter}"
 
 
 def _gpu_text(gpu: GpuUse) -> str:

@@ -7,5 +7,6 @@ One source a file, each with a root directory to read below. A reading's name en
 
 from splitbed.resources.process import rss_bytes
 from splitbed.resources.sampler import SOURCE, ResourceSampler
+from splitbed.resources.station import borrow, give_back
 
-__all__ = ["SOURCE", "ResourceSampler", "rss_bytes"]
+__all__ = ["SOURCE", "ResourceSampler", "borrow", "give_back", "rss_bytes"]
