@@ -61,7 +61,7 @@ def energies(
     if not usable:
         # What could be had weighs more than what is not there.
         hidden = dict.fromkeys(s.reason for s in meters if not s.reason.startswith(_ABSENT))
-        return (_none("; ".join(hidden) or f"{_ABSENT} RAPL, power sensor or battery"),)
+        return (_none("; ".join(hidden) or f"{_ABSENT} RAPL, sensor or battery"),)
     # A GPU's counter is better than its power now and then.
     counted = {s.scope for s in usable if s.unit == "J" and s.scope.startswith("gpu")}
     chosen = [s for s in usable if not (s.scope in counted and s.unit == "W")]

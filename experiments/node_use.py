@@ -23,7 +23,7 @@ _FIRMWARE_NOW: Final = 0xF
 """Bits of a Raspberry Pi's get_throttled that speak of now; the others of some time before."""
 
 
-_ENERGY: Final = {"machine": "machine", "process": "itself", "": "energy", "part": "a part"}
+_ENERGY: Final = {"machine": "machine", "process": "itself", "part": "a part"}
 """What an energy is of, in a table."""
 
 
@@ -213,7 +213,10 @@ def use_facts(node: str, use: NodeUse) -> list[tuple[str, str]]:
         found.append((f"{node} cores", ", ".join(heat)))
     found += [(f"{node} {name}", _gpu_text(gpu)) for name, gpu in use.gpus.items()]
     shown = [e for at, e in enumerate(use.energy) if at == 0 or e.scope != "part"]
-    found += [(f"{node} {_ENERGY.get(e.scope, e.scope)}"[:16], energy_text(e)) for e in shown]
+    for one in shown:
+        known = one.j_per_frame is not None
+        of = _ENERGY.get(one.scope, one.scope) if known else "energy"
+        found.append((f"{node} {of}"[:16], energy_text(one)))
     return found
 
 
