@@ -20,15 +20,18 @@ from device_node.head import Head, find_planned, prepare_head, session_spec
 from device_node.ledger import Ledger
 from device_node.options import DeviceOptions
 from device_node.reference import open_reference
+from device_node.slowdown import limit_facts
 from device_node.source import list_pictures
+from device_node.watch import Watch
 from splitbed import config, process
 from splitbed.engine import distribution_conflict
 from splitbed.errors import RecordError, RunIncomplete, SplitbedError, UsageError
 from splitbed.host import host_facts, versions
+from splitbed.limits import HeldLimits, Limits
 from splitbed.load import LoadPlan, plan_load
 from splitbed.progress import Progress
-from splitbed.record import FrameRecord, ModelDigest, ResourceSample, RunManifest, config_id
-from splitbed.resources import ResourceSampler
+from splitbed.record import FrameRecord, ModelDigest, RunManifest, config_id
+from splitbed.resources import rss_bytes
 from splitbed.run_folder import RowWriter, RunFolder, read_rows, write_manifest
 from splitbed.session import SAFE_NAME, SessionSpec
 from splitbed.transport import Session, Transport
@@ -48,7 +51,15 @@ def measure(argv: Sequence[str]) -> int:
     if conflict:
         sys.stderr.write(f"device: {conflict}\n")
     pictures = list_pictures(options.images, options.pictures)
-    device = Device(options)
+    limits = Limits(options.cpus, options.cpu_quota)
+    with HeldLimits(limits) as held:
+        return _measure(options, held, pictures, stop)
+
+
+def _measure(
+    options: DeviceOptions, held: HeldLimits, pictures: Sequence[Any], stop: threading.Event
+) -> int:
+    device = Device(options, held)
     transport = GrpcTransport(
         options.edge,
         tls_ca=options.tls_ca,
@@ -68,10 +79,11 @@ class Device:
     UsageError where its folder cannot be this run's own, or its codec is to be fitted first.
     """
 
-    def __init__(self, options: DeviceOptions) -> None:
+    def __init__(self, options: DeviceOptions, held: HeldLimits | None = None) -> None:
         self._options = options
         plan_load(options, options.frames or 1)  # a contradiction is told before anything is done
         self._delays = least_delays(options.link_delay_ms)
+        self._held = held or HeldLimits(Limits())
         self._planned = find_planned(options)
         settings = msgspec.to_builtins(options, enc_hook=str)
         self._config_id = config_id(settings)
@@ -95,7 +107,10 @@ class Device:
         """Prepare, measure, summarise; raises what ended it early, after the rows are safe."""
         options = self._options
         plan = plan_load(options, options.frames or len(pictures))
+        memory_bytes = {"before_engine": rss_bytes()}
         head = prepare_head(transport, options, self._planned)
+        memory_bytes["after_engine"] = rss_bytes()
+        self._facts["limits"] = limit_facts(self._held, head, say=not options.orchestrated)
         spec = session_spec(head, options, self.run_id)
         session = transport.open(spec)
         outcome = "failed unexpectedly"
@@ -103,13 +118,12 @@ class Device:
         try:
             with (
                 RowWriter(self._folder.frames("device")) as rows,
-                RowWriter(self._folder.resources("device")) as samples,
                 RowWriter(self._folder.clock()) as exchanges,
+                Watch(options, self.run_id, self._folder, memory_bytes) as watch,
             ):
                 clock = EdgeClock(transport, exchanges, self._delays, options.clock_s)
                 clock.burst()
                 self._note_start(head, spec, session, clock, plan)
-                sampler = ResourceSampler("device", self.run_id, _sink(samples), options.sample_s)
                 loop = FrameLoop(
                     head,
                     spec,
@@ -121,14 +135,19 @@ class Device:
                     reference=open_reference(options.reference),
                 )
                 progress = Progress(f"frames at {spec.cut.name}", options.warmup + plan.frames)
-                sampler.start()
+
+                def begun(count: int) -> None:
+                    watch.begun(count)
+                    progress.update(count)
+
                 try:
-                    loop.run(pictures, options.warmup, stop, progress.update)
+                    watch.rest(stop)
+                    loop.run(pictures, options.warmup, stop, begun)
                 finally:
                     self._facts["load"] = loop.load_facts(options.warmup)
                     progress.close()
-                    sampler.stop()
-                    notes = _lost_samples(sampler)
+                    watch.stop()
+                    notes = watch.notes
                 clock.last_burst()
                 self._note_clock(clock)
             ledger = loop.ledger
@@ -174,7 +193,7 @@ class Device:
         models: tuple[ModelDigest, ...] = ()
         if source is not None:
             models = (ModelDigest(source.name, source.file_bytes, source.md5, source.sha256),)
-        facts = self._facts = {
+        facts = self._facts = self._facts | {
             "head": {
                 "file_bytes": fetched.file_bytes if fetched else 0,
                 "fetched_bytes": fetched.fetched_bytes if fetched else 0,
@@ -210,6 +229,7 @@ class Device:
             model_digest=spec.model_digest,
             models=models,
             clock=facts["clock"],
+            host=self._manifest.host | facts["limits"],
         )
         write_manifest(self._folder.folder, self._manifest)
 
@@ -283,20 +303,6 @@ def _own_folder(options: DeviceOptions, run_id: str) -> RunFolder:
             "--out"
         )
     return folder
-
-
-def _lost_samples(sampler: ResourceSampler) -> tuple[str, ...]:
-    """A note where the sampler lost its file."""
-    if sampler.error is None:
-        return ()
-    return (f"resource samples end early, frames do not: {sampler.error}",)
-
-
-def _sink(writer: RowWriter) -> Any:
-    def write(sample: ResourceSample) -> None:
-        writer.write(sample)
-
-    return write
 
 
 def _now() -> str:

@@ -74,6 +74,11 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     threads: Annotated[
         int, Meta(description="threads of the head, 0: as ONNX Runtime chooses", ge=0)
     ] = 1
+    cpus: Annotated[str, Meta(description="cores to run on, as in 0,2-3: a weaker device")] = ""
+    cpu_quota: Annotated[
+        Annotated[float, Meta(ge=0.01, le=1024)] | None,
+        Meta(description="share of a core's time to run for, as in 0.5 (control groups)"),
+    ] = None
     out: Annotated[Path, Meta(description="folder that gets a folder for this run")] = Path("runs")
     run_id: Annotated[str, Meta(description="name of that folder (default: made up)")] = ""
     cache: Annotated[Path, Meta(description="where fetched heads are kept")] = msgspec.field(
@@ -100,6 +105,14 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             "tighter bound of the edge's clock (default: none known)"
         ),
     ] = ""
+    idle_s: Annotated[
+        float,
+        Meta(
+            description="seconds of rest before the first frame, for energy over idle",
+            ge=0,
+            le=3600,
+        ),
+    ] = 0.0
     message_mib: Annotated[int, Meta(description="largest message", ge=1, le=2000)] = 128
     tls_ca: Annotated[Path | None, Meta(description="CA of the edge in PEM; turns TLS on")] = None
     token_file: Annotated[Path | None, Meta(description="file with the edge's token")] = None

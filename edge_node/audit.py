@@ -38,7 +38,14 @@ class Losses:
 class Audit:
     """The rows of one session, in the folder of its run."""
 
-    def __init__(self, folder: RunFolder, run_id: str, interval_s: float, losses: Losses) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        run_id: str,
+        interval_s: float,
+        losses: Losses,
+        memory_bytes: dict[str, int],
+    ) -> None:
         """Open both files; RecordError where that cannot be done."""
         self._run_id, self._losses = run_id, losses
         self._frames = RowWriter(folder.frames("edge"))
@@ -47,11 +54,21 @@ class Audit:
         except RecordError:
             self._frames.close()
             raise
-        self._sampler = ResourceSampler("edge", run_id, self._sample, interval_s)
+        self._sampler = ResourceSampler(
+            "edge",
+            run_id,
+            self._sample,
+            interval_s,
+            about=lambda about: folder.write_sources("edge", about),
+            phase="idle",
+            memory_bytes=memory_bytes,
+        )
         self._sampler.start()
 
     def write(self, reply: Reply, session_id: int, request_bytes: int, reply_bytes: int) -> None:
         """One row for a frame that was answered."""
+        self._sampler.mark("after_first_frame")
+        self._sampler.enter("frames")
         times, error = reply.times, reply.error
         row = EdgeFrameRecord(
             run_id=self._run_id,
@@ -89,13 +106,20 @@ class Audit:
 
 
 def open_audit(
-    records: Path | None, run_id: str, interval_s: float, losses: Losses
+    records: Path | None,
+    run_id: str,
+    interval_s: float,
+    losses: Losses,
+    memory_bytes: dict[str, int],
 ) -> Audit | None:
-    """The audit of one session; None where none is wanted, or none can be kept."""
+    """The audit of one session; None where none is wanted, or none can be kept.
+
+    `memory_bytes` is the process's memory at named moments before.
+    """
     if records is None:
         return None
     try:
-        return Audit(RunFolder(records / run_id), run_id, interval_s, losses)
+        return Audit(RunFolder(records / run_id), run_id, interval_s, losses, memory_bytes)
     except RecordError as error:
         losses.row(error)
         return None

@@ -27,6 +27,7 @@ from splitbed.errors import (
     UsageError,
 )
 from splitbed.quantiser import Quantiser
+from splitbed.resources import borrow, give_back, rss_bytes
 from splitbed.session import (
     LOCAL,
     REMOTE,
@@ -76,6 +77,9 @@ class EdgeService:
         self._partitions = partitions
         self._metrics = metrics
         self._records = records
+        self._has_meters = records is not None
+        if self._has_meters:
+            borrow("edge")  # opened once, not by each session: a GPU's driver takes its time
         self._losses = Losses(metrics)
         self._node = node or {}
         self._most_sessions = sessions
@@ -138,6 +142,9 @@ class EdgeService:
         self._reaper.stop()
         for session_id in list(self._open):
             self.close_session(session_id)
+        if self._has_meters:
+            self._has_meters = False
+            give_back("edge")
 
     def sessions(self) -> list[SessionSpec]:
         """What is open now."""
@@ -203,6 +210,7 @@ class EdgeService:
     def _prepared(self, spec: SessionSpec, answer: CutAnswer) -> SessionAgreed:
         task = _task(spec, answer)
         engine, init_ns, first_ns, provider = None, 0, 0, ""
+        memory_bytes = {"before_engine": rss_bytes()}
         if answer.second is not None:
             what = f"the tail of '{spec.model}' at {spec.cut.name}"
             warm = self._partitions.engine(answer.second.sha256, spec.provider, what)
@@ -215,7 +223,10 @@ class EdgeService:
                 f"a frame of this session may take {session.max_frame_bytes} bytes, more than the "
                 f"{self._message_bytes} that a message may have: raise --message-mib on both nodes"
             )
-        audit = open_audit(self._records, spec.run_id, self._sample_interval_s, self._losses)
+        memory_bytes["after_engine"] = rss_bytes()
+        audit = open_audit(
+            self._records, spec.run_id, self._sample_interval_s, self._losses, memory_bytes
+        )
         with self._lock:
             self._open[session_id] = _Open(session, time.monotonic(), audit)
             self._metrics.sessions(len(self._open))

@@ -21,6 +21,7 @@ from splitbed.certificate import LinkCertificate
 from splitbed.codec import FILE_MARK, PlannedCodec
 from splitbed.graph import Verification
 from splitbed.host import host_facts, versions
+from splitbed.limits import sweep
 from splitbed.load import LoadPlan
 from splitbed.record import RunManifest, config_id
 from splitbed.run_folder import RunFolder, write_manifest
@@ -47,6 +48,8 @@ class RunPlan(msgspec.Struct, frozen=True):
     seed: int
     load_flags: dict[str, object]
     """Flags of the device for its load, beside --window and --frames."""
+    device: dict[str, object]
+    """Flags of the device for its limits and its rest."""
     connection: dict[str, object]
     """Flags of the device for its connection: the edge's CA, its token, the largest message."""
     settings: dict[str, Any]
@@ -103,6 +106,7 @@ def measure(
         outcome = _wait(device, testbed, folder, stop, progress)
     finally:
         children.end(device)
+        sweep()  # a device that was killed cannot remove its control group
     replay = testbed.end_replay()
     certificate = testbed.certified(certificate)
     if testbed.options.remote is not None:
@@ -112,6 +116,7 @@ def measure(
     manifest = msgspec.structs.replace(
         manifest,
         outcome=outcome,
+        host=manifest.host | learnt.get("limits", {}),
         ended_utc=_now(),
         certificate=certificate,
         link_violations=tuple(certificate.violations()),
@@ -158,6 +163,7 @@ def _start_device(
         # A cache of its own: every run fetches its head over the link, and says what that took.
         "cache": folder.folder / "head",
         "link-delay-ms": ",".join(f"{ns / 1e6:.6f}" for ns in testbed.least_delays_ns),
+        **plan.device,
         **plan.connection,
         **plan.load_flags,
     }

@@ -29,6 +29,7 @@ from netem.traces import WRITTEN_TRACE, find_trace
 from splitbed import config
 from splitbed.errors import UsageError
 from splitbed.graph import list_cuts
+from splitbed.limits import usable_cpus
 from splitbed.load import (
     DeadlineMs,
     LateChoice,
@@ -46,6 +47,7 @@ _IDENTIFYING = (
     *("cut", "warmup", "window", "reply", "provider", "threads", "edge_threads"),
     *("edge", "backend", "seed"),
 )
+_LIMITING = ("cpus", "cpu_quota")
 _REFERENCE_BYTES = 1 << 30
 """Outputs of the uncut model are kept for comparison up to this size."""
 
@@ -125,6 +127,11 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     max_s: MaxSeconds = None
     provider: Annotated[ProviderChoice, Meta(description="what the edge runs the tail on")] = "auto"
     threads: Annotated[int, Meta(description="threads of the head, 0: ONNX Runtime's", ge=0)] = 1
+    cpus: Annotated[str, Meta(description="cores of the device, as in 0,2-3: a weaker device")] = ""
+    cpu_quota: Annotated[
+        Annotated[float, Meta(ge=0.01, le=1024)] | None,
+        Meta(description="share of a core's time that the device may have, as in 0.5"),
+    ] = None
     edge_threads: Annotated[int, Meta(description="threads of the tail, 0: likewise", ge=0)] = 0
     edge: Annotated[
         str, Meta(description="link to an edge that runs already: its probe's or relay's host:port")
@@ -142,6 +149,14 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     sample_s: Annotated[
         float, Meta(description="seconds between resource samples", ge=0.01, le=3600)
     ] = 0.5
+    idle_s: Annotated[
+        float,
+        Meta(
+            description="seconds of rest before the first frame, for energy over idle",
+            ge=0,
+            le=3600,
+        ),
+    ] = 0.0
     anchor: Annotated[
         bool, Meta(description="count this cut among the anchors: first layers only, for privacy")
     ] = False
@@ -182,6 +197,8 @@ def plan_run(
     model: PreparedModel, options: RunOptions, pictures: PictureSet, scratch: Path, say: Console
 ) -> RunPlan:
     """Cut, verify, calibrate, and ask the uncut model, before anything is started."""
+    if options.cpus:
+        usable_cpus(options.cpus)
     plain = prepare_cut(model, options.cut)
     profile = find_profile(options.link)
     notes: list[str] = []
@@ -256,6 +273,15 @@ def plan_run(
             for name in ("seed", *_LOAD)
             if settings[name] not in (None, "")
         },
+        device={
+            name: value
+            for name, value in (
+                ("cpus", options.cpus),
+                ("cpu-quota", options.cpu_quota),
+                ("idle-s", options.idle_s),
+            )
+            if value
+        },
         connection={
             name: value
             for name, value in (
@@ -275,6 +301,8 @@ def plan_run(
             "pictures": contents.hexdigest(),
             "frames": frames,
             "load": load.facts(),
+            # Left out where nothing is limited, so that older runs keep their identity.
+            **{name: settings[name] for name in _LIMITING if settings[name]},
             **({} if planned.pair is None else {"pair": planned.pair.digest}),
             **{name: settings[name] for name in _IDENTIFYING},
         },

@@ -18,7 +18,7 @@ from experiments.verdict import Verdict, decide_by_link
 from splitbed import __version__
 from splitbed.certificate import LinkCertificate
 from splitbed.errors import LinkUncertified, RecordError
-from splitbed.record import RunManifest
+from splitbed.record import ReadingSource, RunManifest
 from splitbed.run_folder import RunFolder, read_manifest
 
 
@@ -155,11 +155,11 @@ def _reported(summary: Summary) -> ReportedRun:
         timeline=timeline(rows, summary.load) if rows else "",
         cumulative=cumulative(rows, summary.load) if rows else "",
         command=str(manifest.config.get("command", "")),
-        environment=_environment(manifest),
+        environment=_environment(manifest, summary),
     )
 
 
-def _environment(manifest: RunManifest) -> str:
+def _environment(manifest: RunManifest, summary: Summary) -> str:
     facts = {
         "versions": manifest.versions,
         "host": manifest.host,
@@ -168,8 +168,16 @@ def _environment(manifest: RunManifest) -> str:
         "verification": manifest.verification,
         "started": manifest.started_utc,
         "notes": manifest.notes,
+        "resources": {
+            node: [_sourced(source) for source in use.sources] for node, use in summary.use.items()
+        },
     }
     return msgspec.json.format(msgspec.json.encode(facts), indent=2).decode()
+
+
+def _sourced(source: ReadingSource) -> str:
+    text = f"{source.name}: {source.how}, {source.source}"
+    return f"{text}: {source.reason}" if source.reason else text
 
 
 def _accuracy_note(summaries: Sequence[Summary]) -> str:

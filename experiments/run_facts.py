@@ -20,6 +20,8 @@ class Setting(msgspec.Struct, frozen=True):
     provider: str | None
     load: str = ""
     """Of open loop: its rate, and what is dropped when; the window says all of any other."""
+    cpus: str | None = None
+    cpu_quota: float | None = None
 
 
 class CertifiedLink(msgspec.Struct, frozen=True):
@@ -70,6 +72,8 @@ def setting(manifest: RunManifest, load: Load) -> Setting:
         asked.get("edge_threads"),
         asked.get("provider"),
         load.setting,
+        asked.get("cpus") or None,
+        asked.get("cpu_quota"),
     )
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -15,6 +15,7 @@ from experiments.availability import Availability, availability
 from experiments.clock_summary import ClockSummary, clock_summary
 from experiments.evaluation import Evaluation, read_evaluation
 from experiments.flow import ANSWERED, Flow, Load, flow, load_of
+from experiments.node_use import NodeUse, node_use
 from experiments.prediction import arithmetic, predicted_link_ns, violations
 from experiments.quality import quality
 from experiments.run_facts import (
@@ -32,7 +33,7 @@ from splitbed.dependence import memory
 from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
 from splitbed.link import Replay
-from splitbed.record import FrameRecord, ResourceSample, RunManifest
+from splitbed.record import FrameRecord, RunManifest
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.task import PICTURE_CUT, RESULT_CUT
 
@@ -55,18 +56,6 @@ STAGES: Final[dict[str, Callable[[FrameRecord], int]]] = {
 """The parts of a frame's time in the order in which it passes them."""
 
 _ONE_NODE: Final = (PICTURE_CUT, RESULT_CUT, INPUT_CUT, OUTPUT_CUT)
-
-
-class NodeUse(msgspec.Struct, frozen=True):
-    """What one node's process used while the run went on."""
-
-    cpu_pct_median: float
-    """Of one core."""
-    rss_first_bytes: int
-    """When the run began; an edge that serves several runs keeps their engines warm."""
-    rss_peak_bytes: int
-    samples: int
-    source: str
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -140,6 +129,8 @@ class Summary(msgspec.Struct, frozen=True):
     use: dict[str, NodeUse]
     evaluation: Evaluation | None
     """Accuracy on more pictures than were measured, where it was evaluated."""
+    slowdown: dict[str, Any] | None = None
+    """What the device's limits do to its head, measured: `ratio` within `low` to `high`."""
     link_users: int = 1
     """Devices that shared the link; arithmetic and transport excess know of one."""
     session_bytes: int = 0
@@ -236,8 +227,9 @@ def summarise(folder: Path) -> Summary:
         rest_pct=median(100 * row.rest_ns / row.total_ns for row in answered),
         **arithmetic(answered, predicted, load.kind == "single"),
         **quality(answered, manifest),
-        use=_use(files),
+        use=node_use(files),
         evaluation=read_evaluation(folder),
+        slowdown=manifest.host.get("limits", {}).get("slowdown"),
         link_users=certificate.users if certificate else 1,
         clock=clock_summary(files, manifest, answered),
     )
@@ -261,18 +253,3 @@ def _stages(answered: Sequence[FrameRecord]) -> dict[str, dict[str, float]]:
         )
         for stage, of in STAGES.items()
     }
-
-
-def _use(files: RunFolder) -> dict[str, NodeUse]:
-    use = {}
-    for node in ("device", "edge"):
-        samples = list(read_rows(files.resources(node), ResourceSample))
-        if samples:
-            use[node] = NodeUse(
-                cpu_pct_median=median(sample.process_cpu_pct for sample in samples),
-                rss_first_bytes=samples[0].rss_bytes,
-                rss_peak_bytes=max(sample.rss_bytes for sample in samples),
-                samples=len(samples),
-                source=samples[0].source,
-            )
-    return use

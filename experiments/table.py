@@ -9,6 +9,7 @@ from rich.table import Table
 
 from experiments.clock_summary import clock_text, ways_text
 from experiments.load_table import budget_note, budget_table, load_facts
+from experiments.node_use import use_facts
 from experiments.run_facts import CertifiedLink
 from experiments.statistics import PairedLoss, Percentile, Share
 from experiments.summary import STAGES, Summary
@@ -114,13 +115,9 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
             text += "warm from an earlier run"
         found.append((f"{node} engine", text))
     for node, use in summary.use.items():
-        found.append(
-            (
-                f"{node} process",
-                f"CPU {use.cpu_pct_median:.0f} % of a core, RSS {use.rss_first_bytes / 1e6:.0f} "
-                f"to {use.rss_peak_bytes / 1e6:.0f} MB",
-            )
-        )
+        found += use_facts(node, use)
+    if summary.slowdown is not None:
+        found.append(("device limits", slowdown_text(summary)))
     if summary.clock is not None:
         found.append(("clocks", clock_text(summary.clock)))
         ways = ways_text(summary.clock)
@@ -145,6 +142,15 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     if not summary.complete:
         found.append(("INCOMPLETE", summary.outcome))
     return found
+
+
+def slowdown_text(summary: Summary) -> str:
+    """What the device was held to, and what that did to its head."""
+    held = [f"cores {summary.setting.cpus}"] * bool(summary.setting.cpus)
+    if summary.setting.cpu_quota is not None:
+        held.append(f"{summary.setting.cpu_quota:g} of a core")
+    ratio, low, high = (float((summary.slowdown or {})[n]) for n in ("ratio", "low", "high"))
+    return f"{' and '.join(held)}: the head takes {ratio:.2f} times ({low:.2f} to {high:.2f})"
 
 
 def print_comparison(summaries: Sequence[Summary], console: Console) -> None:

@@ -7,7 +7,7 @@ reads the files.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -125,8 +125,18 @@ class EdgeFrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, o
     error: str = ""
 
 
+Phase = Literal["idle", "warmup", "frames"]
+"""What a node did while a sample was taken: waited for the first frame, or worked on frames."""
+
+How = Literal["measured", "modelled", "unavailable"]
+
+
 class ResourceSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What one node's process used, since the sample before it."""
+    """What one node's process used, since the sample before it.
+
+    Where a value comes from stands once for the run, in NodeResources; what cannot be read is left
+    out, and reads as None or as no reading.
+    """
 
     run_id: str
     node: Node
@@ -142,7 +152,44 @@ class ResourceSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     rss_bytes: int
     threads: int
     source: str
-    """Where the values come from."""
+    """Where the values before this come from."""
+    phase: Phase = "frames"
+    system_cpu_ns: int | None = None
+    """Time within the interval in which cores of the machine were not idle, all of them added."""
+    rss_peak_bytes: int | None = None
+    """High-water mark since the process began, not since the run did."""
+    voluntary_switches: int | None = None
+    """Context switches of all threads within the interval: a thread had to wait."""
+    involuntary_switches: int | None = None
+    """Likewise: a thread was made to wait."""
+    readings: dict[str, float] = {}
+    """By names that end with their unit. Names in `_j` and `_count` count up from any start."""
+
+
+class ReadingSource(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where the values of one name come from, or why there are none."""
+
+    name: str
+    """As in ResourceSample.readings, or a field of ResourceSample."""
+    unit: str
+    how: How
+    source: str
+    reason: str = ""
+    """Why it is unavailable and what to do about it, or why it ended early."""
+    scope: str = ""
+    """Of energy and power: `machine`, `part`, or the name of a GPU."""
+    resolution: float = 0.0
+    """Smallest step, in the unit; 0 where it is not known."""
+    window_s: float = 0.0
+    """Over less time than this nothing is said: its gauge moves slowly."""
+
+
+class NodeResources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What holds for all resource samples of one node in one run."""
+
+    sources: tuple[ReadingSource, ...] = ()
+    memory_bytes: dict[str, int] = {}
+    """RSS at `before_engine`, `after_engine` and `after_first_frame`."""
 
 
 class ModelDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

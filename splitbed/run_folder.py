@@ -18,7 +18,13 @@ import msgspec
 
 from splitbed.certificate import LinkCertificate
 from splitbed.errors import RecordError, StorageFull
-from splitbed.record import EdgeFrameRecord, FrameRecord, ResourceSample, RunManifest
+from splitbed.record import (
+    EdgeFrameRecord,
+    FrameRecord,
+    NodeResources,
+    ResourceSample,
+    RunManifest,
+)
 from splitbed.session import ClockExchange, Node
 
 MANIFEST: Final = "manifest.json"
@@ -169,6 +175,21 @@ class RunFolder:
     def clock(self) -> Path:
         """ClockExchange rows of the device, in order."""
         return self.folder / "device.clock.jsonl"
+
+    def write_sources(self, node: Node, about: NodeResources) -> None:
+        """Keep once what holds for all resource samples of a node; the last one written counts."""
+        text = msgspec.json.format(msgspec.json.encode(about), indent=1)
+        _replace(self.folder / f"{node}.sources.json", text + b"\n")
+
+    def read_sources(self, node: Node) -> NodeResources:
+        """What `write_sources` kept; nothing where there is none, as in older runs."""
+        path = self.folder / f"{node}.sources.json"
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=NodeResources)
+        except FileNotFoundError:
+            return NodeResources()
+        except (OSError, msgspec.MsgspecError) as error:
+            raise RecordError(f"{path} does not say where samples come from: {error}") from error
 
     def log(self, process: Literal["device", "edge", "relay"]) -> Path:
         """What a process printed to standard error."""

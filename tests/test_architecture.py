@@ -29,7 +29,7 @@ BASE = {
 MIDDLE = {
     *("record", "config", "codec", "task", "engine", "clock", "clock_model", "resources"),
     *("host", "progress", "process", "run_folder", "load", "percentile", "dependence"),
-    *("processor", "engine_probe"),
+    *("processor", "engine_probe", "limits"),
 }
 ALLOWED_INSIDE: dict[str, set[str]] = {
     "errors": set(),
@@ -52,6 +52,7 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "clock": {"session", "clock_model"},
     "record": {"errors", "tensor", "link", "certificate", "session"},
     "run_folder": {"errors", "certificate", "session", "record"},
+    "limits": {"errors"},
     "resources": {"errors", "session", "record"},
     "codec": {"errors", "quantiser", "pair", "tensor", "session"},
     "task": {"errors", "tensor", "config"},

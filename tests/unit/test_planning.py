@@ -148,8 +148,9 @@ def test_the_id_of_a_configuration_is_what_it_is_not_how_it_was_asked_for(
         identity(frames=5), identity(warmup=0), identity(provider="cpu"),
         identity(load="rate:5"), identity(load="poisson:5"), identity(deadline_ms=5.0),
         identity(deadline_ms=5.0, late="drop"), identity(min_s=2.0), identity(until="p50:5%"),
+        identity(cpus="0"), identity(cpu_quota=0.5),
     ]  # fmt: skip
-    assert len({first, *different}) == 16
+    assert len({first, *different}) == 18
     assert identity(load="single") == identity(load="closed", window=1) == first
     assert identity(deadline_ms=5.0) == identity(deadline_ms=5.0, late="keep")
 
@@ -178,6 +179,14 @@ def test_the_device_hears_of_the_load(model: PreparedModel, pictures: Path, tmp_
         "seed": 7,
     }
     assert (found.load.kind, found.load.window, found.load.seed) == ("poisson", 4, 7)
+
+
+@pytest.mark.parametrize("cpus", ["x", "4000"])
+def test_cores_that_are_not_there_are_refused_before_anything_starts(
+    model: PreparedModel, pictures: Path, tmp_path: Path, cpus: str
+) -> None:
+    with pytest.raises(UsageError, match="--cpus"):
+        plan(model, pictures, tmp_path / "scratch", cpus=cpus)
 
 
 def test_the_command_in_the_manifest_gives_the_same_run(

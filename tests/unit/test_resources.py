@@ -11,8 +11,9 @@ import psutil
 import pytest
 
 from splitbed.errors import RecordError, StorageFull
-from splitbed.record import ResourceSample
-from splitbed.resources import SOURCE, ResourceSampler, _busy_pct
+from splitbed.record import NodeResources, ResourceSample
+from splitbed.resources import SOURCE, ResourceSampler
+from splitbed.resources.system import busy_pct, times
 
 
 def busy(seconds: float) -> None:
@@ -68,7 +69,7 @@ Times = namedtuple("Times", "user nice system idle iowait guest guest_nice")  # 
 
 
 @pytest.mark.parametrize(
-    ("passed", "busy_pct"),
+    ("passed", "expected"),
     [
         (Times(1, 0, 1, 6, 2, 0, 0), 20),
         (Times(4, 0, 0, 4, 0, 2, 0), 50),  # half of `user` was a guest's: counted once
@@ -79,12 +80,12 @@ Times = namedtuple("Times", "user nice system idle iowait guest guest_nice")  # 
     ],
 )
 def test_the_systems_share_is_one_whatever_the_kernel_counts(
-    passed: Times, busy_pct: float
+    passed: Times, expected: float
 ) -> None:
     before = Times(50, 1, 7, 300, 9, 3, 0)
     after = Times(*(a + b for a, b in zip(before, passed, strict=True)))
-    found = _busy_pct(before, after)
-    assert found == pytest.approx(busy_pct, abs=1e-5)
+    found = busy_pct(times(before), times(after))
+    assert found == pytest.approx(expected, abs=1e-5)
     assert 0 <= found <= 100
 
 
@@ -129,3 +130,35 @@ def test_a_sink_that_fails_ends_the_sampling_only(error: RecordError) -> None:
     assert sampler.error is error
     assert len(calls) == 1
     assert threading.active_count() == threads
+
+
+def test_a_phase_ends_with_a_sample_and_none_spans_two() -> None:
+    found: list[ResourceSample] = []
+    told: list[NodeResources] = []
+    sampler = ResourceSampler(
+        "device", "run-1", found.append, 60, about=told.append, phase="idle", memory_bytes={"a": 1}
+    )
+    sampler.start()
+    for phase in ("warmup", "frames", "frames"):
+        before = len(found)
+        sampler.enter(phase)
+        end = time.monotonic() + 30
+        while len(found) == before and phase != sampler._phase and time.monotonic() < end:
+            time.sleep(0.01)
+        sampler.mark("b")
+    sampler.stop()
+    assert [sample.phase for sample in found] == ["idle", "warmup", "frames"]
+    assert sum(sample.interval_ns for sample in found) == found[-1].t_ns
+    assert set(told[-1].memory_bytes) == {"a", "b"}
+    assert {source.name for source in told[0].sources} >= {"rss_bytes", "process_cpu_ns"}
+
+
+def test_the_high_water_mark_and_switches_are_this_process() -> None:
+    block = bytearray(b"x") * 60_000_000
+    del block
+    found = sampled(0.02, 0.2)
+    assert all(s.rss_peak_bytes and s.rss_peak_bytes >= s.rss_bytes for s in found)
+    assert found[0].rss_peak_bytes is not None
+    assert found[0].rss_peak_bytes > 60_000_000
+    assert sum(s.voluntary_switches or 0 for s in found) >= 1  # the sampler's own waits
+    assert sum(s.system_cpu_ns or 0 for s in found) > 0
