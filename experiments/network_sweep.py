@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from experiments.codec_planning import calibration_pictures, check_written
 from experiments.embedded import Apart, is_embedded
-from experiments.planning import RunOptions
+from experiments.run_options import RunOptions
 from experiments.summary import Summary, summarise
 from netem.profiles import find_profile
 from splitbed import config

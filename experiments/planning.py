@@ -1,17 +1,16 @@
-"""What was asked of a run, and the plan that is made of it before anything is started."""
+"""The plan of a run, made before anything is started."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
-from msgspec import Meta
 from rich.console import Console
 
-from experiments.codec_planning import CodecPlan, calibration_pictures, plan_codec
+from experiments.codec_planning import CodecPlan, plan_codec
 from experiments.learned import verify_pair
 from experiments.measurement import RunPlan
 from experiments.pictures import PictureSet, digests, hold_out, read_pictures
@@ -23,24 +22,16 @@ from experiments.preparation import (
     write_reference,
 )
 from experiments.quantising import verify_quantising
-from netem.backend import Backend
-from netem.profiles import WRITTEN_FORM, find_profile
-from netem.traces import WRITTEN_TRACE, find_trace
+from experiments.run_options import RunOptions
+from netem.profiles import find_profile
+from netem.traces import find_trace
 from splitbed import config
 from splitbed.errors import UsageError
 from splitbed.graph import list_cuts
 from splitbed.limits import usable_cpus
 from splitbed.load import (
-    DeadlineMs,
-    LateChoice,
-    LoadText,
-    MaxFrames,
-    MaxSeconds,
-    MinSeconds,
-    UntilText,
     plan_load,
 )
-from splitbed.session import ProviderChoice
 
 _LOAD = ("load", "deadline_ms", "late", "min_s", "until", "max_frames", "max_s")
 _IDENTIFYING = (
@@ -50,147 +41,6 @@ _IDENTIFYING = (
 _LIMITING = ("cpus", "cpu_quota")
 _REFERENCE_BYTES = 1 << 30
 """Outputs of the uncut model are kept for comparison up to this size."""
-
-
-class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Cut a model, run it across two processes over a shaped and certified link, show the numbers.
-
-    Starts an edge, a link (two hosts joined by the kernel, or a relay) and a device as processes,
-    or with --edge the device alone, and leaves a run folder with every raw sample.
-    """
-
-    model: Annotated[
-        Path, config.POSITIONAL, Meta(description="an ONNX file, or gesture: the embedded model")
-    ]
-    cut: Annotated[
-        str,
-        Meta(
-            description="a cut of `splitbed model cuts`; @picture or @input: all on the edge; "
-            "@result or @output: all on the device"
-        ),
-    ]
-    images: Annotated[
-        Path | None,
-        Meta(
-            description="folder of pictures, with labels.tsv if there is one (default, for the "
-            "embedded model: rendered here)"
-        ),
-    ] = None
-    codec: Annotated[
-        str,
-        Meta(
-            description="as in raw, cast+zstd:3, uniform:0.6+ans, jpeg:90; learned:FOLDER+... "
-            "with the learned codec in that folder beside the model; auto:1pp: the smallest "
-            "that loses at most a point, found on the pictures to calibrate from; @FILE: of "
-            "`splitbed calibrate --codec`"
-        ),
-    ] = "raw"
-    link: Annotated[str, Meta(description=f"a profile's name, or {WRITTEN_FORM}")] = "none"
-    trace: Annotated[
-        str, Meta(description=f"what the link does while frames go over it: {WRITTEN_TRACE}")
-    ] = ""
-    backend: Annotated[
-        Backend,
-        Meta(description="auto: the kernel's netem where this process may use it, else the relay"),
-    ] = "auto"
-    frames: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
-        Meta(
-            description="frames to measure, at least with --min-s or --until (default: every "
-            "picture once)"
-        ),
-    ] = None
-    warmup: Annotated[int, Meta(description="frames before that, marked in the rows", ge=0)] = 5
-    labels: Annotated[Path | None, Meta(description="another label file")] = None
-    calibration: Annotated[Path | None, Meta(description="file of `splitbed calibrate`")] = None
-    calibration_images: Annotated[
-        Path | None, Meta(description="folder to calibrate from (default: some of --images)")
-    ] = None
-    calibration_count: Annotated[
-        Annotated[int, Meta(ge=1)] | None,
-        Meta(description="pictures to calibrate from (default: 16, and 48 for auto)"),
-    ] = None
-    auto_cache: Annotated[
-        bool, Meta(description="take what auto found before on the same pictures")
-    ] = True
-    reply: Annotated[
-        Literal["auto", "full", "result"],
-        Meta(description="what comes back; auto: the result, or full tensors of a raw task"),
-    ] = "auto"
-    window: Annotated[int, Meta(description="frames in flight", ge=1, le=256)] = 1
-    load: LoadText = ""
-    deadline_ms: DeadlineMs = None
-    late: LateChoice = None
-    min_s: MinSeconds = None
-    until: UntilText = ""
-    max_frames: MaxFrames = None
-    max_s: MaxSeconds = None
-    provider: Annotated[ProviderChoice, Meta(description="what the edge runs the tail on")] = "auto"
-    threads: Annotated[int, Meta(description="threads of the head, 0: ONNX Runtime's", ge=0)] = 1
-    cpus: Annotated[str, Meta(description="cores of the device, as in 0,2-3: a weaker device")] = ""
-    cpu_quota: Annotated[
-        Annotated[float, Meta(ge=0.01, le=1024)] | None,
-        Meta(description="share of a core's time that the device may have, as in 0.5"),
-    ] = None
-    edge_threads: Annotated[int, Meta(description="threads of the tail, 0: likewise", ge=0)] = 0
-    edge: Annotated[
-        str, Meta(description="link to an edge that runs already: its probe's or relay's host:port")
-    ] = ""
-    together: Annotated[
-        bool, Meta(description="with --edge: end when every other device on the link has ended")
-    ] = False
-    out: Annotated[Path, Meta(description="folder of run folders")] = Path("runs")
-    certify_s: Annotated[
-        float, Meta(description="seconds for each link measurement", gt=0, le=600)
-    ] = 3.0
-    timeout_s: Annotated[float, Meta(description="longest wait for a reply", gt=0, le=86_400)] = (
-        30.0
-    )
-    sample_s: Annotated[
-        float, Meta(description="seconds between resource samples", ge=0.01, le=3600)
-    ] = 0.5
-    idle_s: Annotated[
-        float,
-        Meta(
-            description="seconds of rest before the first frame, for energy over idle",
-            ge=0,
-            le=3600,
-        ),
-    ] = 0.0
-    anchor: Annotated[
-        bool, Meta(description="count this cut among the anchors: first layers only, for privacy")
-    ] = False
-    message_mib: Annotated[int, Meta(description="largest message", ge=1, le=2000)] = 128
-    tls_ca: Annotated[Path | None, Meta(description="CA of a remote edge in PEM")] = None
-    token_file: Annotated[Path | None, Meta(description="file with a remote edge's token")] = None
-    seed: Annotated[
-        int, Meta(description="of the calibration's choice, the link's chance, arrivals at random")
-    ] = 0
-    accept_uncertified: Annotated[
-        bool, Meta(description="exit with 0 although the link was outside its tolerance")
-    ] = False
-    json: Annotated[bool, Meta(description="print the figures as JSON")] = False
-
-    @property
-    def calibrated_from(self) -> int:
-        """Pictures that are kept aside for the codec."""
-        return calibration_pictures(self.codec, self.calibration_count)
-
-
-def check_whose_link(options: RunOptions) -> None:
-    """Refuse what is for a link that is made here on that of --edge, and the other way round."""
-    if options.edge and options.trace:
-        raise UsageError(
-            "--trace is for a link that is made here: give the trace to the link before that edge "
-            "(`splitbed link serve --trace`), and the run begins it"
-        )
-    if options.edge and options.backend != "auto":
-        raise UsageError(
-            f"--backend {options.backend} is for a link that is made here: say it to the link "
-            "before that edge (`splitbed link serve --backend`)"
-        )
-    if options.together and not options.edge:
-        raise UsageError("--together waits for others on the link of --edge: give that, too")
 
 
 def plan_run(

@@ -18,9 +18,10 @@ from experiments.commands.run import stop_on_signals
 from experiments.evaluation import LabelledPicture, evaluate, write_evaluation
 from experiments.measurement import RunPlan, measure
 from experiments.pictures import read_pictures
-from experiments.planning import RunOptions, plan_run
+from experiments.planning import plan_run
 from experiments.preparation import PreparedModel, prepare_cut, prepare_model, reference
 from experiments.report import gather, write_report
+from experiments.run_options import RunOptions
 from experiments.table import print_comparison
 from experiments.testbed import Testbed, TestbedOptions
 from netem.backend import choose

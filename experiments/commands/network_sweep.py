@@ -12,8 +12,8 @@ from experiments.embedded import model_file
 from experiments.learned import coded_cut, needs_calibration
 from experiments.network_sweep import Sweep, read_sweep
 from experiments.pictures import read_pictures
-from experiments.planning import check_whose_link
 from experiments.preparation import prepare_cut, prepare_model
+from experiments.run_options import check_whose_link
 from netem.backend import choose
 from netem.profiles import find_profile, needs_kernel
 from netem.traces import find_trace

@@ -18,9 +18,10 @@ from experiments.codec_planning import check_written
 from experiments.embedded import model_file, rendered_pictures
 from experiments.measurement import measure
 from experiments.pictures import read_pictures
-from experiments.planning import RunOptions, check_whose_link, plan_run
+from experiments.planning import plan_run
 from experiments.preparation import prepare_model
 from experiments.remote_link import RemoteLink
+from experiments.run_options import RunOptions, check_whose_link
 from experiments.summary import summarise
 from experiments.table import print_run
 from experiments.testbed import Testbed, TestbedOptions

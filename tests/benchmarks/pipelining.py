@@ -39,8 +39,9 @@ from rich.console import Console
 from experiments.gestures import HELD_OUT_SEED, write_folder
 from experiments.measurement import RunPlan, measure
 from experiments.pictures import PictureSet, read_pictures
-from experiments.planning import RunOptions, plan_run
+from experiments.planning import plan_run
 from experiments.preparation import prepare_model
+from experiments.run_options import RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from netem.profiles import find_profile
 from splitbed.engine import Engine

@@ -31,8 +31,9 @@ from rich.console import Console
 from experiments.gestures import HELD_OUT_SEED, write_folder
 from experiments.measurement import measure
 from experiments.pictures import read_pictures
-from experiments.planning import RunOptions, plan_run
+from experiments.planning import plan_run
 from experiments.preparation import prepare_model
+from experiments.run_options import RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from netem.profiles import find_profile
 from splitbed.record import FrameRecord

@@ -14,8 +14,9 @@ from experiments import gestures
 from experiments.commands.calibrate import main as calibrate_main
 from experiments.measurement import RunPlan
 from experiments.pictures import digests, read_pictures
-from experiments.planning import RunOptions, plan_run
+from experiments.planning import plan_run
 from experiments.preparation import PreparedModel, prepare_model
+from experiments.run_options import RunOptions
 from splitbed import codec
 from splitbed.errors import CodecError, UsageError
 from splitbed.record import config_id

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from experiments.network_sweep import Configuration, Sweep, SweptLink
-from experiments.planning import RunOptions
 from experiments.run_facts import CertifiedLink
+from experiments.run_options import RunOptions
 from experiments.statistics import Percentile, share
 from experiments.summary import Summary
 from experiments.sweep_figures import show
