@@ -10,10 +10,10 @@ that does nothing), then the device process with `--window 8`. The ratio is that
 second over those of the slowest alone, in the same round; median and range of the rounds, and the
 95 % interval of the mean by Student's t.
 
-`cores` is what the machine's processors allow for the work that was really done: CPU time of device,
-edge and relay for each frame, preprocessing, coding and transport included, over the processors.
-Where that is less than the slowest stage, the processors limit, and
-`of all` compares with the least of the four. Nothing else may run on the machine meanwhile.
+`cores` is what the machine's processors allow for the work that was really done: CPU time of
+device, edge and relay for each frame, preprocessing, coding and transport included, over the
+processors. Where that is less than the slowest stage, the processors limit, and `of all` compares
+with the least of the four. Nothing else may run on the machine meanwhile.
 """
 
 from __future__ import annotations
