@@ -10,10 +10,10 @@ that does nothing), then the device process with `--window 8`. The ratio is that
 second over those of the slowest alone, in the same round; median and range of the rounds, and the
 95 % interval of the mean by Student's t.
 
-`cores` is what the machine's processors allow for the work that both nodes really did: CPU time of
-device and edge for each frame, preprocessing, coding and transport included, over the processors
-(the relay's own is left out). Where that is less than the slowest stage, the processors limit, and
-`of all` compares with the least of the four. Nothing else may run on the machine meanwhile.
+`cores` is what the machine's processors allow for the work that was really done: CPU time of
+device, edge and relay for each frame, preprocessing, coding and transport included, over the
+processors. Where that is less than the slowest stage, the processors limit, and `of all` compares
+with the least of the four. Nothing else may run on the machine meanwhile.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import onnx
+import psutil
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
@@ -44,6 +45,7 @@ from experiments.preparation import prepare_model
 from experiments.run_options import RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from netem.profiles import find_profile
+from netem.relay_link import ProcessLink
 from splitbed.engine import Engine
 from splitbed.record import FrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_rows
@@ -127,9 +129,17 @@ def link_fps(address: str, model: str, frames: int) -> float:
 
 
 def run_fps(testbed: Testbed, plan: RunPlan) -> tuple[float, float, list[str]]:
-    """Frames a second of a device process; CPU seconds of both nodes for a frame; violations."""
+    """Frames a second of a device process; CPU seconds of all three for a frame; violations."""
     run_id = plan.new_run_id()
-    manifest = measure(testbed, plan, run_id, threading.Event(), lambda _: None)
+    assert isinstance(testbed.link, ProcessLink)
+    relay, seen = psutil.Process(testbed.link.process.pid), list[tuple[int, float]]()
+
+    def progress(rows: int) -> None:
+        if plan.warmup < rows and (not seen or rows > seen[-1][0]):
+            times = relay.cpu_times()
+            seen.append((rows, times.user + times.system))
+
+    manifest = measure(testbed, plan, run_id, threading.Event(), progress)
     assert manifest.outcome == "complete", manifest.outcome
     folder = RunFolder(testbed.options.out / run_id)
     rows = [row for row in read_rows(folder.frames("device"), FrameRecord) if not row.warmup]
@@ -137,6 +147,9 @@ def run_fps(testbed: Testbed, plan: RunPlan) -> tuple[float, float, list[str]]:
     ends = [row.intended_ns + row.total_ns for row in rows]
     fps = (len(ends) - 1) * 1e9 / (ends[-1] - ends[0])
     cpu = 0.0
+    if len(seen) > 1:
+        (first, before), (last, after) = seen[0], seen[-1]
+        cpu = (after - before) / (last - first)
     for node in ("device", "edge"):
         samples = list(read_rows(folder.resources(node), ResourceSample))
         # The middle of the run: neither its start nor its drain.
