@@ -99,7 +99,8 @@ class Partitions:
     ) -> None:
         self._store = store
         self._provider, self._threads = provider, threads
-        self._most_engines, self._most_parts = engines, parts
+        self.engines, self._most_parts = engines, parts
+        """Engines kept warm, at most."""
         self._plain, self._quantising = _Answers(_DESCRIPTIONS_KEPT), _Answers(_QUANTISING_KEPT)
         self._parts: OrderedDict[str, ExtractedPart] = OrderedDict()
         self._engines: OrderedDict[tuple[str, ProviderChoice], Engine] = OrderedDict()
@@ -136,7 +137,7 @@ class Partitions:
 
     def chunks(self, sha256: str, offset: int) -> Iterator[bytes]:
         """A part's file from `offset` on; ModelUnknown for a digest that was never described."""
-        for piece in self._part(sha256).file.pieces(max(0, offset)):
+        for piece in self.part(sha256).file.pieces(max(0, offset)):
             for start in range(0, len(piece), CHUNK_BYTES):
                 yield piece[start : start + CHUNK_BYTES]
 
@@ -148,14 +149,17 @@ class Partitions:
             if kept is not None:
                 self._engines.move_to_end(key)
                 return WarmEngine(kept, 0, 0)
-            engine = self._part(sha256).file.opened(
-                partial(Engine, provider=key[1], threads=self._threads, what=what)
-            )
+            engine = self.opened(self.part(sha256), key[1], what)
             engine.warm_up()
             self._engines[key] = engine
-            while len(self._engines) > self._most_engines:
+            while len(self._engines) > self.engines:
                 self._engines.popitem(last=False)
             return WarmEngine(engine, engine.init_ns, engine.first_inference_ns)
+
+    def opened(self, part: ExtractedPart, provider: ProviderChoice, what: str) -> Engine:
+        """An engine over any part, not warm and not kept."""
+        choice = self._provider if provider == "auto" else provider
+        return part.file.opened(partial(Engine, provider=choice, threads=self._threads, what=what))
 
     def sizes(self) -> tuple[int, int]:
         """Warm engines, and parts that can be fetched."""
@@ -211,7 +215,8 @@ class Partitions:
         while len(self._parts) > 2 and (len(self._parts) > self._most_parts or held > _HELD_BYTES):
             held -= self._parts.popitem(last=False)[1].held_bytes
 
-    def _part(self, sha256: str) -> ExtractedPart:
+    def part(self, sha256: str) -> ExtractedPart:
+        """A part that was described, cut again where the cache let it go; ModelUnknown else."""
         with self._lock:
             question = self._plain.origins.get(sha256) or self._quantising.origins.get(sha256)
             if sha256 not in self._parts and question is not None:

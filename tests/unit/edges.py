@@ -41,7 +41,7 @@ from splitbed.session import (
     SessionSpec,
 )
 from splitbed.tensor import Array, Partition, TensorSpec
-from splitbed.transport import InProcessTransport, Peer, Transport
+from splitbed.transport import InProcessTransport, Peer, Transport, Work
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
 
@@ -207,10 +207,15 @@ class Stalling:
         self.reached = threading.Semaphore(0)
         self.go = threading.Event()
 
-    def process(self, frame: Frame, received_ns: int, request_bytes: int) -> Reply:
+    def process(self, frame: Frame, received_ns: int) -> Reply:
         self.reached.release()
         self.go.wait(30)
-        return self._peer.process(frame, received_ns, request_bytes)
+        return self._peer.process(frame, received_ns)
+
+    def start(self, frame: Frame, received_ns: int) -> Work:
+        self.reached.release()
+        self.go.wait(30)
+        return self._peer.start(frame, received_ns)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._peer, name)

@@ -29,6 +29,7 @@ from tests.unit.edges import (
     Node,
     boundary_of,
     ends_with_its_parent,
+    eventually,
     finished,
     model_folder,
     payloads,
@@ -117,6 +118,9 @@ def test_metrics_are_what_prometheus_reads(edge: Node, transport: Transport) -> 
     session = transport.open(spec)
     sent = payloads(spec, boundary_of("sum", picture(1)))
     replies = [session.submit(n, sent).result(10) for n in range(3)]
+    # A reply is counted once it was sent.
+    key = ("splitbed_frames_total", "tiny", "ok")
+    assert eventually(lambda: measured(edge).get(key, 0) == before.get(key, 0) + 3)
     during = measured(edge)
     session.close()
 
@@ -144,7 +148,7 @@ def test_the_page_shows_models_and_sessions(edge: Node, transport: Transport) ->
     )
     session = transport.open(spec)
     text = page(edge, "/")[1]
-    assert "<tr><td>run-7<td>tiny<td>right<td>split<td>raw+zstd:5<td>auto" in text
+    assert "<tr><td>run-7<td>tiny<td>right<td>split<td>raw+zstd:5<td>CPU" in text
     session.close()
     assert "No device is connected." in page(edge, "/")[1]
 
