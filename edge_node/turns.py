@@ -47,33 +47,24 @@ class Job:
     """One frame's run of the tail, in one lane. `wait` gives its outputs."""
 
     __slots__ = (
-        "batch",
-        "ended_ns",
-        "error",
-        "feeds",
-        "here",
-        "lane",
-        "offered_ns",
-        "outputs",
-        "ready",
-        "started_ns",
+        *("batch", "ended_ns", "error", "feeds", "lane", "offered_ns"),
+        *("outputs", "ready", "started_ns"),
     )
 
-    def __init__(self, lane: Lane, feeds: Values, here: bool) -> None:
-        self.lane, self.feeds, self.here = lane, feeds, here
+    def __init__(self, lane: Lane, feeds: Values) -> None:
+        self.lane, self.feeds = lane, feeds
         self.outputs: dict[str, Array] = {}
         self.error: Exception | None = None
         self.batch = 1
         """Frames that shared the run."""
         self.offered_ns = self.started_ns = self.ended_ns = time.perf_counter_ns()
         self.ready = threading.Lock()
-        """Held until the job has its turn (where its own thread runs it), or is done."""
+        """Held until the job is done."""
         self.ready.acquire()
 
     def wait(self) -> dict[str, Array]:
-        """The outputs, once there; raises what the run raised."""
-        if not self.here:
-            self.ready.acquire()
+        """The outputs, once there; raises what the run raised. To be called once."""
+        self.ready.acquire()
         if self.error is not None:
             raise self.error
         return self.outputs
@@ -82,6 +73,7 @@ class Job:
         """It ends without having run."""
         self.error = error
         self.started_ns = self.ended_ns = time.perf_counter_ns()
+        self.ready.release()
 
 
 class Lane:
@@ -95,7 +87,7 @@ class Lane:
         self.closed = False
 
     def run(self, feeds: Values) -> Job:
-        """Run one now or when its turn comes; without batches on this thread. The job is done."""
+        """Run one: on this thread where it need not wait and cannot share its run."""
         return self._turns.run(self, feeds)
 
     def offer(self, feeds: Values) -> Job:
@@ -144,22 +136,21 @@ class Turns:
     def run(self, lane: Lane, feeds: Values) -> Job:
         """See Lane."""
         if min(self.batch, lane.tail.most) > 1:
-            job = self.offer(lane, feeds)
-            job.ready.acquire()
-            return job
-        job = Job(lane, feeds, here=True)
-        if not self._enter(job):
-            job.ready.acquire()
-        if job.error is None:
+            return self.offer(lane, feeds)
+        job = Job(lane, feeds)
+        if self._enter(job):
             _run([job])
-            self._leave([job])
+            following = self._done([job])
+            if following is not None:
+                self._hand(following)
+            job.ready.release()
         return job
 
     def offer(self, lane: Lane, feeds: Values) -> Job:
         """See Lane."""
-        job = Job(lane, feeds, here=False)
-        if self._enter(job) and job.error is None:
-            self._work.put(job)
+        job = Job(lane, feeds)
+        if self._enter(job):
+            self._hand(job)
         return job
 
     def close_lane(self, lane: Lane) -> None:
@@ -174,7 +165,6 @@ class Turns:
             self._came.notify_all()
         for job in given_up:
             job.fail(_closed())
-            job.ready.release()
 
     def stop(self) -> None:
         """End every lane and the threads, when what runs is finished."""
@@ -189,18 +179,13 @@ class Turns:
             worker.join(timeout=5)
 
     def _enter(self, job: Job) -> bool:
-        """Whether the job may run at once; else it stands in its lane."""
+        """Whether the job may run now; else it stands in its lane, or has failed."""
         lane = job.lane
         with self._lock:
             if lane.closed:
                 job.fail(_closed())
-                job.ready.release()
-                return True
+                return False
             lane.inside += 1
-            if not job.here and len(self._workers) < self.at_once:
-                worker = threading.Thread(target=self._serve, name="tails", daemon=True)
-                self._workers.append(worker)
-                worker.start()
             if self._running < self.at_once:
                 self._running += 1
                 return True
@@ -211,17 +196,17 @@ class Turns:
                 self._came.notify_all()
             return False
 
-    def _leave(self, jobs: Sequence[Job]) -> None:
-        """These are done: the next one in the ring takes their place."""
-        following = self._done(jobs)
-        if following is None:
-            return
-        if following.here:
-            following.ready.release()
-        else:
-            self._work.put(following)
+    def _hand(self, job: Job) -> None:
+        """Let a worker run it."""
+        with self._lock:
+            if len(self._workers) < self.at_once:
+                worker = threading.Thread(target=self._serve, name="tails", daemon=True)
+                self._workers.append(worker)
+                worker.start()
+        self._work.put(job)
 
     def _done(self, jobs: Sequence[Job]) -> Job | None:
+        """These are done; the next one in the ring takes their place, for a worker to run."""
         with self._lock:
             for job in jobs:
                 job.lane.inside -= 1
@@ -238,14 +223,12 @@ class Turns:
         return job
 
     def _serve(self) -> None:
-        while True:
-            job = self._work.get()
-            if job is None:
-                return
+        following: Job | None = None
+        while (job := following or self._work.get()) is not None:
             jobs = self._gathered(job)
             _run(jobs)
-            # Who waits for the next turn is served before those who are done.
-            self._leave(jobs)
+            # Whoever waits keeps this thread at work: no change of threads between two tails.
+            following = self._done(jobs)
             for done in jobs:
                 done.ready.release()
 

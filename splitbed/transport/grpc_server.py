@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -153,13 +153,8 @@ class GrpcServer:
             abort(context, Overloaded("this edge serves as many devices as it may: try later"))
         used: set[int] = set()
         try:
-            headers = dict(context.invocation_metadata())
-            depth = 1
-            named = _number(headers.get(SESSION_HEADER))
-            if named is not None:
-                used.add(named)
-                # What was agreed on bounds what a stream may ask for.
-                depth = min(_number(headers.get(WINDOW_HEADER)) or 1, self._peer.attach(named))
+            depth, named = stream_depth(dict(context.invocation_metadata()), self._peer)
+            used |= named
             stream = FrameStream(self._peer, requests, depth, self._message_bytes, used)
             yield from stream.replies()
         except Exception as error:
@@ -169,6 +164,17 @@ class GrpcServer:
             # A device that vanished says no goodbye; its sessions end with its stream.
             for session_id in used:
                 self._peer.close_session(session_id)
+
+
+def stream_depth(headers: Mapping[str, str | bytes], peer: Peer) -> tuple[int, set[int]]:
+    """Frames that a stream may have in flight, and the session that it is for, which is attached.
+
+    What was agreed on for that session bounds what the stream asks for; without one it is one.
+    """
+    named = _number(headers.get(SESSION_HEADER))
+    if named is None:
+        return 1, set()
+    return max(1, min(_number(headers.get(WINDOW_HEADER)) or 1, peer.attach(named))), {named}
 
 
 def _number(header: str | bytes | None) -> int | None:

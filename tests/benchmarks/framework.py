@@ -53,7 +53,7 @@ def started(tree: Path, processor: int | None, *arguments: str) -> subprocess.Po
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(tree)},
         cwd=tree,
-        preexec_fn=pin,  # noqa: PLW1509  (no threads of ours run here)
+        preexec_fn=pin,
     )
 
 
