@@ -107,7 +107,7 @@ class Turns:
 
     With `batch` above 1, jobs of equal tails run together, taken from the lanes in the same turn.
     A batch that is not full waits for at most `wait_ms` from its first job on, and only where a
-    session of that tail has room in its window for another frame.
+    session of that tail has room in its window for another frame; it keeps its place meanwhile.
     """
 
     def __init__(self, at_once: int, *, batch: int = 1, wait_ms: float = 0.0) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 
 from splitbed.errors import ModelError
+from splitbed.graph.batch import keep_batch
 from splitbed.graph.canonical import CanonicalModel, Observer, canonicalise
 from splitbed.graph.cuts import cut_points
 from splitbed.graph.extract import ExtractedPart, extract
@@ -32,8 +33,6 @@ def stackable(part: ExtractedPart, observer: Observer | None = None) -> Extracte
     if part.model.batch_free:
         return part
     model = _opened(part.model, observer)
-    if not model.batch_free:
-        raise ModelError(f"{part.model.source.path} does not serve every batch with one graph")
     parts = extract(model, find_cut(model, cut_points(model), what.cut.name, "the opened model"))
     made = parts.first if what.part == "first" else parts.second
     if what.part == "whole":
@@ -49,10 +48,24 @@ def ends_of(part: ExtractedPart) -> tuple[object, object]:
 
 
 def _opened(model: CanonicalModel, observer: Observer | None) -> CanonicalModel:
-    """The model as its file would be with an open first dimension; shapes are bound as before."""
+    """The model as its file would be with an open batch; shapes are bound as before.
+
+    Tried with the cleaned graph, whose reshapes to a size of one can take the batch from their
+    input, and with the file's own, which may compute its sizes.
+    """
+    for proto in (model.proto, model.source.proto):
+        graph = _with_open_batch(proto, model)
+        opened = canonicalise(model.source.with_graph(graph), dict(model.input_shapes), observer)
+        if opened.batch_free:
+            return opened
+    raise ModelError(f"{model.source.path} does not serve every batch with one graph")
+
+
+def _with_open_batch(original: onnx.ModelProto, model: CanonicalModel) -> onnx.ModelProto:
     proto = onnx.ModelProto()
-    proto.CopyFrom(model.source.proto)
+    proto.CopyFrom(original)
     graph = proto.graph
+    keep_batch(graph, model.specs)
     held = {tensor.name for tensor in graph.initializer}
     for value in graph.input:
         shape = value.type.tensor_type.shape
@@ -66,4 +79,4 @@ def _opened(model: CanonicalModel, observer: Observer | None) -> CanonicalModel:
     del graph.value_info[:]
     for value in graph.output:
         value.type.tensor_type.ClearField("shape")
-    return canonicalise(model.source.with_graph(proto), dict(model.input_shapes), observer)
+    return proto

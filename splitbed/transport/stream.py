@@ -67,13 +67,13 @@ class FrameStream:
     def _side_by_side(self) -> Generator[bytes, None, None]:
         line = _Line(self, self._depth)
         with contextlib.closing(line):
-            for work, received in line.begun():
+            for work, request_bytes in line.begun():
                 reply: Reply = work.finish()
                 message = encode_reply(reply)
                 try:
                     yield message
                 finally:
-                    self._peer.answered(reply, received.request_bytes, len(message))
+                    self._peer.answered(reply, request_bytes, len(message))
                     line.places.release()
 
     def _received(self) -> Iterator[Received]:
@@ -100,7 +100,8 @@ class _Over:
         self.is_set = False
 
 
-_Begun = tuple[Work, Received]
+_Begun = tuple[Work, int]
+"""A frame under way, and the bytes that carried it: its message is not held any longer."""
 
 
 class _Line:
@@ -147,7 +148,7 @@ class _Line:
                 work = self._stream._start(item, self._over)
                 if work is None:
                     return
-                self._begun.put((work, item))
+                self._begun.put((work, item.request_bytes))
             self._begun.put(None)
         except BaseException as error:
             self._begun.put(error)

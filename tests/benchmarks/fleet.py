@@ -50,7 +50,7 @@ def prepare(folder: Path, models: Path, model: str, devices: int) -> None:
     for number in range(devices):
         place = folder / f"pictures-{number}"
         write_folder(place, HELD_OUT_SEED + number, PICTURES)
-        wanted = {}
+        wanted: dict[str, Any] = {}
         for path in sorted(place.glob("*.png")):
             feed = {tensor.name: working.tensor(working.picture(read_picture(path)))}
             for name, array in zip(engine.outputs, engine.run(feed), strict=True):
