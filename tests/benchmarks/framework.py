@@ -93,16 +93,7 @@ def measured(
             for row in read_rows(RunFolder(Path(out) / "r").frames("device"), FrameRecord)
             if not row.warmup and row.status == "ok"
         ]
-    return np.asarray([(row.rtt_ns - row.edge_ns, rest_ns(row)) for row in rows], np.float64)
-
-
-def rest_ns(row: FrameRecord) -> int:
-    """End to end less every part of a row that is a time between due and result."""
-    parts = (
-        *("wait_ns", "preprocess_ns", "head_ns", "encode_ns", "window_ns", "rtt_ns", "finish_ns"),
-        *("queue_ns", "head_queue_ns", "send_queue_ns"),
-    )
-    return row.total_ns - sum(getattr(row, name, 0) or 0 for name in parts)
+    return np.asarray([(row.rtt_ns - row.edge_ns, row.rest_ns) for row in rows], np.float64)
 
 
 def interval(rounds: list[Samples], statistic: Callable[[Samples], float]) -> tuple[float, float]:
