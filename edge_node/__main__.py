@@ -15,6 +15,7 @@ from edge_node.partitions import Partitions
 from edge_node.service import EdgeService
 from edge_node.status import StatusServer, status_app
 from edge_node.store import ModelStore
+from edge_node.turns import MOST_BATCH, Turns, tails_at_once
 from splitbed import config, engine_probe, process
 from splitbed.address import host_and_port
 from splitbed.engine import Accelerator, distribution_conflict, working_provider
@@ -55,6 +56,15 @@ class EdgeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(description="folder for audit rows, one folder a run, '' for none")
     ] = "runs"
     sessions: Annotated[int, Meta(description="devices at once, at most", ge=1, le=1024)] = 64
+    tails: Annotated[
+        int, Meta(description="tails that run at once, 0: as many as cores allow", ge=0, le=256)
+    ] = 0
+    batch: Annotated[
+        int, Meta(description="frames of equal tails in one run, at most", ge=1, le=MOST_BATCH)
+    ] = 1
+    batch_wait_ms: Annotated[
+        float, Meta(description="how long a batch waits to be full", ge=0, le=1000)
+    ] = 2.0
     engines: Annotated[int, Meta(description="partitions kept warm, at most", ge=1)] = 16
     message_mib: Annotated[int, Meta(description="largest message, both ways", ge=1, le=2000)] = 128
     sample_s: Annotated[
@@ -96,6 +106,11 @@ def serve(argv: Sequence[str]) -> int:
             Path(options.tensorrt_cache).expanduser() if options.tensorrt_cache else None,
         ),
     )
+    turns = Turns(
+        options.tails or tails_at_once(provider, options.threads),
+        batch=options.batch,
+        wait_ms=options.batch_wait_ms,
+    )
     service = EdgeService(
         partitions,
         metrics,
@@ -103,7 +118,14 @@ def serve(argv: Sequence[str]) -> int:
         sessions=options.sessions,
         message_bytes=message_bytes,
         sample_interval_s=options.sample_s,
-        node={"versions": versions(), "host": host_facts(), "threads": options.threads},
+        node={
+            "versions": versions(),
+            "host": host_facts(),
+            "threads": options.threads,
+            "tails": turns.at_once,
+            "batch": turns.batch,
+        },
+        turns=turns,
     )
     tls = None
     if options.tls_cert is not None and options.tls_key is not None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
+from edge_node.account import Balance
 from splitbed.session import Reply
 
 _SECONDS: Final = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0)
@@ -60,6 +64,10 @@ class Metrics:
         with self._lock:
             self.frames += 1
 
+    def watch(self, balances: Callable[[], Sequence[Balance]]) -> None:
+        """Show the accounts of the sessions that are open whenever somebody looks."""
+        self._registry.register(_Sessions(balances))
+
     def sessions(self, count: int) -> None:
         """How many are open now."""
         self._sessions.set(count)
@@ -78,3 +86,43 @@ class Metrics:
     def text(self) -> bytes:
         """Everything, for a scraper."""
         return generate_latest(self._registry)
+
+
+class _Sessions(Collector):
+    """One sample for each open session; what was closed leaves no label behind."""
+
+    def __init__(self, balances: Callable[[], Sequence[Balance]]) -> None:
+        self._balances = balances
+
+    def describe(self) -> list[Metric]:
+        """Nothing: its names need no look at the sessions."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Every family, read off the accounts at this instant."""
+        labels = ("session", "run", "model")
+        frames = CounterMetricFamily(
+            "splitbed_session_frames", "Frames answered", labels=(*labels, "outcome")
+        )
+        sizes = CounterMetricFamily(
+            "splitbed_session_bytes", "Bytes of messages", labels=(*labels, "direction")
+        )
+        tails = CounterMetricFamily(
+            "splitbed_session_tail_seconds", "Time of tails, shared runs shared", labels=labels
+        )
+        queue = CounterMetricFamily(
+            "splitbed_session_queue_seconds", "Time that frames waited", labels=labels
+        )
+        batch = GaugeMetricFamily(
+            "splitbed_session_batch_mean", "Frames that shared a run, on average", labels=labels
+        )
+        for one in self._balances():
+            of = (str(one.number), one.spec.run_id, one.spec.model)
+            frames.add_metric((*of, "ok"), one.frames - one.failed)
+            frames.add_metric((*of, "failed"), one.failed)
+            sizes.add_metric((*of, "up"), one.up_bytes)
+            sizes.add_metric((*of, "down"), one.down_bytes)
+            tails.add_metric(of, one.tail_ns / 1e9)
+            queue.add_metric(of, one.queue_ns / 1e9)
+            batch.add_metric(of, one.batch_sum / one.frames if one.frames else 0)
+        yield from (frames, sizes, tails, queue, batch)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Final
 
@@ -110,6 +110,8 @@ class Partitions:
         self._provider, self._threads, self._accelerator = provider, threads, accelerator
         self.engines, self._most_parts = engines, parts
         """Engines kept warm, at most."""
+        self.on_relief: Callable[[], None] | None = None
+        """Whoever keeps engines of its own lets those go, too, that no session uses."""
         self._plain, self._quantising = _Answers(_DESCRIPTIONS_KEPT), _Answers(_QUANTISING_KEPT)
         self._parts: OrderedDict[str, ExtractedPart] = OrderedDict()
         self._engines: OrderedDict[EngineKey, Engine] = OrderedDict()
@@ -182,6 +184,8 @@ class Partitions:
         """Let every warm engine go that no session uses."""
         with self._lock:
             self._engines.clear()
+        if self.on_relief is not None:
+            self.on_relief()
 
     def opened(self, part: ExtractedPart, provider: ProviderChoice, what: str) -> Engine:
         """An engine over any part, not warm and not kept; OutOfMemory where there is no room."""

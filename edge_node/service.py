@@ -12,11 +12,14 @@ from typing import Any, Final
 
 import msgspec
 
+from edge_node.account import Account, Balance
 from edge_node.audit import Audit, Losses, open_audit
 from edge_node.metrics import Metrics
 from edge_node.partitions import Partitions
 from edge_node.reaper import Reaper
-from edge_node.session import EdgeSession
+from edge_node.session import EdgeSession, Underway
+from edge_node.tails import Tails
+from edge_node.turns import Lane, Turns
 from splitbed import codec
 from splitbed.errors import (
     ModelMismatch,
@@ -41,7 +44,6 @@ from splitbed.session import (
     placement_name,
 )
 from splitbed.task import PICTURE_CUT, RESULT_CUT, TaskSpec, result_boundary, task_from_json
-from splitbed.wire.framing import reply_size
 
 UNUSED_S: Final = 60.0
 """A session that no stream of frames came for in this time is closed: its device died."""
@@ -49,6 +51,7 @@ UNUSED_S: Final = 60.0
 
 class _Open(msgspec.Struct):
     session: EdgeSession
+    account: Account
     opened_s: float
     audit: Audit | None
     streamed: bool = False
@@ -59,7 +62,8 @@ class EdgeService:
     """A `splitbed.transport.Peer`: cuts, opens sessions, works on frames, keeps audit rows.
 
     `records` is the folder that gets one folder for each run; None keeps no rows. `node` is what
-    the edge says of itself to every device.
+    the edge says of itself to every device. `turns` says whose tail runs when, and how many frames
+    may share a run.
     """
 
     def __init__(
@@ -73,22 +77,28 @@ class EdgeService:
         sample_interval_s: float,
         node: dict[str, Any] | None = None,
         unused_s: float = UNUSED_S,
+        turns: Turns | None = None,
     ) -> None:
         self._partitions = partitions
+        self._turns = turns or Turns(1)
+        self._tails = Tails(
+            partitions, batch=self._turns.batch, most_bytes=message_bytes, kept=partitions.engines
+        )
         self._metrics = metrics
         self._records = records
-        self._has_meters = records is not None
-        if self._has_meters:
-            borrow("edge")  # opened once, not by each session: a GPU's driver takes its time
         self._losses = Losses(metrics)
         self._node = node or {}
         self._most_sessions = sessions
         self._message_bytes = message_bytes
         self._sample_interval_s = sample_interval_s
         self._open: dict[int, _Open] = {}
-        self._opening = 0
+        self._opening = self._opened = 0
         self._lock = threading.RLock()
+        self._has_meters = records is not None
+        if self._has_meters:
+            borrow("edge")  # opened once, not by each session: a GPU's driver takes its time
         self._unused_s = unused_s
+        metrics.watch(self.balances)
         self._reaper = Reaper(self._close_unused, unused_s / 6)
 
     def describe_cut(self, question: CutQuestion) -> CutAnswer:
@@ -107,14 +117,67 @@ class EdgeService:
             self._metrics.refused(error.kind)
             raise
 
-    def attach(self, session_id: int) -> None:
+    def attach(self, session_id: int) -> int:
         """See Peer."""
         found = self._open.get(session_id)
-        if found is not None:
-            found.streamed = True
+        if found is None:
+            return 1
+        found.streamed = True
+        return found.session.spec.window
 
-    def process(self, frame: Frame, received_ns: int, request_bytes: int) -> Reply:
+    def process(self, frame: Frame, received_ns: int) -> Reply:
         """See Peer."""
+        return self._of(frame).session.process(frame, received_ns)
+
+    def start(self, frame: Frame, received_ns: int) -> Underway:
+        """See Peer."""
+        return self._of(frame).session.start(frame, received_ns)
+
+    def answered(self, reply: Reply, request_bytes: int, reply_bytes: int) -> None:
+        """See Peer."""
+        found = self._open.get(reply.session_id)
+        if found is None:
+            return
+        self._metrics.frame(found.session.spec.model, reply, request_bytes, reply_bytes)
+        found.account.add(reply, request_bytes, reply_bytes)
+        if found.audit is not None:
+            found.audit.write(reply, reply.session_id, request_bytes, reply_bytes)
+
+    def close_session(self, session_id: int) -> None:
+        """See Peer."""
+        with self._lock:
+            found = self._open.pop(session_id, None)
+            self._metrics.sessions(len(self._open))
+        if found is None:
+            return
+        found.session.close()
+        if found.audit is not None:
+            found.audit.close()
+
+    def close(self) -> None:
+        """End every session, the watch over them, and the tails' threads."""
+        self._reaper.stop()
+        for session_id in list(self._open):
+            self.close_session(session_id)
+        self._turns.stop()
+        if self._has_meters:
+            self._has_meters = False
+            give_back("edge")
+
+    @property
+    def turns(self) -> Turns:
+        """Whose tail runs when."""
+        return self._turns
+
+    def sessions(self) -> list[SessionSpec]:
+        """What is open now."""
+        return [found.session.spec for found in list(self._open.values())]
+
+    def balances(self) -> list[Balance]:
+        """The accounts of what is open now, the oldest first."""
+        return [found.account.balance() for found in list(self._open.values())]
+
+    def _of(self, frame: Frame) -> _Open:
         found = self._open.get(frame.session_id)
         if found is None:
             raise ProtocolViolation(
@@ -122,33 +185,7 @@ class EdgeService:
                 "restarted; start the device again"
             )
         found.streamed = True
-        reply = found.session.process(frame, received_ns)
-        reply_bytes = reply_size(reply)
-        self._metrics.frame(found.session.spec.model, reply, request_bytes, reply_bytes)
-        if found.audit is not None:
-            found.audit.write(reply, frame.session_id, request_bytes, reply_bytes)
-        return reply
-
-    def close_session(self, session_id: int) -> None:
-        """See Peer."""
-        with self._lock:
-            found = self._open.pop(session_id, None)
-            self._metrics.sessions(len(self._open))
-        if found is not None and found.audit is not None:
-            found.audit.close()
-
-    def close(self) -> None:
-        """End every session, and the watch over them."""
-        self._reaper.stop()
-        for session_id in list(self._open):
-            self.close_session(session_id)
-        if self._has_meters:
-            self._has_meters = False
-            give_back("edge")
-
-    def sessions(self) -> list[SessionSpec]:
-        """What is open now."""
-        return [found.session.spec for found in list(self._open.values())]
+        return found
 
     def _described(self, spec: SessionSpec, quantisers: tuple[Quantiser, ...]) -> CutAnswer:
         answer = self._partitions.describe(
@@ -209,26 +246,31 @@ class EdgeService:
 
     def _prepared(self, spec: SessionSpec, answer: CutAnswer) -> SessionAgreed:
         task = _task(spec, answer)
-        engine, init_ns, first_ns, provider = None, 0, 0, ""
+        lane: Lane | None = None
         memory_bytes = {"before_engine": rss_bytes()}
+        init_ns, first_ns, provider, why_single = 0, 0, "", ""
         if answer.second is not None:
             what = f"the tail of '{spec.model}' at {spec.cut.name}"
-            warm = self._partitions.engine(answer.second.sha256, spec.provider, what)
-            engine, init_ns, first_ns = warm.engine, warm.init_ns, warm.first_inference_ns
-            provider = engine.provider
+            tail, warm = self._tails.get(answer.second.sha256, spec.provider, what)
+            init_ns, first_ns = warm.init_ns, warm.first_inference_ns
+            provider, why_single = warm.engine.provider, tail.why_single
+            lane = self._turns.lane(tail, spec.window)
         session_id = secrets.randbits(63) + 1
-        session = EdgeSession(spec, session_id, engine, task, answer)
-        if session.max_frame_bytes + 65536 > self._message_bytes:
-            raise Overloaded(
-                f"a frame of this session may take {session.max_frame_bytes} bytes, more than the "
-                f"{self._message_bytes} that a message may have: raise --message-mib on both nodes"
-            )
+        try:
+            session = EdgeSession(spec, session_id, lane, task, answer)
+            self._check_size(session)
+        except BaseException:
+            if lane is not None:
+                lane.close()
+            raise
         memory_bytes["after_engine"] = rss_bytes()
         audit = open_audit(
             self._records, spec.run_id, self._sample_interval_s, self._losses, memory_bytes
         )
         with self._lock:
-            self._open[session_id] = _Open(session, time.monotonic(), audit)
+            self._opened += 1
+            account = Account(self._opened, spec, provider, why_single)
+            self._open[session_id] = _Open(session, account, time.monotonic(), audit)
             self._metrics.sessions(len(self._open))
         return SessionAgreed(
             session_id=session_id,
@@ -236,8 +278,15 @@ class EdgeService:
             outputs=session.outputs if spec.reply == "full" else (),
             init_ns=init_ns,
             first_inference_ns=first_ns,
-            node=self._node,
+            node={**self._node, "one_by_one": why_single} if why_single else self._node,
         )
+
+    def _check_size(self, session: EdgeSession) -> None:
+        if session.max_frame_bytes + 65536 > self._message_bytes:
+            raise Overloaded(
+                f"a frame of this session may take {session.max_frame_bytes} bytes, more than the "
+                f"{self._message_bytes} that a message may have: raise --message-mib on both nodes"
+            )
 
     def _close_unused(self) -> None:
         limit_s = time.monotonic() - self._unused_s

@@ -3,7 +3,8 @@
 `load` reads a file, `canonicalise` cleans it and binds its shapes, `cut_points` finds every place
 to cut with its complete boundary, `list_cuts` tells what each costs and is good for, `find_cut` is
 for names, `extract` makes the two parts, `with_pair` puts a learned codec into them, `quantising`
-has them quantise what crosses, `verify` proves them equal to the uncut model. This room and `zoo`
+has them quantise what crosses, `verify` proves them equal to the uncut model,
+`stackable` opens a part's batch. This room and `zoo`
 are the only ones that import `onnx`; what it takes to run a model is handed in (`Opener`).
 """
 
@@ -16,6 +17,7 @@ from splitbed.graph.halves import LearnedPair, load_pair
 from splitbed.graph.learned import Coded, with_pair
 from splitbed.graph.listing import ListedCut, Listing, list_cuts
 from splitbed.graph.naming import find_cut
+from splitbed.graph.opening import stackable
 from splitbed.graph.quantising import quantising
 from splitbed.graph.saturation import seen_range
 from splitbed.graph.source import SourceModel, built, load
@@ -53,6 +55,7 @@ __all__ = [
     "parameter_count",
     "quantising",
     "seen_range",
+    "stackable",
     "uncounted",
     "verify",
     "with_pair",

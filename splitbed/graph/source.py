@@ -77,6 +77,10 @@ class SourceModel:
         """What a runtime opens to run the model as it was given."""
         return self.path if self._content is None else self._content
 
+    def with_graph(self, proto: onnx.ModelProto) -> SourceModel:
+        """The same files with another graph over their weights; digests are the files'."""
+        return SourceModel(self.path, proto, self._names, self._content, self._stamps)
+
     def blob(self, tensor: onnx.TensorProto) -> Blob:
         """Where the data of a detached tensor are."""
         return placed(tensor, self.path.parent)

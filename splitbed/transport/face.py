@@ -55,6 +55,13 @@ class Transport(Protocol):
         """Give up the connection. Calling it twice is fine."""
 
 
+class Work(Protocol):
+    """A frame that was decoded and waits for its turn."""
+
+    def finish(self) -> Reply:
+        """Wait until the tail has run, and encode. To be called once."""
+
+
 class Peer(Protocol):
     """An edge as its transports see it. Methods may be called by several threads."""
 
@@ -67,17 +74,27 @@ class Peer(Protocol):
     def open_session(self, spec: SessionSpec) -> SessionAgreed:
         """Prepare a session, or raise why not."""
 
-    def attach(self, session_id: int) -> None:
+    def attach(self, session_id: int) -> int:
         """A stream is open for this session's frames: from here on that keeps it, and ends it.
 
-        An unknown session is no error.
+        Gives the session's window. An unknown session is no error; its window is 1.
         """
 
-    def process(self, frame: Frame, received_ns: int, request_bytes: int) -> Reply:
-        """Decode, run, encode. A frame that fails gives a Reply with its error.
+    def process(self, frame: Frame, received_ns: int) -> Reply:
+        """Decode, run, encode, on this thread. A frame that fails gives a Reply with its error.
 
-        Raises only where the session itself is not known.
+        Raises only where the session itself is not known, or has more frames in work than its
+        window.
         """
+
+    def start(self, frame: Frame, received_ns: int) -> Work:
+        """Decode, and have the rest run when its turn comes; `process` in two steps.
+
+        Several frames of a session may be started before the first is finished.
+        """
+
+    def answered(self, reply: Reply, request_bytes: int, reply_bytes: int) -> None:
+        """A reply was sent: keep account of it. Bytes are those of its messages."""
 
     def close_session(self, session_id: int) -> None:
         """Free what the session holds; an unknown session is no error."""

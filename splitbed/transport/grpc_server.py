@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import hmac
-import queue
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -35,13 +33,11 @@ from splitbed.errors import (
     TransportError,
     Unauthorised,
 )
-from splitbed.session import Buffer
 from splitbed.transport.credentials import server_credentials
 from splitbed.transport.face import Peer
+from splitbed.transport.stream import FrameStream
 from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
-from splitbed.wire.framing import decode_frame, encode_reply
-from splitbed.wire.pieces import Assembler
 
 _STATUS: Final = {
     "unauthorised": grpc.StatusCode.UNAUTHENTICATED,
@@ -55,12 +51,8 @@ _STATUS: Final = {
 }
 """Status by kind of failure; INVALID_ARGUMENT for every other kind."""
 
-_MOST_WINDOW: Final = 256
 _MOST_DIGITS: Final = 20  # of a 64-bit number
 _SENTENCE_CHARACTERS: Final = 1500  # HTTP/2 headers are limited to 8 KiB
-
-Received = tuple[Buffer, int, int]
-"""A frame's message, the bytes that carried it, and the instant at which it was complete."""
 
 
 class GrpcServer:
@@ -162,19 +154,10 @@ class GrpcServer:
             abort(context, Overloaded("this edge serves as many devices as it may: try later"))
         used: set[int] = set()
         try:
-            headers = dict(context.invocation_metadata())
-            window = str(headers.get(WINDOW_HEADER, "1"))
-            depth = min(max(int(window), 1), _MOST_WINDOW) if window.isdecimal() else 1
-            named = str(headers.get(SESSION_HEADER, ""))
-            if named.isdecimal() and len(named) <= _MOST_DIGITS:
-                used.add(int(named))
-                self._peer.attach(int(named))
-            whole = _assembled(requests, self._message_bytes)
-            with contextlib.closing(_ahead(whole, depth)) as received:
-                for message, request_bytes, received_ns in received:
-                    frame = decode_frame(message)
-                    used.add(frame.session_id)
-                    yield encode_reply(self._peer.process(frame, received_ns, request_bytes))
+            depth, named = stream_depth(dict(context.invocation_metadata()), self._peer)
+            used |= named
+            stream = FrameStream(self._peer, requests, depth, self._message_bytes, used)
+            yield from stream.replies()
         except Exception as error:
             abort(context, error)
         finally:
@@ -184,51 +167,21 @@ class GrpcServer:
                 self._peer.close_session(session_id)
 
 
-def _assembled(requests: Iterator[bytes], most_bytes: int) -> Iterator[Received]:
-    assembler = Assembler(most_bytes)
-    for message in requests:
-        done = assembler.take(message)
-        if done is not None:
-            yield (*done, time.perf_counter_ns())
+def stream_depth(headers: Mapping[str, str | bytes], peer: Peer) -> tuple[int, set[int]]:
+    """Frames that a stream may have in flight, and the session that it is for, which is attached.
 
-
-def _ahead(frames: Iterator[Received], depth: int) -> Generator[Received, None, None]:
-    """The frames of a stream, up to `depth` of them read before they are wanted.
-
-    With several frames in flight a thread reads ahead, so that the instant is true while an earlier
-    frame is worked on; with one it is true without, and a change of threads is saved.
+    What was agreed on for that session bounds what the stream asks for; without one it is one.
     """
-    if depth == 1:
-        yield from frames
-        return
-    ahead: queue.SimpleQueue[Received | BaseException | None] = queue.SimpleQueue()
-    places, over = threading.Semaphore(depth), threading.Event()
+    named = _number(headers.get(SESSION_HEADER))
+    if named is None:
+        return 1, set()
+    return max(1, min(_number(headers.get(WINDOW_HEADER)) or 1, peer.attach(named))), {named}
 
-    def read() -> None:
-        try:
-            for received in frames:
-                places.acquire()
-                if over.is_set():
-                    return
-                ahead.put(received)
-            ahead.put(None)
-        except BaseException as error:
-            ahead.put(error)
 
-    threading.Thread(target=read, name="requests", daemon=True).start()
-    try:
-        while True:
-            item = ahead.get()
-            if item is None:
-                return
-            if isinstance(item, BaseException):
-                raise item
-            places.release()
-            yield item
-    finally:
-        # A reader that waits for a place must not outlive its stream.
-        over.set()
-        places.release()
+def _number(header: str | bytes | None) -> int | None:
+    """A header's whole number; None where it is none, or would not fit into 64 bits."""
+    text = str(header)
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 class _TokenCheck(grpc.ServerInterceptor):

@@ -72,17 +72,20 @@ class _InProcessSession:
         frame = Frame(self.agreed.session_id, frame_id, payloads)
         size = sum(len(part) for message in cut_frame(frame_parts(frame)) for part in message)
         try:
-            reply = self._peer.process(frame, time.perf_counter_ns(), size)
+            reply = self._peer.process(frame, time.perf_counter_ns())
         except SplitbedError as error:
             future.set_exception(error)
             return future
+        encoded = encode_reply(reply)
+        complete_ns = time.perf_counter_ns()
+        self._peer.answered(reply, size, len(encoded))
         future.set_result(
             msgspec.structs.replace(
                 reply,
                 request_bytes=size,
-                reply_bytes=len(encode_reply(reply)),
+                reply_bytes=len(encoded),
                 submitted_ns=submitted_ns,
-                complete_ns=time.perf_counter_ns(),
+                complete_ns=complete_ns,
             )
         )
         return future

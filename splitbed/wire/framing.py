@@ -56,11 +56,6 @@ def encode_reply(reply: Reply) -> bytes:
     return b"".join(_reply_parts(reply))
 
 
-def reply_size(reply: Reply) -> int:
-    """Bytes of the message that `encode_reply` makes, without making it."""
-    return sum(map(len, _reply_parts(reply)))
-
-
 def _reply_parts(reply: Reply) -> list[Buffer]:
     head = _fixed64(1, reply.session_id) + _varint_field(2, reply.frame_id)
     times = _fixed64(1, reply.times.received_ns) + b"".join(

@@ -37,6 +37,7 @@ from splitbed.session import (
     TensorCodec,
 )
 from splitbed.tensor import Cut, TensorSpec
+from splitbed.transport import Work
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
 
@@ -58,13 +59,19 @@ class Sink:
         self.spec = spec.cut.boundary[0]
         return SessionAgreed(1, "", (), 0, 0)
 
-    def attach(self, session_id: int) -> None:
-        pass
+    def attach(self, session_id: int) -> int:
+        return 1
 
-    def process(self, frame: Frame, received_ns: int, request_bytes: int) -> Reply:
+    def process(self, frame: Frame, received_ns: int) -> Reply:
         array = raw_array(frame.payloads[0], self.spec)
         times = EdgeTimes(received_ns=received_ns, edge_ns=time.perf_counter_ns() - received_ns)
         return Reply(frame.session_id, frame.frame_id, times, (), f'{{"n":{array.size}}}')
+
+    def start(self, frame: Frame, received_ns: int) -> Work:
+        raise NotImplementedError
+
+    def answered(self, reply: Reply, request_bytes: int, reply_bytes: int) -> None:
+        pass
 
     def close_session(self, session_id: int) -> None:
         pass

@@ -26,6 +26,7 @@ from edge_node.metrics import Metrics
 from edge_node.partitions import Partitions
 from edge_node.service import UNUSED_S, EdgeService
 from edge_node.store import ModelStore
+from edge_node.turns import Turns
 from splitbed import codec
 from splitbed.engine import Engine
 from splitbed.process import PARENT
@@ -41,7 +42,7 @@ from splitbed.session import (
     SessionSpec,
 )
 from splitbed.tensor import Array, Partition, TensorSpec
-from splitbed.transport import InProcessTransport, Peer, Transport
+from splitbed.transport import InProcessTransport, Peer, Transport, Work
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
 
@@ -179,6 +180,7 @@ def edge_over(
     message_bytes: int = 8 << 20,
     partitions_class: type[Partitions] = Partitions,
     unused_s: float = UNUSED_S,
+    turns: Turns | None = None,
 ) -> Iterator[Edge]:
     """A real edge over a folder of models; every session is closed at the end."""
     store, metrics = ModelStore(models), Metrics()
@@ -192,6 +194,7 @@ def edge_over(
         sample_interval_s=0.05,
         node=NODE,
         unused_s=unused_s,
+        turns=turns,
     )
     try:
         yield Edge(models, store, metrics, partitions, service)
@@ -207,10 +210,15 @@ class Stalling:
         self.reached = threading.Semaphore(0)
         self.go = threading.Event()
 
-    def process(self, frame: Frame, received_ns: int, request_bytes: int) -> Reply:
+    def process(self, frame: Frame, received_ns: int) -> Reply:
         self.reached.release()
         self.go.wait(30)
-        return self._peer.process(frame, received_ns, request_bytes)
+        return self._peer.process(frame, received_ns)
+
+    def start(self, frame: Frame, received_ns: int) -> Work:
+        self.reached.release()
+        self.go.wait(30)
+        return self._peer.start(frame, received_ns)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._peer, name)

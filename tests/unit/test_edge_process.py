@@ -29,6 +29,7 @@ from tests.unit.edges import (
     Node,
     boundary_of,
     ends_with_its_parent,
+    eventually,
     finished,
     model_folder,
     payloads,
@@ -117,6 +118,9 @@ def test_metrics_are_what_prometheus_reads(edge: Node, transport: Transport) -> 
     session = transport.open(spec)
     sent = payloads(spec, boundary_of("sum", picture(1)))
     replies = [session.submit(n, sent).result(10) for n in range(3)]
+    # A reply is counted once it was sent.
+    key = ("splitbed_frames_total", "tiny", "ok")
+    assert eventually(lambda: measured(edge).get(key, 0) == before.get(key, 0) + 3)
     during = measured(edge)
     session.close()
 
@@ -144,9 +148,33 @@ def test_the_page_shows_models_and_sessions(edge: Node, transport: Transport) ->
     )
     session = transport.open(spec)
     text = page(edge, "/")[1]
-    assert "<tr><td>run-7<td>tiny<td>right<td>split<td>raw+zstd:5<td>auto" in text
+    assert "<tr><td>run-7<td>tiny<td>right<td>split<td>raw+zstd:5<td>CPU" in text
     session.close()
     assert "No device is connected." in page(edge, "/")[1]
+
+
+def test_the_page_keeps_account_of_every_session(models: Path) -> None:
+    flags = ("--tails", "3", "--batch", "4", "--batch-wait-ms", "50")
+    with Node(*EDGE, *flags, "--models", str(models)) as node:
+        transport = GrpcTransport(node.address)
+        spec = spec_for(transport.describe_cut(CutQuestion("tiny", "sum")), window=2)
+        session = transport.open(spec)
+        assert session.agreed.node["tails"] == 3
+        assert session.agreed.node["batch"] == 4
+        sent = payloads(spec, boundary_of("sum", picture(1)))
+        pending = [session.submit(number, sent) for number in range(2)]
+        pending.append(session.submit(2, ()))
+        replies = [future.result(10) for future in pending]
+        assert eventually(lambda: "<td class=number>3<td class=number>1<td" in page(node, "/")[1])
+        text = page(node, "/")[1]
+        assert "<tr><th>Tails at once<td>3, 0 waiting" in text
+        assert "<tr><th>Frames in one run<td>4 at most" in text
+        most = max(reply.times.batch for reply in replies)
+        assert f", at most {most}</table>" in text
+        assert "Not batched" not in text
+        session.close()
+        transport.close()
+        assert node.terminate(within_s=15) == (0, "")
 
 
 def test_the_page_escapes_names(edge: Node, transport: Transport) -> None:

@@ -60,7 +60,14 @@ def edge(models: Path) -> Iterator[Edge]:
 
 def submit(edge: Edge, session_id: int, spec: SessionSpec, frame_id: int = 1) -> Reply:
     sent = payloads(spec, boundary_of(spec.cut.name, picture(frame_id)))
-    return edge.service.process(Frame(session_id, frame_id, sent), 0, sum(map(len, sent)))
+    return answered(edge, Frame(session_id, frame_id, sent), sum(map(len, sent)))
+
+
+def answered(edge: Edge, frame: Frame, request_bytes: int) -> Reply:
+    """A frame's reply, kept account of as a transport does."""
+    reply = edge.service.process(frame, 0)
+    edge.service.answered(reply, request_bytes, len(encode_reply(reply)))
+    return reply
 
 
 # --- the model store --------------------------------------------------------------------------
@@ -502,7 +509,7 @@ def test_what_happened_is_counted(edge: Edge) -> None:
     session = edge.service.open_session(spec)
     replies = (
         submit(edge, session.session_id, spec),
-        edge.service.process(Frame(session.session_id, 2, ()), 0, 10),
+        answered(edge, Frame(session.session_id, 2, ()), 10),
     )
     down = sum(len(encode_reply(reply)) for reply in replies)
     with pytest.raises(UsageError):
@@ -535,7 +542,7 @@ def test_audit_rows_lie_in_one_folder_for_each_run(models: Path, tmp_path: Path)
             spec = spec_for(edge.answer("right"), run_id=run_id)
             session = edge.service.open_session(spec)
             replies = [submit(edge, session.session_id, spec, number) for number in range(3)]
-            replies.append(edge.service.process(Frame(session.session_id, 3, ()), 0, 0))
+            replies.append(answered(edge, Frame(session.session_id, 3, ()), 0))
             sizes[run_id] = [len(encode_reply(reply)) for reply in replies]
             edge.service.close_session(session.session_id)
     assert sorted(path.name for path in records.iterdir()) == ["run-a", "run-b"]

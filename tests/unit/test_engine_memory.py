@@ -225,7 +225,7 @@ def edge(tmp_path: Path, gpu: PretendGpu) -> Iterator[Edge]:
 
 def submit(edge: Edge, session_id: int, spec: SessionSpec, frame_id: int = 1) -> Reply:
     sent = payloads(spec, boundary_of(spec.cut.name, picture(frame_id)))
-    return edge.service.process(Frame(session_id, frame_id, sent), 0, sum(map(len, sent)))
+    return edge.service.process(Frame(session_id, frame_id, sent), 0)
 
 
 def specs(edge: Edge) -> list[SessionSpec]:

@@ -24,7 +24,6 @@ from splitbed.wire.framing import (
     decode_reply,
     encode_frame,
     encode_reply,
-    reply_size,
 )
 
 GOLDEN: Final = Path(__file__).resolve().parents[1] / "golden" / "wire"
@@ -177,12 +176,6 @@ def test_round_trips(frame: Frame, reply: Reply) -> None:
     assert decoded == Frame(frame.session_id, frame.frame_id, decoded.payloads)
     assert [bytes(p) for p in decoded.payloads] == list(frame.payloads)
     same_reply(decode_reply(encode_reply(reply)), reply)
-
-
-@property_test
-@given(REPLIES)
-def test_the_size_of_a_reply_is_known_before_it_is_made(reply: Reply) -> None:
-    assert reply_size(reply) == len(encode_reply(reply))
 
 
 def test_every_order_of_the_fields_of_a_reply() -> None:

@@ -752,7 +752,7 @@ def test_a_stream_for_a_session_that_is_none(edge: Edge, header: str) -> None:
 
 
 def our_threads() -> set[threading.Thread]:
-    return {t for t in threading.enumerate() if t.name in ("replies", "requests")}
+    return {t for t in threading.enumerate() if t.name in ("replies", "requests", "decoding")}
 
 
 @pytest.mark.parametrize("window", [1, 4])
@@ -956,7 +956,7 @@ def test_a_message_that_is_no_frame_ends_the_stream(edge: Edge, message: bytes) 
 
 
 def waiting_readers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "requests"]
+    return [thread for thread in threading.enumerate() if thread.name in ("requests", "decoding")]
 
 
 def test_frames_beyond_the_window_leave_no_thread_behind(edge: Edge) -> None:

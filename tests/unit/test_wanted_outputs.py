@@ -60,7 +60,7 @@ def test_a_result_fetches_the_scores_alone(
         monkeypatch.setattr(Engine, "run", run)
         x = np.random.default_rng(0).uniform(0, 1, (1, 3, 8, 8)).astype(np.float32)
         sent = payloads(spec, {"r": x})
-        got = edge.service.process(Frame(session.session_id, 1, sent), 0, sum(map(len, sent)))
+        got = edge.service.process(Frame(session.session_id, 1, sent), 0)
     assert got.error is None
     assert [set(names or ()) for names in fetched] == [wanted]
     if reply == "result":

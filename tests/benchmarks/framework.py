@@ -1,0 +1,192 @@
+"""What splitbed itself adds to a frame, over loopback without a link.
+
+    python tests/benchmarks/framework.py [--frames 100] [--rounds 6] [--pin] [--other TREE] [--json]
+
+A real device process and a real edge process, codec raw, window 1, on generated networks (random
+weights) whose boundary has the sizes given. Framework time of a frame is
+
+    transport   round trip less the edge's own time: gRPC, HTTP/2, TCP, thread changes
+    rest        end to end less all of its parts: bookkeeping between the device's stages
+
+both read off the device's rows. Every round starts a device for every size; the interval of a
+median comes from resampling rounds. `--other` does the same with another source tree in turn with
+this one, and prints the paired ratio. `--pin` gives each process a processor.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.gestures import HELD_OUT_SEED, write_folder
+from splitbed.record import FrameRecord
+from splitbed.run_folder import RunFolder, read_rows
+from tests.benchmarks.end_to_end import network
+
+BOUNDARIES = ((1, 71), (7, 120), (25, 126), (91, 126))
+"""Channels and side of boundaries of 20 kB, 403 kB, 1.6 MB and 5.8 MB."""
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Samples = NDArray[np.float64]
+
+
+def started(tree: Path, processor: int | None, *arguments: str) -> subprocess.Popen[bytes]:
+    """A node of a source tree as a process."""
+    pin: Callable[[], None] | None = None
+    if processor is not None:
+        pin = lambda: os.sched_setaffinity(0, {processor})  # noqa: E731
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+        cwd=tree,
+        preexec_fn=pin,
+    )
+
+
+@contextlib.contextmanager
+def edge(tree: Path, models: Path, processor: int | None) -> Iterator[str]:
+    """The address of an edge over a folder of models; it keeps rows, as by default."""
+    node = started(
+        tree,
+        processor,
+        *("edge_node", "--models", str(models), "--listen", "127.0.0.1:0", "--status", ""),
+        *("--provider", "cpu", "--threads", "1", "--records", str(models / "records")),
+    )
+    try:
+        assert node.stdout is not None
+        yield str(json.loads(node.stdout.readline())["address"])
+    finally:
+        node.terminate()
+        node.wait(15)
+
+
+def measured(
+    tree: Path, folder: Path, address: str, model: str, frames: int, processor: int | None
+) -> Samples:
+    """Transport and rest of every frame of one device, in nanoseconds; frames x 2."""
+    with tempfile.TemporaryDirectory() as out:
+        device = started(
+            tree,
+            processor,
+            *("device_node", "--edge", address, "--model", model, "--cut", "boundary"),
+            *("--images", str(folder / "pictures"), "--frames", str(frames), "--warmup", "20"),
+            *("--out", out, "--run-id", "r", "--cache", str(folder / "cache")),
+        )
+        if device.wait(120):
+            raise SystemExit(f"the device ended with {device.returncode}")
+        rows = [
+            row
+            for row in read_rows(RunFolder(Path(out) / "r").frames("device"), FrameRecord)
+            if not row.warmup and row.status == "ok"
+        ]
+    return np.asarray([(row.rtt_ns - row.edge_ns, row.rest_ns) for row in rows], np.float64)
+
+
+def interval(rounds: list[Samples], statistic: Callable[[Samples], float]) -> tuple[float, float]:
+    """95 % of a statistic over rounds drawn anew, 1000 times."""
+    rng = np.random.default_rng(0)
+    drawn = [
+        statistic(np.concatenate([rounds[n] for n in rng.integers(0, len(rounds), len(rounds))]))
+        for _ in range(1000)
+    ]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def median_ms(samples: Samples) -> float:
+    """Of transport and rest together."""
+    return float(np.median(samples.sum(axis=1))) / 1e6
+
+
+def row_of(size: int, tree: str, rounds: list[Samples]) -> dict[str, Any]:
+    """One line of the table."""
+    everything = np.concatenate(rounds)
+    low, high = interval(rounds, median_ms)
+    return {
+        "bytes": size,
+        "tree": tree,
+        "frames": len(everything),
+        "framework_ms": median_ms(everything),
+        "low_ms": low,
+        "high_ms": high,
+        "transport_ms": float(np.median(everything[:, 0])) / 1e6,
+        "rest_ms": float(np.median(everything[:, 1])) / 1e6,
+        "p95_ms": float(np.quantile(everything.sum(axis=1), 0.95)) / 1e6,
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--frames", type=int, default=100, help="a round")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--sizes", type=int, default=len(BOUNDARIES), help="how many, small first")
+    parser.add_argument("--pin", action="store_true", help="a processor for each process")
+    parser.add_argument("--other", type=Path, help="another source tree, measured in turn")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    processors: list[int | None] = [None, None]
+    usable = sorted(os.sched_getaffinity(0))
+    if options.pin and len(usable) > 1:
+        processors = [usable[0], usable[1]]
+    trees = {"this": ROOT} | ({"other": options.other.resolve()} if options.other else {})
+    found: dict[tuple[int, str], list[Samples]] = {}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as edges:
+        folder = Path(name)
+        write_folder(folder / "pictures", HELD_OUT_SEED, 4)
+        models = []
+        for channels, side in BOUNDARIES[: options.sizes]:
+            models.append((network(folder, channels, side).stem, channels * side * side * 4))
+        addresses = {
+            tree: edges.enter_context(edge(place, folder, processors[1]))
+            for tree, place in trees.items()
+        }
+        for number in range(options.rounds):
+            order = list(trees.items())
+            for model, size in models:
+                for tree, place in order if number % 2 else reversed(order):
+                    samples = measured(
+                        place, folder, addresses[tree], model, options.frames, processors[0]
+                    )
+                    found.setdefault((size, tree), []).append(samples)
+    rows = [row_of(size, tree, rounds) for (size, tree), rounds in sorted(found.items())]
+    if options.json:
+        print(msgspec.json.encode(rows).decode())
+        return 0
+    print(
+        f"processes {'pinned to a processor each' if processors[0] is not None else 'not pinned'}"
+    )
+    print("    bytes  tree   frames  framework ms  95 % interval  transport   rest     p95")
+    for row in rows:
+        print(
+            f"{row['bytes']:9,}  {row['tree']:5}  {row['frames']:6}  {row['framework_ms']:12.3f}  "
+            f"{row['low_ms']:6.3f}..{row['high_ms']:5.3f}  {row['transport_ms']:9.3f}  "
+            f"{row['rest_ms']:5.3f}  {row['p95_ms']:6.3f}"
+        )
+    for size in sorted({size for size, _ in found}) if options.other else ():
+        ours, others = found[size, "this"], found[size, "other"]
+        ratios = np.asarray(
+            [median_ms(a) / median_ms(b) for a, b in zip(ours, others, strict=True)]
+        )
+        rng = np.random.default_rng(0)
+        drawn = np.median(rng.choice(ratios, (2000, len(ratios))), axis=1)
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        print(f"{size:9,}  this to other {np.median(ratios):.3f}  {low:.3f}..{high:.3f}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
