@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -144,12 +144,14 @@ class _Gate:
         self.go = threading.Semaphore(0)
         run = Engine.run
 
-        def gated(engine: Engine, feeds: Mapping[str, Array]) -> list[Array]:
+        def gated(
+            engine: Engine, feeds: Mapping[str, Array], wanted: Sequence[str] | None = None
+        ) -> list[Array]:
             name = threading.current_thread().name
             if name == "tails" or name.startswith("grpc"):  # and not this test's own runs
                 self.running.release()
                 assert self.go.acquire(timeout=PATIENCE_S)
-            return run(engine, feeds)
+            return run(engine, feeds, wanted)
 
         monkeypatch.setattr(Engine, "run", gated)
 
