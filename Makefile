@@ -34,6 +34,14 @@ bench: $(VENV)/dev.installed
 	$(BIN)/python tests/benchmarks/cutting.py
 	$(BIN)/python tests/benchmarks/tax.py
 	$(BIN)/python tests/benchmarks/coding.py
+	$(BIN)/python -m tests.benchmarks.pipelining
+	$(BIN)/python -m tests.benchmarks.stall
+	$(BIN)/python tests/benchmarks/framework.py
+	$(BIN)/python tests/benchmarks/devices.py --cut stem
+	$(BIN)/python tests/benchmarks/footprint.py
+	$(BIN)/python tests/benchmarks/sampling.py
+	$(BIN)/python tests/benchmarks/clocks.py
+	$(BIN)/python tests/benchmarks/intervals.py
 
 $(VENV)/demo.installed: pyproject.toml | $(VENV)/made
 	$(PIP) --editable '.[demo]'
