@@ -266,7 +266,7 @@ class Device:
         rows = [
             row
             for row in read_rows(self._folder.frames("device"), FrameRecord)
-            if row.status in ("ok", "late") and not row.warmup
+            if row.is_answered and not row.warmup
         ]
         lost = ""
         if plan.deadline_ns is not None:

@@ -95,7 +95,7 @@ class Ledger:
         else:
             self.ok += 1
         if not row.warmup:
-            self._stopping.saw(row.total_ns if row.status in ("ok", "late") else None)
+            self._stopping.saw(row.total_ns if row.is_answered else None)
 
     def overtaken(self, frame: Begun, at_ns: int) -> bool:
         """Whether a frame is to be dropped: its deadline is over, and nobody wants it any more."""

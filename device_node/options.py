@@ -70,7 +70,10 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     max_frames: MaxFrames = None
     max_s: MaxSeconds = None
     seed: Annotated[int, Meta(description="of arrivals at random")] = 0
-    provider: Annotated[ProviderChoice, Meta(description="what the edge runs the tail on")] = "auto"
+    provider: Annotated[
+        ProviderChoice,
+        Meta(description="what the edge runs the tail on; auto: CUDA if it works, else the CPU"),
+    ] = "auto"
     threads: Annotated[
         int, Meta(description="threads of the head, 0: as ONNX Runtime chooses", ge=0)
     ] = 1
@@ -108,7 +111,7 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     idle_s: Annotated[
         float,
         Meta(
-            description="seconds of rest before the first frame, for energy over idle",
+            description="seconds of rest before the first frame: without it no energy of a frame",
             ge=0,
             le=3600,
         ),

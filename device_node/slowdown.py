@@ -12,6 +12,7 @@ import numpy as np
 
 from device_node.head import Head
 from splitbed.limits import HeldLimits
+from splitbed.student import spread95
 
 _ROUNDS: Final = 6
 _FEWEST_ROUNDS: Final = 3
@@ -19,8 +20,6 @@ _BLOCK_S: Final = 0.1
 _PERIODS: Final = 10
 """Of a quota in a block, at least: a shorter run may use what an idle moment has saved."""
 _LONGEST_S: Final = 15.0
-_T95: Final = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}
-"""Student's t, two-sided 95 %, by the number of rounds."""
 
 
 def limit_facts(held: HeldLimits, head: Head, *, say: bool) -> dict[str, Any]:
@@ -70,13 +69,11 @@ def measured_slowdown(head: Head, held: HeldLimits) -> dict[str, Any] | None:
     finally:
         held.hold()
     logs = [math.log(ratio) for ratio in ratios]
-    middle = sum(logs) / len(logs)
-    spread = math.sqrt(sum((log - middle) ** 2 for log in logs) / (len(logs) - 1) / len(logs))
-    half = _T95[len(logs)] * spread
+    middle, low, high = spread95(logs)
     return {
         "ratio": math.exp(middle),
-        "low": math.exp(middle - half),
-        "high": math.exp(middle + half),
+        "low": math.exp(low),
+        "high": math.exp(high),
         "rounds": len(ratios),
         "unlimited_ns": round(1e9 * sorted(free_s)[len(free_s) // 2]),
     }

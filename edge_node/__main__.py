@@ -44,7 +44,12 @@ class EdgeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ProviderChoice, Meta(description="checked at start; auto: CUDA if it works")
     ] = "auto"
     gpu_memory_mib: Annotated[
-        int, Meta(description="that runs of one partition may take, 0: no bound", ge=0, le=1 << 20)
+        int,
+        Meta(
+            description="what runs of one partition may take of the GPU, 0: no bound",
+            ge=0,
+            le=1 << 20,
+        ),
     ] = 0
     tensorrt_cache: Annotated[
         str, Meta(description="folder of TensorRT engines, '' to build them anew at each start")

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
-from experiments.flow import ANSWERED, Load
+from experiments.flow import Load
 from experiments.statistics import exact_bounds
 from splitbed.dependence import effective
 from splitbed.record import FrameRecord
@@ -141,7 +141,7 @@ def _confident_pct(is_so: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> tuple[f
 
 
 def _answered_ns(row: FrameRecord) -> tuple[float, float]:
-    took = row.total_ns if row.status in ANSWERED else math.inf
+    took = row.total_ns if row.is_answered else math.inf
     return took, took
 
 

@@ -27,8 +27,8 @@ from experiments.score import (
     pct,
 )
 from experiments.statistics import Estimate, Loss, Share, clustered_share
-from splitbed.dependence import Z95
 from splitbed.errors import TaskError
+from splitbed.student import Z95
 from splitbed.task import BoxFinder
 from splitbed.tensor import Array
 

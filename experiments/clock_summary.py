@@ -7,7 +7,8 @@ from statistics import median
 
 import msgspec
 
-from experiments.statistics import Percentile, percentile
+from experiments.statistics import Percentile
+from experiments.streams import stream_percentile
 from splitbed.clock import (
     Basis,
     ClockFacts,
@@ -17,6 +18,7 @@ from splitbed.clock import (
     history_of,
     one_ways,
 )
+from splitbed.dependence import memory
 from splitbed.record import FrameRecord, RunManifest
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import ClockExchange
@@ -119,9 +121,10 @@ def _one_way(found: Sequence[tuple[int, int] | None]) -> OneWay:
     known = [item for item in found if item is not None]
     if not known:
         return OneWay(0.0, None, None)
+    ways_ms = [way_ns / 1e6 for way_ns, _ in known]
     return OneWay(
         known_pct=100 * len(known) / len(found),
-        p50_ms=percentile([way_ns / 1e6 for way_ns, _ in known], 0.5),
+        p50_ms=stream_percentile(ways_ms, 0.5, memory(ways_ms)),
         error_ms=median(error_ns for _, error_ns in known) / 1e6,
     )
 

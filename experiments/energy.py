@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean, variance
+from statistics import variance
 from typing import Final
 
 import msgspec
 
 from splitbed.record import How, NodeResources, Phase, ReadingSource, ResourceSample
 from splitbed.session import Node
+from splitbed.student import student95
 
 _FEWEST_BLOCKS: Final = 3
 _ABSENT: Final = "this machine shows no"
@@ -139,7 +140,7 @@ def _over_idle(
         step = meter.resolution
         if meter.unit == "J":
             step *= 1 / seconds + 1 / sum(s.seconds for s in idle)
-        half = t95(freedom) * math.sqrt(spread) + step
+        half = student95(freedom) * math.sqrt(spread) + step
         low, high = (busy_w - idle_w - half) * each, (busy_w - idle_w + half) * each
     return msgspec.structs.replace(
         found,
@@ -221,25 +222,3 @@ def _blocks(part: Sequence[_Stretch], least_s: float) -> list[float]:
             found.append(joules / seconds)
             joules = seconds = 0.0
     return found
-
-
-_T95: Final = (
-    *(12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228),
-    *(2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086),
-)
-
-
-def t95(freedom: float) -> float:
-    """Student's t for a two-sided 95 % interval; between whole degrees of freedom the larger."""
-    whole = max(1, math.floor(freedom))
-    if whole <= len(_T95):
-        return _T95[whole - 1]
-    z = 1.959963984540054
-    return z + (z**3 + z) / (4 * whole) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * whole**2)
-
-
-def spread95(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and Student's 95 % interval of at least two values."""
-    middle = fmean(values)
-    half = t95(len(values) - 1) * math.sqrt(variance(values) / len(values))
-    return middle, middle - half, middle + half

@@ -12,11 +12,9 @@ import numpy as np
 from experiments.statistics import Share, clustered_share
 from experiments.streams import Interval, stream_mean
 from splitbed.certificate import LinkCertificate
-from splitbed.dependence import Floats, student
+from splitbed.dependence import Floats
 from splitbed.record import FrameRecord, RunManifest
-
-ANSWERED: Final = ("ok", "late")
-"""Frames with an answer. One that came late is in every percentile: it took that long."""
+from splitbed.student import student95
 
 OPEN: Final = ("rate", "poisson")
 """Loads whose frames are due whether or not the ones before them are finished."""
@@ -92,7 +90,7 @@ def load_of(manifest: RunManifest) -> Load:
 
 def flow(rows: Sequence[FrameRecord], load: Load, certificate: LinkCertificate | None) -> Flow:
     """Of measured rows in their order, at least one of them answered."""
-    answered = [row for row in rows if row.status in ANSWERED]
+    answered = [row for row in rows if row.is_answered]
     busiest, busy_pct = _busiest(answered, certificate)
     dropped = growth = offered = None
     if load.is_open:
@@ -100,7 +98,7 @@ def flow(rows: Sequence[FrameRecord], load: Load, certificate: LinkCertificate |
         span_ns = max(due_ns) - min(due_ns)
         offered = (len(rows) - 1) * 1e9 / span_ns if span_ns else None
         growth = queue_growth(
-            [(r.intended_ns, r.wait_ns) for r in rows if r.status in (*ANSWERED, "dropped")]
+            [(r.intended_ns, r.wait_ns) for r in rows if r.is_answered or r.status == "dropped"]
         )
         dropped = _dropped(rows)
     return Flow(
@@ -135,7 +133,7 @@ def queue_growth(waits_ns: Sequence[tuple[int, int]]) -> Interval | None:
     steps = np.diff(wait_ns)
     middle = 1e3 * float(steps.sum()) / span_ns
     spread = float(np.std(steps, ddof=1)) * math.sqrt(1.5 * len(steps))
-    half = 1e3 * student(len(steps) - 1) * spread / span_ns
+    half = 1e3 * student95(len(steps) - 1) * spread / span_ns
     return Interval(middle, middle - half, middle + half)
 
 

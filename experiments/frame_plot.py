@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator
 
 from experiments.drawing import BLUE, DARK, GREY, ONE_SCALE, ORANGE, drawn
-from experiments.flow import ANSWERED, Load
+from experiments.flow import Load
 from splitbed.record import FrameRecord
 
 _STYLE: Final[dict[Any, Any]] = {**ONE_SCALE, "font.size": 11}
@@ -45,7 +45,7 @@ def timeline(rows: Sequence[FrameRecord], load: Load) -> str:
                 due_s = [row.intended_ns / 1e9 - begun_s for row in chosen]
                 axes.scatter(due_s, height_ms, label=label, rasterized=as_pixels, **look)
 
-        answered = [row for row in rows if row.status in ANSWERED]
+        answered = [row for row in rows if row.is_answered]
         points(
             answered, [row.wait_ns / 1e6 for row in answered], "wait until begun",
             s=size, color=GREY, linewidths=0,
@@ -89,7 +89,7 @@ def cumulative(rows: Sequence[FrameRecord], load: Load) -> str:
 
     Those without an answer count: the curve ends where they begin.
     """
-    took = np.sort([row.total_ns / 1e6 for row in rows if row.status in ANSWERED])
+    took = np.sort([row.total_ns / 1e6 for row in rows if row.is_answered])
     with plt.rc_context(_STYLE):
         figure, axes = plt.subplots(figsize=(9, 3.0))
         height = 100 * np.arange(1, len(took) + 1) / len(rows)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any, Final
 
-from experiments.flow import ANSWERED
 from splitbed.certificate import LinkCertificate
 from splitbed.record import FrameRecord, RunManifest
 
@@ -28,7 +27,7 @@ def predicted_link_ns(
     up_bps, down_bps = certificate.payload_bps("up"), certificate.payload_bps("down")
     found = {}
     for row in rows:
-        if row.status not in ANSWERED:
+        if not row.is_answered:
             continue
         worked = row.preprocess_ns + row.head_ns + row.encode_ns
         submitted = row.intended_ns + row.wait_ns + worked + row.queue_ns + row.window_ns

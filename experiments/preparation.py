@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments.pictures import digests, evenly
 from experiments.sensitivity import FRAMES, Tail, measure_sensitivity
+from splitbed import engine_probe
 from splitbed.codec.calibration import Calibration, FrameCollector
 from splitbed.codec.statistics import StatisticsCollector
 from splitbed.engine import Engine, observed
@@ -92,7 +93,11 @@ class PreparedCut(msgspec.Struct, frozen=True):
 
 
 def prepare_model(path: Path) -> PreparedModel:
-    """Load, canonicalise, and find out what pictures mean to it."""
+    """Load, canonicalise, and find out what pictures mean to it.
+
+    First of all, whether ONNX Runtime runs here: every command that prepares a model goes on to it.
+    """
+    engine_probe.ensure_usable()
     source = load(path)  # first: a file that is no model needs no task
     task = find_task(path)
     canonical = canonicalise(source, shapes_to_bind(task, {}), observed)

@@ -91,7 +91,7 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         Literal["auto", "full", "result"],
         Meta(description="what comes back; auto: the result, or full tensors of a raw task"),
     ] = "auto"
-    window: Annotated[int, Meta(description="frames in flight", ge=1, le=256)] = 1
+    window: Annotated[int, Meta(description="frames in flight, at most", ge=1, le=256)] = 1
     load: LoadText = ""
     deadline_ms: DeadlineMs = None
     late: LateChoice = None
@@ -99,14 +99,19 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     until: UntilText = ""
     max_frames: MaxFrames = None
     max_s: MaxSeconds = None
-    provider: Annotated[ProviderChoice, Meta(description="what the edge runs the tail on")] = "auto"
+    provider: Annotated[
+        ProviderChoice,
+        Meta(description="what the edge runs the tail on; auto: CUDA if it works, else the CPU"),
+    ] = "auto"
     threads: Annotated[int, Meta(description="threads of the head, 0: ONNX Runtime's", ge=0)] = 1
     cpus: Annotated[str, Meta(description="cores of the device, as in 0,2-3: a weaker device")] = ""
     cpu_quota: Annotated[
         Annotated[float, Meta(ge=0.01, le=1024)] | None,
         Meta(description="share of a core's time that the device may have, as in 0.5"),
     ] = None
-    edge_threads: Annotated[int, Meta(description="threads of the tail, 0: likewise", ge=0)] = 0
+    edge_threads: Annotated[
+        int, Meta(description="threads of the tail, 0: ONNX Runtime's", ge=0)
+    ] = 0
     edge: Annotated[
         str, Meta(description="link to an edge that runs already: its probe's or relay's host:port")
     ] = ""
@@ -126,7 +131,7 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     idle_s: Annotated[
         float,
         Meta(
-            description="seconds of rest before the first frame, for energy over idle",
+            description="seconds of rest before the first frame: without it no energy of a frame",
             ge=0,
             le=3600,
         ),

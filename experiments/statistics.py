@@ -9,8 +9,8 @@ from fractions import Fraction
 import msgspec
 import numpy as np
 
-from splitbed.dependence import Z95
 from splitbed.percentile import interval_ranks
+from splitbed.student import Z95
 
 
 class Percentile(msgspec.Struct, frozen=True):

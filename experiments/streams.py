@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 
 from experiments.statistics import Percentile, percentile
-from splitbed.dependence import memory, stream_ranks, student, widening
+from splitbed.dependence import memory, stream_ranks, widening
+from splitbed.student import student95
 
 
 class Interval(msgspec.Struct, frozen=True):
@@ -48,5 +49,5 @@ def stream_mean(samples: Sequence[float]) -> Interval:
     if count < 5:
         return Interval(middle, None, None)
     factor = widening(values, memory(samples))
-    half = student(count - 1) * math.sqrt(float(np.var(values, ddof=1)) * factor / count)
+    half = student95(count - 1) * math.sqrt(float(np.var(values, ddof=1)) * factor / count)
     return Interval(middle, middle - half, middle + half)

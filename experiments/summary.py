@@ -14,7 +14,7 @@ import numpy as np
 from experiments.availability import Availability, availability
 from experiments.clock_summary import ClockSummary, clock_summary
 from experiments.evaluation import Evaluation, read_evaluation
-from experiments.flow import ANSWERED, Flow, Load, flow, load_of
+from experiments.flow import Flow, Load, flow, load_of
 from experiments.node_use import NodeUse, node_use
 from experiments.prediction import arithmetic, predicted_link_ns, violations
 from experiments.quality import quality
@@ -168,7 +168,7 @@ def summarise(folder: Path) -> Summary:
     manifest, files = read_manifest(folder), RunFolder(folder)
     rows = list(read_rows(files.frames("device"), FrameRecord))
     measured = _measured(rows)
-    answered = [row for row in measured if row.status in ANSWERED]
+    answered = [row for row in measured if row.is_answered]
     if not answered:
         raise RecordError(
             f"the run in {folder} has no frame that was measured ({manifest.outcome})"

@@ -136,7 +136,9 @@ def _add(parser: argparse.ArgumentParser, field: msgspec.inspect.Field) -> None:
     default = field.default
     if default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:
         default = field.default_factory()
-    shown = "" if field.required or default in (None, "", (), False) else f" (default {default})"
+    # By identity: 0 is a default to be told, and equals False.
+    silent = field.required or default is None or default is False or default in ("", ())
+    shown = "" if silent else f" (default {default})"
     options: dict[str, Any] = {
         "default": argparse.SUPPRESS,
         "help": (description + shown).replace("%", "%%"),

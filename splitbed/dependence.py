@@ -13,10 +13,10 @@ from typing import Final
 import numpy as np
 
 from splitbed.percentile import interval_ranks
+from splitbed.student import Z95, student95
 
 Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
 
-Z95: Final = 1.959963984540054
 
 _QUIET_LAGS: Final = 5
 _MOST_SHARE: Final = 1 / 3
@@ -54,20 +54,6 @@ def effective(is_so: np.ndarray[tuple[int], np.dtype[np.bool_]], alike: int) -> 
     return max(1, int(len(values) / factor))
 
 
-def student(degrees: float) -> float:
-    """The 97.5 % point of Student's t, by its expansion (Abramowitz and Stegun, 26.7.5).
-
-    Within 1 % from 3 degrees of freedom on; 2 count as the fewest.
-    """
-    z, n = Z95, max(2.0, degrees)
-    return (
-        z
-        + (z**3 + z) / (4 * n)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3)
-    )
-
-
 def widening(values: Floats, alike: int) -> float:
     """By how much a likeness over `alike` samples widens the variance of their mean; at least 1.
 
@@ -86,7 +72,7 @@ def widening(values: Floats, alike: int) -> float:
     # Around the sample's own mean, covariances come out too small by about this share.
     kept = 1 - min(lags / count, 0.5)
     factor = 1 + 2 * float(window @ covariance[at]) / float(covariance[0]) / kept
-    return max(1.0, factor) * (student(0.75 * count / lags) / Z95) ** 2
+    return max(1.0, factor) * (student95(max(2.0, 0.75 * count / lags)) / Z95) ** 2
 
 
 def _memory(covariance: Floats, count: int) -> int:

@@ -27,8 +27,10 @@ LoadText = Annotated[
     str,
     Meta(
         description="when frames are due. single: one after another. closed: --window of them "
-        "always in flight. rate:30: 30 a second, whatever becomes of them. poisson:30: 30 a second "
-        "on average, at random. offline: all at once (default: single, or closed with a --window)"
+        "always in flight (single, where that is 1). rate:30: 30 a second, whatever becomes of "
+        "them. poisson:30: 30 a second on average, at random. offline: all at once. With a rate, "
+        "too, --window bounds what is on the way, and so the rate that can be kept up (default: "
+        "single, or closed with a --window)"
     ),
 ]
 DeadlineMs = Annotated[

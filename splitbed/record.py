@@ -81,6 +81,11 @@ class FrameRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_
     """The sentence that goes with `failed:KIND`."""
 
     @property
+    def is_answered(self) -> bool:
+        """In time or too late: a result came."""
+        return self.status in ("ok", "late")
+
+    @property
     def stages_ns(self) -> int:
         """Sum of the parts of `total_ns`."""
         return (

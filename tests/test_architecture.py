@@ -28,7 +28,7 @@ BASE = {
 }
 MIDDLE = {
     *("record", "config", "codec", "task", "engine", "clock", "clock_model", "resources"),
-    *("host", "progress", "process", "run_folder", "load", "percentile", "dependence"),
+    *("host", "progress", "process", "run_folder", "load", "percentile", "dependence", "student"),
     *("processor", "engine_probe", "limits"),
 }
 ALLOWED_INSIDE: dict[str, set[str]] = {
@@ -46,7 +46,8 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "progress": set(),
     "load": {"errors"},
     "percentile": set(),
-    "dependence": {"percentile"},
+    "student": set(),
+    "dependence": {"percentile", "student"},
     "config": {"errors"},
     "clock_model": set(),
     "clock": {"session", "clock_model"},

@@ -72,8 +72,9 @@ def enter(cores: float, root: Path = Path("/")) -> Group:
     percent = f"{100 * cores:g}%"
     raise UsageError(
         f"--cpu-quota {cores:g} may not be set by this process ({why}): start it without under "
-        f"`systemd-run --user --scope -p CPUQuota={percent}`, in a container with "
-        f"`docker run --cpus {cores:g}`, or as root"
+        f"`systemd-run --user --scope -p CPUQuota={percent} -p CPUQuotaPeriodSec=10ms`, in "
+        f"a container with `docker run --cpu-period 10000 --cpu-quota {10000 * cores:.0f}`, "
+        "or as root"
     )
 
 

@@ -33,12 +33,12 @@ import msgspec
 import numpy as np
 
 from experiments import children
-from experiments.energy import spread95
 from experiments.gestures import HELD_OUT_SEED, write_folder
 from splitbed.host import described
 from splitbed.record import FrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import Node
+from splitbed.student import spread95
 from tests.benchmarks.end_to_end import network
 
 BLOCKS = 10

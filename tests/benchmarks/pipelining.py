@@ -50,13 +50,13 @@ from splitbed.engine import Engine
 from splitbed.record import FrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import CutQuestion, Reply
+from splitbed.student import spread95
 from splitbed.transport.grpc_client import GrpcTransport
 from tests.benchmarks.end_to_end import BOUNDARIES, network
 from tests.unit.edges import spec_for
 
 LINKS = ("rate=20mbit,delay=10ms", "rate=100mbit,delay=5ms", "rate=1gbit,delay=1ms")
 WINDOW = 8
-T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36, 9: 2.31, 10: 2.26}
 """Student's t for the 95 % interval of the mean of so many."""
 
 
@@ -182,11 +182,9 @@ class Round(msgspec.Struct, frozen=True):
 
 
 def interval(values: list[float]) -> tuple[float, float]:
-    count, mean = len(values), float(np.mean(values))
-    if count < 2:
-        return mean, mean
-    half = T95[min(count, 10)] * float(np.std(values, ddof=1)) / count**0.5
-    return mean - half, mean + half
+    if len(values) < 2:
+        return values[0], values[0]
+    return spread95(values)[1:]
 
 
 def one(

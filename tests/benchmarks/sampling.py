@@ -23,12 +23,12 @@ from typing import Any
 
 import psutil
 
-from experiments.energy import spread95
 from splitbed.host import described
 from splitbed.resources import ResourceSampler
 from splitbed.resources.gpu import GpuMeter
 from splitbed.resources.station import Station
 from splitbed.run_folder import RowWriter
+from splitbed.student import spread95
 
 HZ = 10
 BLOCKS = 20

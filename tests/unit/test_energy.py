@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from experiments.energy import Energy, energies, t95
+from experiments.energy import Energy, energies
 from experiments.node_use import energy_text, node_use, use_facts
 from splitbed.record import (
     EdgeFrameRecord,
@@ -192,12 +192,6 @@ def test_what_counts_comes_before_what_is_read_now_and_then() -> None:
         ("rapl_psys_j", "machine"),
         ("gpu0_j", "gpu0"),
     ]
-
-
-def test_students_t() -> None:
-    assert (t95(2), t95(5.9), t95(0.2)) == (4.303, 2.571, 12.706)
-    assert t95(60) == pytest.approx(2.0003, abs=1e-3)
-    assert t95(1e9) == pytest.approx(1.95996, abs=1e-4)
 
 
 # ---------------------------------------------------------------------------------- a run's folder

@@ -48,6 +48,8 @@ class Installed:
         (folder / "empty").mkdir()
         monkeypatch.setenv("PYTHONPATH", f"{folder / 'site'}{os.pathsep}{os.environ['PYTHONPATH']}")
         monkeypatch.setenv("TRIES", str(self._tries))
+        # The real one, where another test has imported it already, would be found instead.
+        monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
         monkeypatch.syspath_prepend(str(folder / "site"))
         monkeypatch.setattr(engine_probe, "processor", lambda: BOARD)
         monkeypatch.setattr("platform.machine", lambda: "aarch64")

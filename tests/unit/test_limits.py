@@ -170,7 +170,7 @@ def test_where_it_may_not_be_set_another_way_is_named(
     text = str(refused.value)
     assert reason in text
     assert "systemd-run --user --scope -p CPUQuota=25%" in text
-    assert "docker run --cpus 0.25" in text
+    assert "docker run --cpu-period 10000 --cpu-quota 2500" in text
     assert "\n" not in text
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from experiments.statistics import exact_bounds, percentile
 from experiments.streams import stream_mean, stream_percentile
-from splitbed.dependence import effective, memory, student
+from splitbed.dependence import effective, memory
 
 Random = np.random.Generator
 
@@ -128,11 +128,6 @@ def test_mean_of_a_stream() -> None:
         inside += found.low <= math.exp(0.5) <= found.high
     assert inside / 150 > 0.85
     assert stream_mean([1.0, 2.0]).low is None
-
-
-def test_students_points() -> None:
-    for degrees, point in ((3, 3.182), (5, 2.571), (10, 2.228), (19, 2.093), (1000, 1.962)):
-        assert student(degrees) == pytest.approx(point, rel=0.01)
 
 
 def test_ten_thousand_frames_take_no_second() -> None:
