@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -44,9 +43,7 @@ def measure(argv: Sequence[str]) -> int:
         DeviceOptions, argv, command="python -m device_node", table="device"
     )
     process.end_with_parent()
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    signal.signal(signal.SIGINT, lambda *_: stop.set())
+    stop = process.stop_event()
     conflict = distribution_conflict()
     if conflict:
         sys.stderr.write(f"device: {conflict}\n")
@@ -121,7 +118,9 @@ class Device:
                 RowWriter(self._folder.clock()) as exchanges,
                 Watch(options, self.run_id, self._folder, memory_bytes) as watch,
             ):
-                clock = EdgeClock(transport, exchanges, self._delays, options.clock_s)
+                clock = EdgeClock(
+                    transport, exchanges, self._delays, options.clock_s, options.timeout_s
+                )
                 clock.burst()
                 self._note_start(head, spec, session, clock, plan)
                 loop = FrameLoop(

@@ -20,6 +20,7 @@ from splitbed.errors import TransportError, UsageError
 from splitbed.run_folder import RowWriter
 from splitbed.session import Reply
 from splitbed.transport import Transport
+from splitbed.transport.face import PROBE_TIMEOUT_S
 
 _BURST: Final = 9
 _SHORT_BURST: Final = 3
@@ -42,8 +43,15 @@ class EdgeClock:
     """
 
     def __init__(
-        self, transport: Transport, writer: RowWriter, delays: LeastDelays, every_s: float
+        self,
+        transport: Transport,
+        writer: RowWriter,
+        delays: LeastDelays,
+        every_s: float,
+        patience_s: float = PROBE_TIMEOUT_S,
     ) -> None:
+        """No exchange takes longer than `patience_s`."""
+        self._patience_s = min(patience_s, PROBE_TIMEOUT_S)
         self._transport, self._writer, self._delays = transport, writer, delays
         self._every_ns = int(every_s * 1e9)
         # The first that stands is believed: the last takes no assumption about the link.
@@ -80,8 +88,9 @@ class EdgeClock:
         longest_ns = 2 * max(self._trips_ns, default=0) + _MARGIN_NS
         if gap_ns is not None and gap_ns < longest_ns:
             return
+        limit_s = math.inf if gap_ns is None else (gap_ns - _MARGIN_NS) / 1e9
         try:
-            self._exchange()
+            self._exchange(limit_s)
         except TransportError:  # what is wrong with the edge, the next frame says better
             self.failed += 1
             self._next_ns = time.perf_counter_ns() + _PATIENCE * self._every_ns
@@ -120,8 +129,8 @@ class EdgeClock:
     def _track(self) -> ClockTrack:
         return next((t for t in self._tracks if not t.contradicted), self._tracks[-1])
 
-    def _exchange(self) -> None:
-        found = self._transport.probe()
+    def _exchange(self, limit_s: float = math.inf) -> None:
+        found = self._transport.probe(min(self._patience_s, limit_s))
         self._trips_ns.append(found.received_ns - found.sent_ns)
         self._next_ns = found.received_ns + self._every_ns
         self._writer.write(found)

@@ -61,6 +61,8 @@ class Ledger:
             work(gap_ns)
         except SplitbedError as error:
             self.fatal = self.fatal or error
+        except Exception as error:  # a mistake of ours, and no frame's
+            self.crash = self.crash or error
 
     def begin(self) -> None:
         """Work on a frame begins: from here on it will have a row."""

@@ -7,7 +7,7 @@ table 5.1.6.1-1 says what in time is.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Final, Literal
 
@@ -73,8 +73,11 @@ class Availability(msgspec.Struct, frozen=True):
     """() for a load that is due all at once."""
 
 
-def availability(rows: Sequence[FrameRecord], load: Load) -> Availability:
-    """Of measured rows in their order."""
+def availability(
+    rows: Sequence[FrameRecord], load: Load, uplinks: Mapping[int, tuple[int, int]] | None = None
+) -> Availability:
+    """Of measured rows in their order. `uplinks`: by frame, its way to the edge and the bound."""
+    ways = uplinks or {}
     totals = [_answered_ns(row) for row in rows]
     deadline = load.deadline_ms
     if load.kind == "offline":
@@ -85,7 +88,11 @@ def availability(rows: Sequence[FrameRecord], load: Load) -> Availability:
             Budget(
                 applications,
                 in_time(totals, answered_ms, ANSWERED_PCT),
-                in_time([_uploaded_ns(row) for row in rows], uploaded_ms, UPLOADED_PCT),
+                in_time(
+                    [_uploaded_ns(row, ways.get(row.frame_id)) for row in rows],
+                    uploaded_ms,
+                    UPLOADED_PCT,
+                ),
             )
             for applications, answered_ms, uploaded_ms in BUDGETS_MS
         ),
@@ -145,8 +152,9 @@ def _answered_ns(row: FrameRecord) -> tuple[float, float]:
     return took, took
 
 
-def _uploaded_ns(row: FrameRecord) -> tuple[float, float]:
-    """Between what times a frame's message was on its way to the edge.
+def _uploaded_ns(row: FrameRecord, way: tuple[int, int] | None) -> tuple[float, float]:
+    """Between what times a frame's message was on its way to the edge; as its row says where
+    nothing better is known.
 
     Without a common clock it is known at least that the way there took no longer than both ways.
     """
@@ -155,7 +163,8 @@ def _uploaded_ns(row: FrameRecord) -> tuple[float, float]:
     if not row.rtt_ns:  # what failed may have been on its way, or not
         return 0.0, math.inf
     least, most = 0, row.link_ns
-    if row.uplink_ns is not None:
-        error_ns = row.uplink_error_ns or 0
-        least, most = max(least, row.uplink_ns - error_ns), min(most, row.uplink_ns + error_ns)
-    return float(least), float(most)
+    if way is None and row.uplink_ns is not None:
+        way = row.uplink_ns, row.uplink_error_ns or 0
+    if way is not None:
+        least, most = max(least, way[0] - way[1]), min(most, way[0] + way[1])
+    return float(least), float(max(least, most))

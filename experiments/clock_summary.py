@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 
@@ -10,6 +11,7 @@ import msgspec
 from experiments.statistics import Percentile
 from experiments.streams import stream_percentile
 from splitbed.clock import (
+    BOUND_SHARE,
     Basis,
     ClockFacts,
     LeastDelays,
@@ -54,32 +56,55 @@ class ClockSummary(msgspec.Struct, frozen=True):
     down: OneWay
 
 
-def clock_summary(
-    files: RunFolder, manifest: RunManifest, rows: Sequence[FrameRecord]
-) -> ClockSummary | None:
-    """None for a run that kept no exchanges, or whose rows hold no time stamps."""
-    exchanges = list(read_rows(files.clock(), ClockExchange))
-    rows = [row for row in rows if row.submitted_ns]
-    if manifest.clock is None or not exchanges or not rows:
-        return None
-    facts = msgspec.convert(manifest.clock, ClockFacts)
-    history = history_of(exchanges, LeastDelays(facts.least_up_ns, facts.least_down_ns))
-    offsets = [found for row in rows if (found := history.at(row.submitted_ns)) is not None]
-    ways = [
-        one_ways(
-            history.at,
+class Hindsight:
+    """The edge's clock as all exchanges of a run tell it."""
+
+    def __init__(self, facts: ClockFacts, exchanges: Sequence[ClockExchange]) -> None:
+        self.facts, self.exchanges = facts, len(exchanges)
+        delays = LeastDelays(facts.least_up_ns, facts.least_down_ns)
+        self.history = history_of(exchanges, delays)
+
+    def ways(self, row: FrameRecord, share: float = BOUND_SHARE) -> OneWays:
+        """A frame's two ways (`one_ways`), of which a row that was never sent has none."""
+        if not row.submitted_ns or not row.rtt_ns:
+            return OneWays()
+        complete_ns = row.submitted_ns + row.rtt_ns
+        return one_ways(
+            self.history.at,
             row.submitted_ns,
-            row.submitted_ns + row.rtt_ns,
+            complete_ns,
             row.edge_received_ns,
             row.edge_ns,
+            share,
         )
-        for row in rows
-    ]
+
+    def uplinks(self, rows: Sequence[FrameRecord]) -> dict[int, tuple[int, int]]:
+        """By frame, the way to the edge and its bound, however large."""
+        found = {row.frame_id: _up(self.ways(row, math.inf)) for row in rows}
+        return {frame: way for frame, way in found.items() if way is not None}
+
+
+def hindsight(files: RunFolder, manifest: RunManifest) -> Hindsight | None:
+    """None for a run that kept no exchanges."""
+    exchanges = list(read_rows(files.clock(), ClockExchange))
+    if manifest.clock is None or not exchanges:
+        return None
+    return Hindsight(msgspec.convert(manifest.clock, ClockFacts), exchanges)
+
+
+def clock_summary(known: Hindsight | None, rows: Sequence[FrameRecord]) -> ClockSummary | None:
+    """None where nothing is known, or rows hold no time stamps."""
+    rows = [row for row in rows if row.submitted_ns]
+    if known is None or not rows:
+        return None
+    facts, history = known.facts, known.history
+    offsets = [found for row in rows if (found := history.at(row.submitted_ns)) is not None]
+    ways = [known.ways(row) for row in rows]
     return ClockSummary(
         basis=basis_of(history),
         least_up_ms=facts.least_up_ns / 1e6,
         least_down_ms=facts.least_down_ns / 1e6,
-        exchanges=len(exchanges),
+        exchanges=known.exchanges,
         offset_ms=offsets[-1].offset_ns / 1e6 if offsets else None,
         error_ms=median(found.error_ns for found in offsets) / 1e6 if offsets else None,
         drift_ppm=facts.drift_ppm,

@@ -193,4 +193,8 @@ def _point(text: str, where: str) -> tuple[str, str]:
 
 
 def _identity(settings: dict[str, Any]) -> str:
-    return config_id({k: v for k, v in settings.items() if k not in _NO_FIGURE_CHANGES})
+    """What is not asked for does not count: an older run was not asked for it either."""
+    asked = {
+        k: v for k, v in settings.items() if v not in (None, "") and k not in _NO_FIGURE_CHANGES
+    }
+    return config_id({k: v for k, v in asked.items() if (k, v) != ("idle_s", 0)})

@@ -150,8 +150,8 @@ def plan_run(
             "trace": find_trace(options.trace, profile).digest if options.trace else None,
             "pictures": contents.hexdigest(),
             "frames": frames,
-            "load": load.facts(),
-            # Left out where nothing is limited, so that older runs keep their identity.
+            # Left out where nothing is asked for, so that older runs keep their identity.
+            **({} if load.is_plain else {"load": load.facts()}),
             **{name: settings[name] for name in _LIMITING if settings[name]},
             **({} if planned.pair is None else {"pair": planned.pair.digest}),
             **{name: settings[name] for name in _IDENTIFYING},

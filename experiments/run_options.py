@@ -168,5 +168,10 @@ def check_whose_link(options: RunOptions) -> None:
             f"--backend {options.backend} is for a link that is made here: say it to the link "
             "before that edge (`splitbed link serve --backend`)"
         )
+    if options.edge and options.edge_threads:
+        raise UsageError(
+            f"--edge-threads {options.edge_threads} is for an edge that is started here: say it to "
+            "that edge (`python -m edge_node --threads`)"
+        )
     if options.together and not options.edge:
         raise UsageError("--together waits for others on the link of --edge: give that, too")

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from experiments.availability import Availability, availability
-from experiments.clock_summary import ClockSummary, clock_summary
+from experiments.clock_summary import ClockSummary, clock_summary, hindsight
 from experiments.evaluation import Evaluation, read_evaluation
 from experiments.flow import Flow, Load, flow, load_of
 from experiments.node_use import NodeUse, node_use
@@ -185,7 +185,7 @@ def summarise(folder: Path) -> Summary:
     outcome = manifest.outcome
     if outcome == "running":
         outcome = f"ended without a word after {len(rows)} rows (killed, or still going on)"
-    head = manifest.head or {}
+    head, clock = manifest.head or {}, hindsight(files, manifest)
     return Summary(
         run_id=manifest.run_id,
         folder=str(folder),
@@ -212,7 +212,7 @@ def summarise(folder: Path) -> Summary:
         memory=alike,
         load=load,
         flow=flow(measured, load, certificate if is_steady else None),
-        availability=availability(measured, load),
+        availability=availability(measured, load, clock.uplinks(measured) if clock else {}),
         total_ms={name: stream_percentile(totals, at, alike) for name, at in SHARES.items()},
         stages_ms=_stages(answered),
         raw_bytes=answered[0].raw_bytes,
@@ -231,7 +231,7 @@ def summarise(folder: Path) -> Summary:
         evaluation=read_evaluation(folder),
         slowdown=manifest.host.get("limits", {}).get("slowdown"),
         link_users=certificate.users if certificate else 1,
-        clock=clock_summary(files, manifest, answered),
+        clock=clock_summary(clock, answered),
     )
 
 

@@ -132,22 +132,34 @@ def own_instant(at: OffsetAt, peer_ns: int, near_ns: int) -> ClockOffset | None:
 
 
 def one_ways(
-    at: OffsetAt, submitted_ns: int, complete_ns: int, peer_received_ns: int, peer_ns: int
+    at: OffsetAt,
+    submitted_ns: int,
+    complete_ns: int,
+    peer_received_ns: int,
+    peer_ns: int,
+    share: float = BOUND_SHARE,
 ) -> OneWays:
-    """The two ways of a frame that the peer received, and had for `peer_ns`, by its own clock."""
+    """The two ways of a frame that the peer received, and had for `peer_ns`, by its own clock.
+
+    Each where its bound is at most this share of it; at math.inf whatever its bound.
+    """
     up: tuple[int, int] | None = None
     down: tuple[int, int] | None = None
     came = own_instant(at, peer_received_ns, submitted_ns)
     went = own_instant(at, peer_received_ns + peer_ns, complete_ns)
     if came is not None:
-        up = _given(peer_received_ns + came.offset_ns - submitted_ns, came.error_ns)
+        up = _given(peer_received_ns + came.offset_ns - submitted_ns, came.error_ns, share)
     if went is not None:
-        down = _given(complete_ns - (peer_received_ns + peer_ns + went.offset_ns), went.error_ns)
+        down = _given(
+            complete_ns - (peer_received_ns + peer_ns + went.offset_ns), went.error_ns, share
+        )
     return OneWays(*(up or (None, None)), *(down or (None, None)))
 
 
-def _given(way_ns: int, error_ns: int) -> tuple[int, int] | None:
-    return (way_ns, error_ns) if way_ns > 0 and error_ns <= BOUND_SHARE * way_ns else None
+def _given(way_ns: int, error_ns: int, share: float) -> tuple[int, int] | None:
+    if share == math.inf:
+        return way_ns, error_ns
+    return (way_ns, error_ns) if way_ns > 0 and error_ns <= share * way_ns else None
 
 
 class ClockTrack:

@@ -103,6 +103,12 @@ class LoadPlan(msgspec.Struct, frozen=True):
         """One frame after another: nothing overlaps."""
         return not self.is_open and self.window == 1
 
+    @property
+    def is_plain(self) -> bool:
+        """So many frames in closed loop, without a deadline or a rule."""
+        plain = LoadPlan("closed", seed=self.seed, window=self.window, frames=self.frames)
+        return self in (plain, msgspec.structs.replace(plain, kind="single"))
+
     def facts(self) -> dict[str, Any]:
         """The load for a manifest."""
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import Future
-from typing import Protocol
+from typing import Final, Protocol
 
 from splitbed.session import (
     Buffer,
@@ -16,6 +16,8 @@ from splitbed.session import (
     SessionAgreed,
     SessionSpec,
 )
+
+PROBE_TIMEOUT_S: Final = 10.0
 
 
 class Session(Protocol):
@@ -48,8 +50,11 @@ class Transport(Protocol):
     def open(self, spec: SessionSpec) -> Session:
         """Agree on a session, or raise the edge's refusal."""
 
-    def probe(self) -> ClockExchange:
-        """One four-timestamp exchange; only on an idle session does it mean anything."""
+    def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> ClockExchange:
+        """One four-timestamp exchange; only on an idle session does it mean anything.
+
+        FrameTimeout where it takes longer than `timeout_s`.
+        """
 
     def close(self) -> None:
         """Give up the connection. Calling it twice is fine."""

@@ -45,7 +45,7 @@ from splitbed.session import (
     SessionSpec,
 )
 from splitbed.transport.credentials import channel_credentials, token_metadata, why_no_edge
-from splitbed.transport.face import Session
+from splitbed.transport.face import PROBE_TIMEOUT_S, Session
 from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
 from splitbed.wire.framing import decode_reply, frame_parts
@@ -54,8 +54,9 @@ from splitbed.wire.pieces import cut_frame, too_large
 M = TypeVar("M")
 
 _CALL_TIMEOUT_S: Final = 120.0
-"""For calls other than frames: opening a session may cut a model and warm a GPU."""
-_PROBE_TIMEOUT_S: Final = 10.0
+"""For calls other than frames: describing a cut may cut a large model."""
+_OPEN_TIMEOUT_S: Final = 1800.0
+"""For opening a session: TensorRT builds for minutes. Keepalive notices an edge that is gone."""
 _HERALD_S: Final = 0.0005
 """Longer than an edge takes to wake up for a probe."""
 _CLOSE_TIMEOUT_S: Final = 2.0
@@ -120,22 +121,24 @@ class GrpcTransport:
     def open(self, spec: SessionSpec) -> Session:
         """See Transport."""
         message = conversion.spec_message(spec)
-        agreed = conversion.agreed_of(self._call("OpenSession", message, pb.SessionAgreed))
+        agreed = conversion.agreed_of(
+            self._call("OpenSession", message, pb.SessionAgreed, _OPEN_TIMEOUT_S)
+        )
         return _GrpcSession(self, agreed, spec.window)
 
-    def probe(self) -> ClockExchange:
+    def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> ClockExchange:
         """See Transport."""
         method = self._open_channel().unary_unary(
             f"/{SERVICE}/Probe", pb.ProbeRequest.SerializeToString, _plain
         )
         # A herald goes ahead: threads and processors on the way that slept through an idle link
         # wake up for it, and not for the one that counts.
-        herald = method.future(pb.ProbeRequest(), timeout=_PROBE_TIMEOUT_S, metadata=self._metadata)
+        herald = method.future(pb.ProbeRequest(), timeout=timeout_s, metadata=self._metadata)
         time.sleep(_HERALD_S)
         sent_ns = time.perf_counter_ns()
         request = pb.ProbeRequest(sent_ns=sent_ns)
         try:
-            data = method(request, timeout=_PROBE_TIMEOUT_S, metadata=self._metadata)
+            data = method(request, timeout=timeout_s, metadata=self._metadata)
             received_ns = time.perf_counter_ns()
         except grpc.RpcError as error:
             raise translated(error, self._address) from error

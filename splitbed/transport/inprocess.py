@@ -19,7 +19,7 @@ from splitbed.session import (
     SessionAgreed,
     SessionSpec,
 )
-from splitbed.transport.face import Peer, Session
+from splitbed.transport.face import PROBE_TIMEOUT_S, Peer, Session
 from splitbed.wire.framing import encode_reply, frame_parts
 from splitbed.wire.pieces import cut_frame
 
@@ -44,7 +44,7 @@ class InProcessTransport:
         peer = self._open_peer()
         return _InProcessSession(peer, peer.open_session(spec))
 
-    def probe(self) -> ClockExchange:
+    def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> ClockExchange:
         """See Transport. One clock, so the offset is zero."""
         self._open_peer()
         now_ns = time.perf_counter_ns

@@ -9,6 +9,7 @@ import msgspec
 
 from splitbed.session import Buffer, ClockExchange, Reply, SessionAgreed, SessionSpec
 from splitbed.transport import Session
+from splitbed.transport.face import PROBE_TIMEOUT_S
 from splitbed.transport.grpc_client import GrpcTransport
 
 
@@ -46,8 +47,8 @@ class ShiftedTransport(GrpcTransport):
         self.truth: dict[int, tuple[int, int]] = {}
         """By frame: its two ways."""
 
-    def probe(self) -> ClockExchange:
-        found, reads = super().probe(), self.clock.reads
+    def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> ClockExchange:
+        found, reads = super().probe(timeout_s), self.clock.reads
         return ClockExchange(
             found.sent_ns,
             reads(found.peer_received_ns),

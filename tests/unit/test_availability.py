@@ -94,6 +94,17 @@ def test_the_bound_of_a_one_way_time_decides_what_can_be_told() -> None:
     assert uploaded(uplink_ns=1 * MS, uplink_error_ns=2 * MS)[2] == "cannot tell"
 
 
+def test_a_bound_that_is_large_still_tells() -> None:
+    row = frame(1, rtt_ns=25 * MS, edge_ns=0)
+    for way, verdict in (((5 * MS, 3 * MS), "met"), ((11 * MS, 3 * MS), "cannot tell")):
+        budgets = availability([row] * 4000, Load("single"), {row.frame_id: way}).budgets
+        assert budgets[1].uploaded.verdict == verdict
+    # It counts for more than what the row was given at its time.
+    early = frame(1, rtt_ns=25 * MS, edge_ns=0, uplink_ns=12 * MS, uplink_error_ns=MS)
+    budgets = availability([early] * 4000, Load("single"), {1: (5 * MS, 3 * MS)}).budgets
+    assert budgets[1].uploaded.verdict == "met"
+
+
 def test_what_was_never_sent_never_arrived_and_what_failed_may_have() -> None:
     dropped = frame(2, status="dropped", rtt_ns=0)
     gone = failed(3)

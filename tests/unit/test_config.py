@@ -37,6 +37,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     warm: Annotated[bool, Meta(description="warm up first")] = True
     out: Annotated[Path | None, Meta(description="folder of results")] = None
     seed: Annotated[int | None, Meta(description="of all that is random")] = None
+    again: Annotated[int, Meta(description="how often more", ge=0)] = 0
 
 
 class Many(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -221,6 +222,7 @@ def test_help_shows_every_description_and_default(capsys: pytest.CaptureFixture[
             described = described.type
         assert described.extra_json_schema["description"] in text
     assert "(default 2.5)" in text
+    assert "(default 0)" in text
     assert "auto|cpu" in text
     assert "--no-warm" in text
     assert "--config FILE TOML file; its [run] table is read" in text

@@ -16,7 +16,7 @@ import pytest
 from device_node.__main__ import Device
 from device_node.clock import EdgeClock, least_delays
 from device_node.options import DeviceOptions
-from experiments.clock_summary import clock_summary, clock_text, ways_text
+from experiments.clock_summary import clock_summary, clock_text, hindsight, ways_text
 from netem.least_delay import least_delays_ns
 from netem.relay import Relay
 from splitbed.clock import ClockHistory, LeastDelays
@@ -26,6 +26,7 @@ from splitbed.record import FrameRecord, RunManifest
 from splitbed.run_folder import RowWriter, RunFolder, read_manifest, read_rows
 from splitbed.session import Buffer, ClockExchange, Reply, SessionAgreed, SessionSpec
 from splitbed.transport import InProcessTransport, Session
+from splitbed.transport.face import PROBE_TIMEOUT_S
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
 from tests.unit.clocks import Clock, ShiftedTransport
@@ -85,9 +86,11 @@ class Scripted:
 
     def __init__(self, took_ns: int = 1000) -> None:
         self.took_ns, self.asked, self.is_down = took_ns, 0, False
+        self.patience_s = 0.0
 
-    def probe(self) -> ClockExchange:
+    def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> ClockExchange:
         self.asked += 1
+        self.patience_s = timeout_s
         if self.is_down:
             raise EdgeUnreachable("no edge")
         now_ns = time.perf_counter_ns()
@@ -133,6 +136,17 @@ def test_a_gap_must_be_long_enough(writer: RowWriter) -> None:
     assert scripted.asked == 11
 
 
+def test_no_exchange_outlasts_a_frame_s_patience_or_its_gap(writer: RowWriter) -> None:
+    scripted = Scripted(took_ns=MS)
+    clock = EdgeClock(scripted, writer, LeastDelays(), 1e-6, 0.5)  # type: ignore[arg-type]
+    clock.burst()
+    assert scripted.patience_s == 0.5
+    clock.idle(gap_ns=102 * MS)
+    assert scripted.patience_s == pytest.approx(0.1)
+    clock.idle()
+    assert scripted.patience_s == 0.5
+
+
 def test_none_between_frames_where_nobody_wants_them(writer: RowWriter) -> None:
     scripted = Scripted()
     clock_over(scripted, writer, 0).idle()
@@ -163,9 +177,9 @@ class Watched(GrpcTransport):
         self.seen: list[int] = []
         self.lock = threading.Lock()
 
-    def probe(self) -> ClockExchange:
+    def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> ClockExchange:
         self.seen.append(self.in_flight)
-        found = super().probe()
+        found = super().probe(timeout_s)
         self.seen.append(self.in_flight)
         return found
 
@@ -222,9 +236,9 @@ def test_an_exchange_is_in_no_frame_s_time(
     edge: Edge, pictures: list[Path], tmp_path: Path
 ) -> None:
     class Slow(InProcessTransport):
-        def probe(self) -> ClockExchange:
+        def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> ClockExchange:
             time.sleep(0.03)
-            return super().probe()
+            return super().probe(timeout_s)
 
     options = options_for(tmp_path, frames=3, warmup=0)
     Device(options).run(Slow(edge.service), pictures, threading.Event())
@@ -274,7 +288,7 @@ def test_an_offset_and_a_drift_are_found_within_their_bounds(
             assert abs(row.uplink_ns - up_ns) <= row.uplink_error_ns + 1
         if row.downlink_ns is not None and row.downlink_error_ns is not None:
             assert abs(row.downlink_ns - down_ns) <= row.downlink_error_ns + 1
-    summary = clock_summary(RunFolder(tmp_path / "mine"), manifest, rows)
+    summary = clock_summary(hindsight(RunFolder(tmp_path / "mine"), manifest), rows)
     assert summary is not None
     assert summary.offset_ms is not None
     assert summary.offset_ms == pytest.approx(7000, abs=200)
@@ -293,7 +307,7 @@ def test_a_link_faster_than_it_is_said_to_be_is_not_believed(
     assert manifest.clock is not None
     assert manifest.clock["basis"] == "round trip"
     assert manifest.clock["least_up_ns"] == 20 * MS
-    found = clock_summary(RunFolder(tmp_path / "mine"), manifest, rows)
+    found = clock_summary(hindsight(RunFolder(tmp_path / "mine"), manifest), rows)
     assert found is not None
     assert "by half the round trip" in clock_text(found)
 
@@ -304,9 +318,9 @@ def test_a_clock_that_is_set_gives_no_one_way_times(
     class Stepping(InProcessTransport):
         asked = 0
 
-        def probe(self) -> ClockExchange:
+        def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> ClockExchange:
             self.asked += 1
-            found = super().probe()
+            found = super().probe(timeout_s)
             step_ns = S if self.asked > 12 else 0
             return ClockExchange(
                 found.sent_ns,
@@ -322,7 +336,7 @@ def test_a_clock_that_is_set_gives_no_one_way_times(
     assert manifest.clock is not None
     assert manifest.clock["basis"] == "contradicted"
     assert manifest.clock["offset_ns"] is None
-    found = clock_summary(RunFolder(tmp_path / "mine"), manifest, rows)
+    found = clock_summary(hindsight(RunFolder(tmp_path / "mine"), manifest), rows)
     assert found is not None
     assert found.up.known_pct == 0
     assert "was one of the clocks set?" in clock_text(found)
@@ -340,7 +354,7 @@ def test_the_orchestrator_learns_how_it_ended(
 
 def test_runs_without_exchanges_have_no_clocks(tmp_path: Path) -> None:
     manifest = RunManifest("r", "c", {}, 0, "", "complete", 1, {}, {})
-    assert clock_summary(RunFolder(tmp_path), manifest, []) is None
+    assert clock_summary(hindsight(RunFolder(tmp_path), manifest), []) is None
 
 
 @pytest.mark.parametrize("text", ["20", "20,", "a,b", "-1,2", "1,2,3", "nan,1", "1,70000", "1;2"])

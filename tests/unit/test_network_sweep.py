@@ -214,6 +214,16 @@ def run_of(sweep: Sweep, number: int, **manifest: Any) -> Path:
     return folder
 
 
+def test_a_run_of_before_an_option_was_there_counts(sweep: Sweep) -> None:
+    options = msgspec.structs.replace(sweep.options, **sweep.configurations[0]._asdict())
+    config = msgspec.to_builtins(options, enc_hook=str)
+    for name in ("load", "late", "min_s", "until", "cpus", "cpu_quota", "idle_s"):
+        del config[name]
+    run_of(sweep, 0, config=config)
+    run_of(sweep, 1, config=config | sweep.configurations[1]._asdict() | {"cpus": "0"})
+    assert set(sweep.measured()[0]) == {sweep.configurations[0]}
+
+
 @pytest.fixture
 def sweep(write: Write, tmp_path: Path) -> Sweep:
     (tmp_path / "out").mkdir()

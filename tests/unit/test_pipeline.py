@@ -357,6 +357,19 @@ def test_sigterm_half_way(edge: Edge, pictures: list[Path], tmp_path: Path) -> N
     assert {row.status for row in measured(options)} == {"ok"}
 
 
+def test_a_mistake_of_ours_between_frames_ends_the_run(
+    edge: Edge, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def idle(_: EdgeClock, gap_ns: int | None = None) -> None:
+        raise KeyError("x")
+
+    monkeypatch.setattr(EdgeClock, "idle", idle)
+    options = options_for(tmp_path, load="rate:20", frames=300)
+    with pytest.raises(KeyError):
+        run(edge, options, pictures)
+    assert {row.status for row in measured(options)} <= {"ok", "failed:error"}
+
+
 @pytest.mark.parametrize("mode", [{}, {"load": "rate:20"}])
 def test_idle_moments(
     edge: Edge,

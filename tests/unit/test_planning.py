@@ -152,6 +152,7 @@ def test_the_id_of_a_configuration_is_what_it_is_not_how_it_was_asked_for(
         identity(cpus="0"), identity(cpu_quota=0.5),
     ]  # fmt: skip
     assert len({first, *different}) == 18
+    assert "load" not in plan(model, pictures, tmp_path / "scratch", window=2).identity
     assert identity(load="single") == identity(load="closed", window=1) == first
     assert identity(deadline_ms=5.0) == identity(deadline_ms=5.0, late="keep")
 
