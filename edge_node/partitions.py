@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from edge_node.store import ModelStore, StoredModel
-from splitbed.engine import Accelerator, Engine
+from splitbed.engine import Accelerator, Engine, settled
 from splitbed.errors import ModelUnknown, OutOfMemory, SplitbedError, TaskError
 from splitbed.graph import (
     INPUT_CUT,
@@ -116,8 +116,12 @@ class Partitions:
         self._parts: OrderedDict[str, ExtractedPart] = OrderedDict()
         self._engines: OrderedDict[EngineKey, Engine] = OrderedDict()
         self._alive: weakref.WeakValueDictionary[EngineKey, Engine] = weakref.WeakValueDictionary()
-        """Those that a session uses as well: they are found again after they were let go."""
-        self._engine_turns: dict[EngineKey, threading.Lock] = {}
+        """Those that a session uses as well: they are found again after they were let go. `auto`
+        finds what it came to; the engine is kept by its own provider."""
+        self._engine_turns: weakref.WeakValueDictionary[EngineKey, threading.Lock] = (
+            weakref.WeakValueDictionary()
+        )
+        """Each lives as long as someone holds it or waits for it."""
         self._lock = threading.RLock()
 
     def describe(self, question: CutQuestion) -> CutAnswer:
@@ -156,29 +160,29 @@ class Partitions:
                 yield piece[start : start + CHUNK_BYTES]
 
     def engine(self, sha256: str, provider: ProviderChoice, what: str) -> WarmEngine:
-        """A warm engine over a part that was described; OutOfMemory where there is no room."""
-        key = (sha256, self._provider if provider == "auto" else provider)
+        """A warm engine over a part that was described; OutOfMemory where there is no room.
+
+        Of one part and one provider there is one engine, by whichever choice it was asked for.
+        """
+        key = (sha256, settled(self._provider if provider == "auto" else provider))
         with self._lock:
             turn = self._engine_turns.setdefault(key, threading.Lock())
         # TensorRT builds for minutes: who wants the same engine waits for it, others go on.
         with turn:
+            with self._lock:
+                kept = self._alive.get(key)
+                if kept is None and key[1] == "auto":  # CUDA where it works, and there it does
+                    kept = self._alive.get((sha256, "cuda"))
+                if kept is not None:
+                    return WarmEngine(self._keep_engine(key, kept), 0, 0)
             try:
-                with self._lock:
-                    kept = self._engines.get(key) or self._alive.get(key)
-                    if kept is not None:
-                        self._keep_engine(key, kept)
-                        return WarmEngine(kept, 0, 0)
-                try:
-                    engine = self._warm(key, what)
-                except OutOfMemory:
-                    self.relieve()
-                    engine = self._warm(key, what)
-                with self._lock:
-                    self._keep_engine(key, engine)
-                return WarmEngine(engine, engine.init_ns, engine.first_inference_ns)
-            finally:
-                with self._lock:
-                    self._engine_turns.pop(key, None)
+                made = self._warm(key, what)
+            except OutOfMemory:
+                self.relieve()
+                made = self._warm(key, what)
+            with self._lock:
+                engine = self._keep_engine(key, made)
+            return WarmEngine(engine, made.init_ns, made.first_inference_ns)
 
     def relieve(self) -> None:
         """Let every warm engine go that no session uses."""
@@ -209,11 +213,15 @@ class Partitions:
         engine.warm_up({spec.name: spec.shape for spec in part.partition.inputs})
         return engine
 
-    def _keep_engine(self, key: EngineKey, engine: Engine) -> None:
-        self._engines[key] = self._alive[key] = engine
-        self._engines.move_to_end(key)
+    def _keep_engine(self, key: EngineKey, engine: Engine) -> Engine:
+        """The one of its provider: an earlier one, where `auto` came to what was there already."""
+        own = (key[0], engine.choice)
+        engine = self._alive.setdefault(own, engine)
+        self._engines[own] = self._alive[key] = engine
+        self._engines.move_to_end(own)
         while len(self._engines) > self.engines:
             self._engines.popitem(last=False)
+        return engine
 
     def sizes(self) -> tuple[int, int]:
         """Warm engines, and parts that can be fetched."""

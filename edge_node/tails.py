@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
-from edge_node.partitions import Partitions, WarmEngine
+from edge_node.partitions import EngineKey, Partitions, WarmEngine
 from splitbed.engine import Engine, observed
 from splitbed.errors import ModelError, SplitbedError
 from splitbed.graph import ExtractedPart, stackable
@@ -68,9 +69,17 @@ class Tails:
     def __init__(self, partitions: Partitions, *, batch: int, most_bytes: int, kept: int) -> None:
         self._partitions, self._batch = partitions, batch
         self._most_bytes, self._most_kept = most_bytes, kept
-        self._kept: OrderedDict[tuple[str, str], SharedTail] = OrderedDict()
-        # Re-entrant: making a stack may run out of memory, and relieve this very cache.
-        self._lock = threading.RLock()
+        self._kept: OrderedDict[EngineKey, SharedTail] = OrderedDict()
+        self._alive: weakref.WeakValueDictionary[EngineKey, SharedTail] = (
+            weakref.WeakValueDictionary()
+        )
+        """Those that a session uses as well: they are found again after they were let go, for one
+        stack is enough, and only sessions of the same tail share a run."""
+        self._turns: weakref.WeakValueDictionary[EngineKey, threading.Lock] = (
+            weakref.WeakValueDictionary()
+        )
+        """Each lives as long as someone holds it or waits for it."""
+        self._lock = threading.Lock()
         partitions.on_relief = self._forget
 
     def get(
@@ -80,23 +89,33 @@ class Tails:
         warm = self._partitions.engine(sha256, provider, what)
         if self._batch == 1:
             return SharedTail(warm.engine), warm
-        key = (sha256, warm.engine.provider)
+        key = (sha256, warm.engine.choice)
         with self._lock:
-            kept = self._kept.get(key)
-            if kept is None or kept.engine is not warm.engine:
-                kept = self._kept[key] = self._stacked(sha256, provider, warm.engine, what)
-                while len(self._kept) > self._most_kept:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(key)
-        return kept, warm
+            turn = self._turns.setdefault(key, threading.Lock())
+        # TensorRT builds for minutes: who wants the same tail waits for it. Others go on, and so
+        # does relief, which making this very stack may ask for.
+        with turn:
+            with self._lock:
+                tail = self._alive.get(key)
+                if tail is not None:
+                    self._keep(key, tail)
+                    return tail, warm
+            tail = self._stacked(sha256, warm.engine, what)
+            with self._lock:
+                self._keep(key, tail)
+            return tail, warm
+
+    def _keep(self, key: EngineKey, tail: SharedTail) -> None:
+        self._kept[key] = self._alive[key] = tail
+        self._kept.move_to_end(key)
+        while len(self._kept) > self._most_kept:
+            self._kept.popitem(last=False)
 
     def _forget(self) -> None:
         with self._lock:
             self._kept.clear()
 
-    def _stacked(
-        self, sha256: str, provider: ProviderChoice, engine: Engine, what: str
-    ) -> SharedTail:
+    def _stacked(self, sha256: str, engine: Engine, what: str) -> SharedTail:
         try:
             part = self._partitions.part(sha256)
             inputs = part.partition.inputs
@@ -104,7 +123,8 @@ class Tails:
             most = min(self._batch, self._most_bytes // frame_bytes)
             if most < 2:
                 raise ModelError(f"two frames of {frame_bytes} bytes are more than a message holds")
-            stack = self._partitions.opened(stackable(part, observed), provider, f"{what}, stacked")
+            opened = stackable(part, observed)
+            stack = self._partitions.opened(opened, engine.choice, f"{what}, stacked")
             _check(SharedTail(engine, stack, most), part, min(most, _TRIED))
             # Every size is a new shape to cuDNN and TensorRT: none is left to a frame.
             stack.warm_up_batches({spec.name: spec.shape for spec in inputs}, range(2, most + 1))

@@ -6,6 +6,7 @@ from splitbed.engine.providers import (
     Accelerator,
     distribution_conflict,
     installed_distributions,
+    settled,
 )
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "distribution_conflict",
     "installed_distributions",
     "observed",
+    "settled",
     "working_provider",
 ]

@@ -114,6 +114,11 @@ class Engine:
         self._warm: set[Key] = set()
 
     @property
+    def choice(self) -> ProviderChoice:
+        """The provider taken, by our name: never `auto`."""
+        return next(ours for ours, name in PROVIDERS.items() if name == self.provider)
+
+    @property
     def bound(self) -> bool:
         """Whether inputs and outputs lie in buffers on the device."""
         return self._bindings is not None

@@ -15,7 +15,7 @@ import msgspec
 from splitbed.errors import EngineError, ProviderMissing
 from splitbed.session import ProviderChoice
 
-PROVIDERS: Final = {
+PROVIDERS: Final[dict[ProviderChoice, str]] = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
     "tensorrt": "TensorrtExecutionProvider",
@@ -100,6 +100,16 @@ def wanted(ort: Any, choice: ProviderChoice) -> str:
     if choice == "auto":
         return PROVIDERS["cpu"]
     raise missing(name, "this onnxruntime was built without it")
+
+
+def settled(choice: ProviderChoice) -> ProviderChoice:
+    """`cpu` for `auto` where nothing else is built in; else the choice itself.
+
+    With CUDA built in, only an engine that was made tells what `auto` came to.
+    """
+    if choice == "auto" and wanted(onnxruntime_module(), choice) == PROVIDERS["cpu"]:
+        return "cpu"
+    return choice
 
 
 def chain(ort: Any, first: str, accelerator: Accelerator) -> list[Provider]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 
-from edge_node.partitions import Partitions
+from edge_node.partitions import Partitions, WarmEngine
 from edge_node.store import ModelStore
 from edge_node.tails import SharedTail, Tails
+from splitbed.engine import Engine
 from splitbed.errors import ModelError
 from splitbed.graph import (
     ExtractedPart,
@@ -23,9 +28,10 @@ from splitbed.graph import (
     stackable,
 )
 from splitbed.quantiser import Quantiser
-from splitbed.session import CutQuestion
+from splitbed.session import CutQuestion, ProviderChoice
 from splitbed.tensor import Array
 from tests.models import chain, info, model, node, residual, run, saved, weights
+from tests.unit.pretend_gpu import CPU, CUDA, pretend_gpu
 
 
 def tail_of(proto: onnx.ModelProto, folder: Path, cut: str) -> ExtractedPart:
@@ -227,3 +233,157 @@ def test_what_is_quantised_in_the_graph_is_not_stacked(tmp_path: Path) -> None:
     assert part is not None
     with pytest.raises(ModelError, match="quantises in the graph"):
         stackable(part)
+
+
+# --- opened by many at once, and let go ---------------------------------------------------------
+
+WAIT_S = 30.0
+"""For what takes milliseconds, and for ever where someone waits for the wrong lock."""
+
+
+class Counting(Partitions):
+    """Counts engines made; making those whose name holds `slow` waits for `go_on`."""
+
+    def __init__(self, folder: Path, provider: ProviderChoice = "cpu") -> None:
+        super().__init__(ModelStore(folder), provider=provider, threads=1, engines=4)
+        self.made: list[str] = []
+        self.slow = ""
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def opened(self, part: ExtractedPart, provider: ProviderChoice, what: str) -> Engine:
+        self.made.append(what)
+        if self.slow and self.slow in what:
+            self.reached.set()
+            assert self.go_on.wait(WAIT_S)
+        return super().opened(part, provider, what)
+
+    def digest(self, cut: str) -> str:
+        part = self.describe(CutQuestion("m", cut)).second
+        assert part is not None
+        return part.sha256
+
+
+def counting(folder: Path, kept: int = 4, **options: ProviderChoice) -> tuple[Counting, Tails]:
+    saved(flattening(), folder / "m.onnx")
+    partitions = Counting(folder, **options)
+    return partitions, Tails(partitions, batch=4, most_bytes=1 << 20, kept=kept)
+
+
+@contextmanager
+def building(
+    partitions: Counting, tails: Tails
+) -> Iterator[tuple[ThreadPoolExecutor, Future[tuple[SharedTail, WarmEngine]]]]:
+    """While the stack of the tail at r is being made on another thread; it is made at the end."""
+    first, partitions.slow = partitions.digest("r"), "r, stacked"
+    with ThreadPoolExecutor(4) as pool:
+        try:
+            made = pool.submit(tails.get, first, "cpu", "the tail at r")
+            assert partitions.reached.wait(WAIT_S)
+            yield pool, made
+            assert not made.done()
+        finally:
+            partitions.go_on.set()
+
+
+def test_a_stack_that_is_being_made_holds_up_no_other_tail(tmp_path: Path) -> None:
+    partitions, tails = counting(tmp_path)
+    other = partitions.digest("flat")
+    with building(partitions, tails) as (pool, _):
+        tail, _ = pool.submit(tails.get, other, "cpu", "the tail at flat").result(WAIT_S / 2)
+        assert tail.most == 4
+
+
+def test_a_stack_that_is_being_made_holds_up_no_relief(tmp_path: Path) -> None:
+    partitions, tails = counting(tmp_path)
+    with building(partitions, tails) as (pool, _):
+        pool.submit(partitions.relieve).result(WAIT_S / 2)
+
+
+def test_who_wants_the_tail_that_is_being_made_gets_that_one(tmp_path: Path) -> None:
+    partitions, tails = counting(tmp_path)
+    first = partitions.digest("r")
+    with building(partitions, tails) as (pool, made):
+        others = [pool.submit(tails.get, first, "cpu", "the tail at r") for _ in range(3)]
+    found = {id(future.result()[0]) for future in (made, *others)}
+    assert len(found) == 1
+    assert partitions.made == ["the tail at r", "the tail at r, stacked"]
+
+
+def test_a_tail_in_use_is_found_again_after_relief(tmp_path: Path) -> None:
+    partitions, tails = counting(tmp_path)
+    first = partitions.digest("r")
+    used, _ = tails.get(first, "cpu", "the tail at r")
+    partitions.relieve()
+    again, warm = tails.get(first, "cpu", "the tail at r")
+    assert again is used
+    assert (warm.engine, warm.init_ns) == (used.engine, 0)
+    assert len(partitions.made) == 2
+
+
+def test_a_tail_in_use_is_found_again_after_others_took_its_place(tmp_path: Path) -> None:
+    partitions, tails = counting(tmp_path, kept=1)
+    first, other = partitions.digest("r"), partitions.digest("flat")
+    used, _ = tails.get(first, "cpu", "the tail at r")
+    tails.get(other, "cpu", "the tail at flat")
+    assert tails.get(first, "cpu", "the tail at r")[0] is used
+
+
+def test_a_tail_that_nobody_uses_goes_with_relief(tmp_path: Path) -> None:
+    partitions, tails = counting(tmp_path)
+    first = partitions.digest("r")
+    tail = weakref.ref(tails.get(first, "cpu", "the tail at r")[0])
+    assert tail() is not None
+    partitions.relieve()
+    assert tail() is None
+
+
+def share(partitions: Counting, tails: Tails, choices: Sequence[ProviderChoice]) -> SharedTail:
+    """The one tail that all of these get, whose engine and stack were made once."""
+    first = partitions.digest("r")
+    found = [tails.get(first, choice, "the tail at r")[0] for choice in choices]
+    assert all(tail is found[0] for tail in found)
+    return found[0]
+
+
+@pytest.mark.parametrize("choices", [("auto", "cpu", "auto"), ("cpu", "auto", "cpu")])
+def test_auto_and_cpu_share_a_tail_where_there_is_no_gpu(
+    choices: Sequence[ProviderChoice], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_gpu(monkeypatch, providers=[CPU])
+    partitions, tails = counting(tmp_path, provider="auto")
+    assert share(partitions, tails, choices).engine.provider == CPU
+    assert partitions.made == ["the tail at r", "the tail at r, stacked"]
+
+
+@pytest.mark.parametrize("choices", [("auto", "cuda", "auto"), ("cuda", "auto", "cuda")])
+def test_auto_and_cuda_share_a_tail_where_there_is_a_gpu(
+    choices: Sequence[ProviderChoice], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_gpu(monkeypatch)
+    partitions, tails = counting(tmp_path, provider="auto")
+    tail = share(partitions, tails, choices)
+    assert tail.engine.provider == CUDA
+    assert partitions.made == ["the tail at r", "the tail at r, stacked"]
+    on_cpu, _ = tails.get(partitions.digest("r"), "cpu", "the tail at r")
+    assert on_cpu.engine.provider == CPU
+
+
+@pytest.mark.parametrize(
+    ("choices", "made"), [(("auto", "cpu", "auto"), 2), (("cpu", "auto", "cpu", "auto"), 3)]
+)
+def test_auto_and_cpu_share_a_tail_where_the_gpu_does_not_work(
+    choices: Sequence[ProviderChoice],
+    made: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu = pretend_gpu(monkeypatch)
+
+    def broken(size_bytes: int, message: str) -> None:
+        raise RuntimeError("CUDA failure 35: driver too old")
+
+    monkeypatch.setattr(gpu, "take", broken)
+    partitions, tails = counting(tmp_path, provider="auto")
+    assert share(partitions, tails, choices).engine.provider == CPU
+    # After `cpu`, only an engine that was made tells that `auto` is the same: once.
+    assert len(partitions.made) == made
