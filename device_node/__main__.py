@@ -135,13 +135,13 @@ class Device:
                 )
                 progress = Progress(f"frames at {spec.cut.name}", options.warmup + plan.frames)
 
-                def begun(count: int) -> None:
-                    watch.begun(count)
+                def kept(count: int) -> None:
+                    watch.kept(count)
                     progress.update(count)
 
                 try:
                     watch.rest(stop)
-                    loop.run(pictures, options.warmup, stop, begun)
+                    loop.run(pictures, options.warmup, stop, kept)
                 finally:
                     self._facts["load"] = loop.load_facts(options.warmup)
                     progress.close()

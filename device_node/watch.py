@@ -42,15 +42,18 @@ class Watch:
             stop.wait(self._idle_s)
         self._sampler.enter(self._working)
 
-    def begun(self, frames: int) -> None:
-        """So many frames have been begun."""
-        self._sampler.mark("after_first_frame")
-        if frames > self._warmup:
+    def kept(self, frames: int) -> None:
+        """So many frames have their row, warm-up included: once all of warm-up have, the samples
+        are of measured frames, the work on the first of them included.
+        """
+        if frames >= 1:
+            self._sampler.mark("after_first_frame")
+        if frames >= self._warmup:
             self._sampler.enter("frames")
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """A note where the sampler lost its file."""
+        """A note where the sampler lost its file, or a meter failed."""
         if self._sampler.error is None:
             return ()
         return (f"resource samples end early, frames do not: {self._sampler.error}",)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_node.metrics import Metrics
 from splitbed.errors import RecordError
-from splitbed.record import EdgeFrameRecord, ResourceSample
+from splitbed.record import EdgeFrameRecord
 from splitbed.resources import ResourceSampler
 from splitbed.run_folder import RowWriter, RunFolder
 from splitbed.session import Reply
@@ -57,11 +57,12 @@ class Audit:
         self._sampler = ResourceSampler(
             "edge",
             run_id,
-            self._sample,
+            self._resources.write,
             interval_s,
             about=lambda about: folder.write_sources("edge", about),
             phase="idle",
             memory_bytes=memory_bytes,
+            lost=losses.samples,
         )
         self._sampler.start()
 
@@ -96,13 +97,6 @@ class Audit:
         self._sampler.stop()
         self._frames.close()
         self._resources.close()
-
-    def _sample(self, sample: ResourceSample) -> None:
-        try:
-            self._resources.write(sample)
-        except RecordError as error:
-            self._losses.samples(error)
-            raise
 
 
 def open_audit(

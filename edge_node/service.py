@@ -94,9 +94,11 @@ class EdgeService:
         self._open: dict[int, _Open] = {}
         self._opening = self._opened = 0
         self._lock = threading.RLock()
-        self._has_meters = records is not None
-        if self._has_meters:
-            borrow("edge")  # opened once, not by each session: a GPU's driver takes its time
+        self._has_meters = False
+        if records is not None:
+            with contextlib.suppress(Exception):  # what fails, each session's sampler tells
+                borrow("edge")  # opened once, not by each session: a GPU's driver takes its time
+                self._has_meters = True
         self._unused_s = unused_s
         metrics.watch(self.balances)
         self._reaper = Reaper(self._close_unused, unused_s / 6)

@@ -93,7 +93,7 @@ def _use(files: RunFolder, node: Node, samples: list[ResourceSample]) -> NodeUse
         cpu_ms_per_frame=_each([s.process_cpu_ns / 1e6 for s in working], frames),
         waits_per_frame=_each([s.voluntary_switches for s in working], frames),
         preempted_per_frame=_each([s.involuntary_switches for s in working], frames),
-        system_cpu_pct_median=median(sample.system_cpu_pct for sample in working),
+        system_cpu_pct_median=_middle([s.system_cpu_pct for s in working]),
         memory_bytes=about.memory_bytes,
         frequency_hz=_ends(_readings(working, "freq_", "_hz")),
         temperature_celsius_max=max(_readings(samples, "temp_", "_celsius"), default=None),
@@ -107,7 +107,9 @@ def _use(files: RunFolder, node: Node, samples: list[ResourceSample]) -> NodeUse
 def _frames(files: RunFolder, node: Node) -> int:
     """Frames that fell into the samples of phase `frames`.
 
-    A device enters it when its warm-up is over, an edge after its first reply.
+    A device enters it when every warm-up frame has its row, an edge after its first reply: an edge
+    is not told of warm-up, and its samples do not say when they were by the clock of its rows, so
+    that warm-up frames but the first are in both its work and its count.
     """
     if node == "device":
         rows = read_rows(files.frames("device"), FrameRecord)
@@ -118,6 +120,11 @@ def _frames(files: RunFolder, node: Node) -> int:
 def _each(values: Sequence[float | None], frames: int) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / frames if frames and len(known) == len(values) else None
+
+
+def _middle(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def _peak(samples: Sequence[ResourceSample]) -> int:
@@ -165,7 +172,7 @@ def _gpus(samples: Sequence[ResourceSample]) -> dict[str, GpuUse]:
             part: [s.readings[f"{gpu}_{part}"] for s in samples if f"{gpu}_{part}" in s.readings]
             for part in ("pct", "memory_bytes", "w", "sm_hz")
         }
-        middle = {part: median(values) if values else None for part, values in parts.items()}
+        middle = {part: _middle(values) for part, values in parts.items()}
         found[gpu] = GpuUse(
             middle["pct"], max(parts["memory_bytes"], default=None), middle["w"], middle["sm_hz"]
         )

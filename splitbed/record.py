@@ -152,15 +152,17 @@ class ResourceSample(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     """CPU time of the process within the interval, user and system."""
     process_cpu_pct: float
     """The same as a share of one core."""
-    system_cpu_pct: float
-    """All cores of the machine, 100 = all busy."""
+    system_cpu_pct: float | None
+    """All cores of the machine, 100 = all busy; null where the machine does not tell, or where its
+    clock did not move within the interval."""
     rss_bytes: int
     threads: int
     source: str
     """Where the values before this come from."""
     phase: Phase = "frames"
     system_cpu_ns: int | None = None
-    """Time within the interval in which cores of the machine were not idle, all of them added."""
+    """Time within the interval in which cores of the machine were not idle, all of them added; None
+    where the machine does not tell."""
     rss_peak_bytes: int | None = None
     """High-water mark since the process began, not since the run did."""
     voluntary_switches: int | None = None

@@ -107,7 +107,7 @@ def _sweep_below(parent: Path) -> int:
         for name in os.listdir(parent):
             match = re.fullmatch(rf"{_PREFIX}(\d+)", name)
             # One that is about to be joined is empty, too: its process lives.
-            if match and not Path(f"/proc/{match[1]}").exists():
+            if match and not os.path.exists(f"/proc/{match[1]}"):
                 with contextlib.suppress(OSError):  # somebody is in it
                     (parent / name).rmdir()
                     gone += 1
@@ -122,7 +122,7 @@ def _places(root: Path, reasons: list[str]) -> list[tuple[int, Path, Path]]:
         if own is None:
             continue
         home = mount / own.lstrip("/")
-        if not home.is_dir():  # the mount shows another part of the tree
+        if not os.path.isdir(home):  # the mount shows another part of the tree
             reasons.append(f"{mount} does not show this process's group")
             continue
         if version == 1:

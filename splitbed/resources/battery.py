@@ -60,7 +60,7 @@ def find(root: Path) -> Meter:
 
 
 def _opened(supply: Path, status: str) -> tuple[list[Gauge], list[ReadingSource]]:
-    if (supply / "power_now").exists():
+    if os.path.exists(supply / "power_now"):
         what, files, scale = "power_now", open_files(supply / "power_now"), 1e-6
     else:
         what = "current_now times voltage_now"

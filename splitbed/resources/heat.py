@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -44,7 +45,10 @@ def find(root: Path) -> Gauges:
             unavailable("temp_celsius", "thermal zones and hwmon", "this machine shows none")
         )
     if not any(name.startswith(("throttle_", "cooling_", "firmware_")) for name in names):
-        reason = "this machine does not tell (a virtual machine, or no driver for it)"
+        reason = (
+            "this machine does not tell (a virtual machine, no driver for it, or closed to this "
+            "process)"
+        )
         sources.append(unavailable("throttle_count", "thermal_throttle, cooling devices", reason))
     return Gauges(gauges, sources)
 
@@ -75,7 +79,7 @@ def _counts(root: Path) -> Wanted:
     packages: dict[str, Path] = {}
     for cpu in listed(root / "sys/devices/system/cpu", r"cpu\d+"):
         folder = cpu / "thermal_throttle"
-        if not (folder / "core_throttle_count").exists():
+        if not os.path.exists(folder / "core_throttle_count"):
             continue
         core.append(folder / "core_throttle_count")
         package = text_of(cpu / "topology/physical_package_id") or "0"
@@ -120,7 +124,7 @@ def _cooling(root: Path) -> Wanted:
         path = device / "cur_state"
         wanted.append((source, lambda n=name, p=path: Gauge(n, open_files(p), 1)))  # type: ignore[misc]
     firmware = root / _FIRMWARE
-    if firmware.exists():
+    if os.path.exists(firmware):  # Path.exists raises where the folder is closed to us
         source = measured("firmware_throttled_flags", "Raspberry Pi's firmware, get_throttled")
         wanted.append(
             (source, lambda: Gauge("firmware_throttled_flags", [NumberFile(firmware, 16)], 1))

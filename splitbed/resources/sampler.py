@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Final
+
+import psutil
 
 from splitbed.errors import RecordError
 from splitbed.record import NodeResources, Phase, ResourceSample
 from splitbed.resources import station
 from splitbed.resources.process import rss_bytes
 from splitbed.resources.station import Snapshot, Station
-from splitbed.resources.system import busy_pct
+from splitbed.resources.system import busy_ns, busy_pct
 from splitbed.session import Node
 
 SOURCE: Final = "/proc or psutil (measured)"
@@ -21,9 +24,9 @@ class ResourceSampler:
     """Samples what this process and its machine use every `interval_s` seconds.
 
     Each sample goes to `sink`; `about` gets what holds for all of them, once at the start and once
-    at the end. One of them that fails ends the sampling, never the run: the failure is kept in
-    `error`. Samplers of one process share their meters, so that an edge with many sessions reads
-    them no more often than one with a single session.
+    at the end. One of them that fails, or a meter that does, ends the sampling, never the run: the
+    failure is kept in `error` and told to `lost`, once. Samplers of one process share their meters,
+    so that an edge with many sessions reads them no more often than one with a single session.
     """
 
     def __init__(
@@ -36,9 +39,11 @@ class ResourceSampler:
         about: Callable[[NodeResources], None] | None = None,
         phase: Phase = "frames",
         memory_bytes: dict[str, int] | None = None,
+        lost: Callable[[RecordError], None] | None = None,
     ) -> None:
         self.error: RecordError | None = None
         self._node, self._run_id, self._sink, self._about = node, run_id, sink, about
+        self._lost = lost
         self._interval_s = interval_s
         self._phase: Phase = phase
         self._next: Phase = phase
@@ -50,10 +55,13 @@ class ResourceSampler:
         self._thread = threading.Thread(target=self._work, name="resources", daemon=True)
 
     def start(self) -> None:
-        """Begin sampling: the first sample covers the time from here."""
-        self._meters = station.borrow(self._node)
-        self._first = self._meters.read()
-        self._thread.start()
+        """Begin sampling: the first sample covers the time from here. Never raises."""
+        try:
+            self._meters = station.borrow(self._node)
+            self._first = self._meters.read()
+            self._thread.start()
+        except Exception as error:  # a machine has more ways to refuse than we know
+            self._end(error)
 
     def enter(self, phase: Phase) -> None:
         """Another phase begins: a sample ends the one before. Does not wait for it."""
@@ -64,7 +72,8 @@ class ResourceSampler:
     def mark(self, name: str) -> None:
         """Keep the process's memory now under a name; the first time counts."""
         if name not in self._memory_bytes:
-            self._memory_bytes[name] = rss_bytes()
+            with contextlib.suppress(OSError, psutil.Error):
+                self._memory_bytes[name] = rss_bytes()
 
     def stop(self) -> None:
         """Take a last sample and end."""
@@ -79,10 +88,28 @@ class ResourceSampler:
             self._tell(self._meters)
             self._sample(self._meters)
             self._tell(self._meters)
-        except RecordError as error:
-            self.error = error
-        finally:
-            station.give_back(self._node)
+        except Exception as error:  # as in `start`
+            self._end(error)
+        else:
+            self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        """Give the meters back, and keep and tell what ended the sampling early."""
+        try:
+            if self._meters is not None:
+                station.give_back(self._node)
+        except Exception as failure:
+            error = error or failure
+        if error is None:
+            return
+        if not isinstance(error, RecordError):
+            error = RecordError(
+                f"this machine's meters failed unexpectedly ({type(error).__name__}: {error}), "
+                "please report it"
+            )
+        self.error = error
+        if self._lost is not None:
+            self._lost(error)
 
     def _tell(self, meters: Station) -> None:
         if self._about is not None:
@@ -117,7 +144,7 @@ class ResourceSampler:
                 threads=used.threads,
                 source=SOURCE,
                 phase=self._phase,
-                system_cpu_ns=max(0, round((now.system.busy_s - last.system.busy_s) * 1e9)),
+                system_cpu_ns=busy_ns(last.system, now.system),
                 rss_peak_bytes=used.rss_peak_bytes,
                 voluntary_switches=_passed(before.voluntary_switches, used.voluntary_switches),
                 involuntary_switches=_passed(

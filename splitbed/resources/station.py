@@ -25,7 +25,7 @@ class Snapshot(msgspec.Struct, frozen=True):
 
     t_ns: int
     process: ProcessUse
-    system: SystemTimes
+    system: SystemTimes | None
     readings: dict[str, float]
 
 

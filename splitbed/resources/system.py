@@ -10,7 +10,7 @@ import msgspec
 import psutil
 
 from splitbed.record import ReadingSource
-from splitbed.resources.gauge import measured
+from splitbed.resources.gauge import measured, unavailable, why
 
 _FIRST_LINE_BYTES: Final = 256
 
@@ -23,28 +23,38 @@ class SystemTimes(msgspec.Struct, frozen=True):
 
 
 class SystemMeter:
-    """Reads /proc/stat's first line where there is one, else psutil."""
+    """Reads /proc/stat's first line where there is one, else psutil.
+
+    Android shows neither to an app: then there are no values, and the sources say why.
+    """
 
     def __init__(self, root: Path) -> None:
-        self._fd = -1
+        self._fd, self._told, self._reason = -1, False, ""
         try:
             self._fd = os.open(root / "proc/stat", os.O_RDONLY | os.O_CLOEXEC)
             self._ticks = float(os.sysconf("SC_CLK_TCK"))
             self._from_file()
         except (OSError, ValueError, AttributeError):
             self.close()
+        self.read()  # what cannot be had is known from here on
 
-    def read(self) -> SystemTimes:
-        """Now."""
+    def read(self) -> SystemTimes | None:
+        """Now; None where nothing tells."""
         if self._fd >= 0:
             try:
-                return self._from_file()
+                found = self._from_file()
             except (OSError, ValueError):
                 self.close()  # Android shows it to some processes and not to others
+            else:
+                self._told = True
+                return found
         try:
-            return times(psutil.cpu_times())
-        except (OSError, psutil.Error):
-            return SystemTimes(0.0, 0.0)
+            found = times(psutil.cpu_times())
+        except (OSError, psutil.Error) as error:
+            self._reason = why(error)
+            return None
+        self._told, self._reason = True, ""
+        return found
 
     def _from_file(self) -> SystemTimes:
         words = os.pread(self._fd, _FIRST_LINE_BYTES, 0).partition(b"\n")[0].split()
@@ -59,7 +69,15 @@ class SystemMeter:
     def sources(self) -> list[ReadingSource]:
         """Where its values come from."""
         place = "/proc/stat" if self._fd >= 0 else f"psutil {psutil.__version__}"
-        return [measured("system_cpu_pct", place), measured("system_cpu_ns", place)]
+        names = ("system_cpu_pct", "system_cpu_ns")
+        if not self._told:
+            reason = (
+                f"this machine does not tell how busy its cores are ({self._reason}); Android "
+                "tells root only"
+            )
+            return [unavailable(name, f"/proc/stat, {place}", reason) for name in names]
+        reason = f"ended early: {self._reason}" if self._reason else ""
+        return [measured(name, place, reason=reason) for name in names]
 
     def close(self) -> None:
         """Close its file."""
@@ -77,12 +95,22 @@ def times(found: Any) -> SystemTimes:
     return SystemTimes(spent - idle, idle)
 
 
-def busy_pct(before: SystemTimes, after: SystemTimes) -> float:
-    """Share of all cores' time between two readings that was not idle, in percent.
+def busy_ns(before: SystemTimes | None, after: SystemTimes | None) -> int | None:
+    """Time of all cores between two readings that was not idle."""
+    if before is None or after is None:
+        return None
+    return max(0, round((after.busy_s - before.busy_s) * 1e9))
+
+
+def busy_pct(before: SystemTimes | None, after: SystemTimes | None) -> float | None:
+    """Share of all cores' time between two readings that was not idle, in percent; None where no
+    time was counted between them.
 
     Kept within 0 and 100: a kernel may take back time that it had booked as waiting for a disk, and
     what is left of differences of large sums may lie a rounding below zero.
     """
+    if before is None or after is None:
+        return None
     busy, idle = after.busy_s - before.busy_s, after.idle_s - before.idle_s
     spent = busy + idle
-    return min(100.0, max(0.0, 100 * (1 - idle / spent))) if spent > 0 else 0.0
+    return min(100.0, max(0.0, 100 * (1 - idle / spent))) if spent > 0 else None

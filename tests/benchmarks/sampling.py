@@ -19,9 +19,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from splitbed.host import described
 from splitbed.resources import ResourceSampler
@@ -29,44 +30,10 @@ from splitbed.resources.gpu import GpuMeter
 from splitbed.resources.station import Station
 from splitbed.run_folder import RowWriter
 from splitbed.student import spread95
+from tests.unit.pretend_nvml import PretendNvml
 
 HZ = 10
 BLOCKS = 20
-
-
-class Told:
-    gpu = memory = used = 1
-
-
-class StandIn:
-    """Answers what GpuMeter asks."""
-
-    class NVMLError(Exception):
-        pass
-
-    NVML_TEMPERATURE_GPU = NVML_CLOCK_SM = 0
-    NVML_CLOCK_MEM = 1
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 8
-
-    def nvmlDeviceGetHandleByIndex(self, number: int) -> int:
-        return number
-
-    def nvmlDeviceGetName(self, handle: int) -> str:
-        return "stand-in"
-
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:
-        return Told
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
-        return Told
-
-    def nvmlShutdown(self) -> None:
-        pass
-
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        return lambda *_: 1
 
 
 def machine(root: Path, cores: int) -> Path:
@@ -186,7 +153,7 @@ def main() -> int:
     for cores in options.cores:
         with tempfile.TemporaryDirectory() as name:
             station = Station("device", machine(Path(name), cores))
-            station.meters["gpu"] = GpuMeter(StandIn())
+            station.meters["gpu"] = GpuMeter(PretendNvml(count=8))
             show(f"made up: {cores} cores", station, options.samples, {})
             station.close()
     whole(options.seconds)

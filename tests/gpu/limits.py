@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from edge_node.partitions import Partitions
@@ -19,6 +19,8 @@ from splitbed.engine import Accelerator, Engine, working_provider
 from splitbed.engine.failure import is_out_of_memory
 from splitbed.engine.providers import onnxruntime_module
 from splitbed.errors import OutOfMemory, ProviderMissing, SplitbedError
+from splitbed.resources import gpu
+from splitbed.resources.gauge import Meter
 from splitbed.session import CutQuestion, ProviderChoice
 from tests.gpu.cases import Tail, difference
 from tests.gpu.measured import TOLERANCE, Check, median_ms
@@ -26,6 +28,12 @@ from tests.gpu.measured import TOLERANCE, Check, median_ms
 TOO_SMALL_BYTES = 1 << 20
 CHUNK_BYTES = 1 << 29
 WATCHED_S = 2.0
+_READ = {
+    "gpu0_pct": ("utilisation", 1, "%"),
+    "gpu0_memory_bytes": ("memory", 1e6, "MB"),
+    "gpu0_w": ("power", 1, "W"),
+    "gpu0_j": ("energy", 1, "J"),
+}
 SCRIPT = Path(__file__).with_name("check.py")
 
 
@@ -123,45 +131,57 @@ def tensorrt(check: Check, tail: Tail) -> None:
 
 
 def energy(check: Check, tail: Tail) -> None:
-    """Joules a run over idle, by the GPU's own counter."""
-    with _nvml() as read:
-        if check.provider == "cpu" or read is None:
-            check.note("energy", None, "no NVML here (pip install nvidia-ml-py)")
-            return
+    """What the edge's own meter tells of the GPU, and by it the joules of a run over idle."""
+    if check.provider == "cpu":
+        check.note("energy", None, "of a GPU only")
+        return
+    meter = gpu.find()
+    try:
         engine = check.engine(tail.content)
         engine.run(tail.feeds)
-        idle_w = _watts(read, lambda: time.sleep(0.01), WATCHED_S)[0]
-        busy_w, runs_per_s = _watts(read, lambda: engine.run(tail.feeds), WATCHED_S)
+        idle = _watched(meter, lambda: time.sleep(0.01))
+        busy = _watched(meter, lambda: engine.run(tail.feeds))
+    finally:
+        meter.close()
+    sources = {source.name: source for source in meter.sources()}
+    if idle is None or busy is None:
+        why = "; ".join(dict.fromkeys(s.reason for s in sources.values() if s.reason))
+        check.note("energy", None, why[:160])
+        return
+    print(f"\n{sources['gpu0_j'].source}")
+    print("Read under load: " + ", ".join(_told(name, busy.last.get(name)) for name in _READ))
     print(
-        f"\nPower: {idle_w:.1f} W idle with a context, {busy_w:.1f} W at {runs_per_s:.0f} runs a "
-        f"second, {1e3 * (busy_w - idle_w) / runs_per_s:.2f} mJ a run over idle"
+        f"Power: {idle.mean_w:.1f} W idle with a context, {busy.mean_w:.1f} W at "
+        f"{busy.runs_per_s:.0f} runs a second, "
+        f"{1e3 * (busy.mean_w - idle.mean_w) / busy.runs_per_s:.2f} mJ a run over idle"
     )
-    check.note("energy", True)
+    lacks = [f"{name}: {sources[name].reason}" for name in _READ if name not in busy.last]
+    check.note("energy", not lacks, "; ".join(lacks)[:160])
 
 
-def _watts(
-    read: Callable[[], int], work: Callable[[], object], least_s: float
-) -> tuple[float, float]:
-    start_mj, start_s, count = read(), time.perf_counter(), 0
-    while time.perf_counter() - start_s < least_s:
+class _Watched(msgspec.Struct, frozen=True):
+    """One GPU at the end of some work, and meanwhile."""
+
+    last: dict[str, float]
+    mean_w: float
+    runs_per_s: float
+
+
+def _watched(meter: Meter, work: Callable[[], object]) -> _Watched | None:
+    """None where the meter does not count energy."""
+    first, start_s, count = meter.read(time.perf_counter_ns()), time.perf_counter(), 0
+    if "gpu0_j" not in first:
+        return None
+    while time.perf_counter() - start_s < WATCHED_S:
         work()
         count += 1
     took_s = time.perf_counter() - start_s
-    return (read() - start_mj) / 1e3 / took_s, count / took_s
+    last = meter.read(time.perf_counter_ns())
+    if "gpu0_j" not in last:
+        return None
+    return _Watched(last, (last["gpu0_j"] - first["gpu0_j"]) / took_s, count / took_s)
 
 
-@contextlib.contextmanager
-def _nvml() -> Iterator[Callable[[], int] | None]:
-    """Reads millijoules since the driver was loaded; None where there is no such counter."""
-    try:
-        import pynvml
-
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)
-    except Exception:
-        yield None
-        return
-    print(f"\n{pynvml.nvmlDeviceGetName(handle)}, driver {pynvml.nvmlSystemGetDriverVersion()}")
-    yield lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle))
-    pynvml.nvmlShutdown()
+def _told(name: str, value: float | None) -> str:
+    what, scale, unit = _READ[name]
+    return f"{what} unavailable" if value is None else f"{what} {value / scale:,.4g} {unit}"

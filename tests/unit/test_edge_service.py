@@ -28,6 +28,7 @@ from splitbed.errors import (
     UsageError,
 )
 from splitbed.record import EdgeFrameRecord, ResourceSample
+from splitbed.resources import station
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import LOCAL, CutQuestion, Frame, ProviderChoice, Reply, SessionSpec
 from splitbed.wire.framing import encode_reply
@@ -611,6 +612,25 @@ def test_samples_that_cannot_be_written_are_said_once(
     words = capfd.readouterr().err
     assert words.count("\n") == words.count("frames go on without resource samples") == 1
     assert "no space left" in words
+    assert len(list(read_rows(RunFolder(tmp_path / "run-b").frames("edge"), EdgeFrameRecord))) == 1
+
+
+def test_meters_that_fail_cost_no_reply(
+    models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(13, "Permission denied", "/sys/devices")
+
+    monkeypatch.setattr(station, "_stations", {})
+    monkeypatch.setattr(station, "Station", refused)
+    with edge_over(models, records=tmp_path) as edge:
+        for run_id in ("run-a", "run-b"):
+            spec = spec_for(edge.answer("sum"), run_id=run_id)
+            session = edge.service.open_session(spec)
+            assert submit(edge, session.session_id, spec).error is None
+    words = capfd.readouterr().err
+    assert words.count("\n") == words.count("frames go on without resource samples") == 1
+    assert "/sys/devices" in words
     assert len(list(read_rows(RunFolder(tmp_path / "run-b").frames("edge"), EdgeFrameRecord))) == 1
 
 

@@ -265,3 +265,18 @@ def test_samples_of_an_older_splitbed_are_read(tmp_path: Path) -> None:
     assert use.throttled is None
     assert use.frequency_hz is None
     assert use.energy[0].how == "unavailable"
+
+
+def test_a_node_that_does_not_tell_its_load_is_summarised(tmp_path: Path) -> None:
+    """As on Android; some samples may tell and others not."""
+    samples = made([("idle", 10, 5.0), ("frames", 40, 11.0)])
+    silent = [msgspec.structs.replace(s, system_cpu_pct=None, system_cpu_ns=None) for s in samples]
+    for name, some, middle in (("none", silent, None), ("some", silent[:20] + samples[20:], 50)):
+        files = written(tmp_path / name, "device", some)
+        files.write_sources("device", NodeResources((RAPL,)))
+        with RowWriter(files.frames("device")) as writer:
+            writer.write(FrameRecord("r", 1, 0, False, "ok"))
+        use = node_use(files)["device"]
+        assert use.system_cpu_pct_median == middle
+        assert use_facts("device", use)
+        assert (use.energy[1].how == "unavailable") == (middle is None)

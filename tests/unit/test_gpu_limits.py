@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from tests.gpu.cases import Tail, tails
 from tests.gpu.measured import Check
 from tests.unit.edges import model_folder
 from tests.unit.pretend_gpu import CPU, CUDA, TENSORRT, PretendGpu, pretend_gpu
+from tests.unit.pretend_nvml import PretendNvml
 
 MIB = 1 << 20
 
@@ -80,29 +80,37 @@ def test_tensorrt(gpu: PretendGpu, tail: Tail, capsys: pytest.CaptureFixture[str
     assert check.found[1][1] is None
 
 
-def test_energy(
-    gpu: PretendGpu,
-    tail: Tail,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    read: list[int] = []
-
-    def energy(_: object) -> int:
-        read.append(1)
-        return 1000 * len(read)
-
-    nvml = types.SimpleNamespace(
-        nvmlInit=lambda: None,
-        nvmlShutdown=lambda: None,
-        nvmlDeviceGetHandleByIndex=lambda number: number,
-        nvmlDeviceGetTotalEnergyConsumption=energy,
-        nvmlDeviceGetName=lambda _: "Pretend",
-        nvmlSystemGetDriverVersion=lambda: "1.0",
-    )
-    monkeypatch.setitem(sys.modules, "pynvml", nvml)
+@pytest.fixture
+def nvml(monkeypatch: pytest.MonkeyPatch) -> PretendNvml:
+    pretended = PretendNvml()
+    pretended.step_millijoules = 1000
+    monkeypatch.setitem(sys.modules, "pynvml", pretended)
     monkeypatch.setattr(limits, "WATCHED_S", 0.01)
+    return pretended
+
+
+@pytest.mark.usefixtures("gpu")
+def test_energy(nvml: PretendNvml, tail: Tail, capsys: pytest.CaptureFixture[str]) -> None:
     check = Check("cuda", 1)
     limits.energy(check, tail)
     assert check.found == [("energy", True, "")]
-    assert "mJ a run over idle" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "NVML, A card" in out
+    # Two readings of idleness, two of work.
+    assert "utilisation 40 %, memory 3,000 MB, power 123 W, energy 3 J\n" in out
+    assert "mJ a run over idle" in out
+    assert max(map(len, out.splitlines())) <= 100
+    assert nvml.up == 0
+
+
+@pytest.mark.usefixtures("gpu", "nvml")
+def test_a_meter_that_lacks_something_is_told(tail: Tail, monkeypatch: pytest.MonkeyPatch) -> None:
+    check = Check("cuda", 1)
+    for lacks in ("nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption", "nvmlInit"):
+        monkeypatch.setitem(sys.modules, "pynvml", PretendNvml(lacks=(lacks,)))
+        limits.energy(check, tail)
+    (_, power, why_power), (_, energy, why_energy), (_, driver, why_driver) = check.found
+    assert (power, energy, driver) == (False, None, None)
+    assert why_power == "gpu0_w: Not Supported"
+    assert why_energy == "Not Supported"
+    assert "no NVIDIA driver answers" in why_driver

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from splitbed.record import ReadingSource
@@ -15,6 +17,7 @@ from splitbed.resources.gauge import Counters, Gauge, Gauges, Meter, NumberFile,
 from splitbed.resources.process import ProcessMeter
 from splitbed.resources.station import MOST_READINGS, Station, _stations, borrow, give_back
 from splitbed.resources.system import SystemMeter
+from tests.unit.pretend_nvml import PretendNvml
 
 SECOND = 1_000_000_000
 
@@ -363,61 +366,8 @@ def test_a_board_that_slows_itself_down(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- the GPU
 
 
-class FakeNvml:
-    """As much of pynvml as is asked, of one GPU."""
-
-    class NVMLError(Exception):
-        pass
-
-    NVML_TEMPERATURE_GPU = 0
-    NVML_CLOCK_SM = 1
-    NVML_CLOCK_MEM = 2
-
-    def __init__(self) -> None:
-        self.up = 0
-        self.millijoules = 5_000_000
-        self.asked_energy = 0
-
-    def nvmlInit(self) -> None:
-        self.up += 1
-
-    def nvmlShutdown(self) -> None:
-        self.up -= 1
-
-    def nvmlDeviceGetCount(self) -> int:
-        return 1
-
-    def nvmlDeviceGetHandleByIndex(self, number: int) -> str:
-        return f"handle {number}"
-
-    def nvmlDeviceGetName(self, handle: str) -> bytes:
-        return b"A card"
-
-    def nvmlDeviceGetUtilizationRates(self, handle: str) -> Any:
-        return type("Rates", (), {"gpu": 40, "memory": 10})
-
-    def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:
-        return type("Memory", (), {"used": 3_000_000_000})
-
-    def nvmlDeviceGetPowerUsage(self, handle: str) -> int:
-        return 123_000
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
-        self.asked_energy += 1
-        return self.millijoules
-
-    def nvmlDeviceGetTemperature(self, handle: str, kind: int) -> int:
-        raise self.NVMLError("Not Supported")
-
-    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
-        return 1500 * kind
-
-    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:
-        return 0x24
-
-
-def test_what_a_gpu_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = FakeNvml()
+def test_what_a_gpu_tells() -> None:
+    fake = PretendNvml(lacks=("nvmlDeviceGetTemperature",))
     meter = gpu.find(fake)
     meter.read(1)
     fake.millijoules += 2500
@@ -440,21 +390,19 @@ def test_what_a_gpu_tells(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gpu_without_a_counter_still_tells_its_power() -> None:
-    fake = FakeNvml()
-    fake.nvmlDeviceGetTotalEnergyConsumption = fake.nvmlDeviceGetTemperature  # type: ignore[assignment, method-assign]
-    meter = gpu.find(fake)
+    meter = gpu.find(PretendNvml(lacks=("nvmlDeviceGetTotalEnergyConsumption",)))
     assert "gpu0_j" not in meter.read(1)
     assert "gpu0_w" in meter.read(2)
 
 
 def test_no_driver_and_no_library_are_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
-    class NoDriver(FakeNvml):
+    class NoDriver(PretendNvml):
         def nvmlInit(self) -> None:
             raise self.NVMLError("Driver Not Loaded")
 
     (found,) = gpu.find(NoDriver()).sources()
     assert (found.how, "Driver Not Loaded" in found.reason) == ("unavailable", True)
-    monkeypatch.setitem(__import__("sys").modules, "pynvml", None)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     (found,) = gpu.find().sources()
     assert "pip install nvidia-ml-py" in found.reason
 
@@ -476,6 +424,7 @@ def test_this_process_and_its_system(tmp_path: Path) -> None:
     used = ProcessMeter(tmp_path).read()
     assert (used.rss_bytes, used.rss_peak_bytes, used.threads) == (1_024_000, 2_048_000, 3)
     times = SystemMeter(tmp_path).read()
+    assert times is not None
     ticks = os.sysconf("SC_CLK_TCK")
     assert (times.busy_s, times.idle_s) == (150 / ticks, 850 / ticks)  # a guest's time once
 
@@ -486,10 +435,58 @@ def test_where_procfs_is_not_to_be_had_psutil_is_asked(
 ) -> None:
     if stat_line is not None:
         put(tmp_path, {"proc/stat": stat_line})
-    assert SystemMeter(tmp_path).read().busy_s > 0
+    times = SystemMeter(tmp_path).read()
+    assert times is not None
+    assert times.busy_s > 0
     used = ProcessMeter(tmp_path).read()
     assert used.rss_bytes > 1_000_000
     assert used.threads >= 1
+
+
+def refused(*_: object, **__: object) -> Any:
+    raise PermissionError(13, "Permission denied")
+
+
+def test_android_does_not_tell_how_busy_its_cores_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(psutil, "cpu_times", refused)
+    meter = SystemMeter(tmp_path)
+    assert meter.read() is None
+    assert [s.name for s in meter.sources()] == ["system_cpu_pct", "system_cpu_ns"]
+    for found in meter.sources():
+        assert found.how == "unavailable"
+        assert "Permission denied" in found.reason
+    monkeypatch.undo()
+    assert meter.read() is not None
+    assert {(s.how, s.reason) for s in meter.sources()} == {("measured", "")}
+    monkeypatch.setattr(psutil, "cpu_times", refused)
+    assert meter.read() is None
+    assert {(s.how, s.reason) for s in meter.sources()} == {
+        ("measured", "ended early: Permission denied")
+    }
+
+
+def test_a_machine_whose_folders_are_closed_is_sampled_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """os.path.exists asks os.stat and says no; Path.exists asks it too and raises."""
+    phone(tmp_path, current_now=1, voltage_now=1)
+    put(tmp_path, {"sys/devices/system/cpu/cpu0/thermal_throttle/core_throttle_count": 1})
+    asked, real = [], os.stat
+
+    def closed(path: Any, *more: Any, **named: Any) -> os.stat_result:
+        if str(path).startswith(str(tmp_path)):
+            asked.append(Path(path).name)
+            refused()
+        return real(path, *more, **named)
+
+    monkeypatch.setattr(os, "stat", closed)  # tests may run as root, who is never refused
+    station = Station("device", tmp_path)
+    assert {"core_throttle_count", "get_throttled", "power_now"} <= set(asked)
+    assert station.read().process.rss_bytes > 0
+    assert source(station.meters["heat"], "throttle_count").how == "unavailable"
+    station.close()
 
 
 def test_a_machine_that_tells_nothing_says_so_of_everything(tmp_path: Path) -> None:
