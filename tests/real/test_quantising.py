@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,14 +109,18 @@ def test_ranges_by_channel_and_symmetric(data: Path, name: str, rule: str) -> No
 
 @pytest.mark.slow
 def test_every_cut_of_real_models(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Payloads and what they decode to; the tail's answers within what every cut may differ by."""
+    """Payloads and what they decode to; the tail's answers within what every cut may differ by.
+
+    In CI every third cut: all 499 take two minutes.
+    """
     checked, equal = 0, 0
+    step = 3 if os.environ.get("CI") else 1
     opener = partial(Engine, provider="cpu", threads=1)
     for name, images in MODELS.items():
         model = prepare_model(data / "models" / f"{name}.onnx")
         photo, other = read_pictures(data / "images" / images, None).spread(2)
         outputs, feeds = [spec.name for spec in model.canonical.outputs], model.feeds(photo)
-        for point in model.points:
+        for point in model.points[::step]:
             parts = extract(model.canonical, point)
             if parts.first is None or parts.second is None:
                 continue
