@@ -3,12 +3,13 @@
     python tests/benchmarks/pipelining.py [--rounds 5] [--seconds 3] [--only 400kB:100mbit] [--json]
 
 Boundaries of 20 kB, 403 kB and 1.6 MB (the networks of end_to_end.py, codec raw) over three links
-through the relay, each certified before and after every run. In each round, one after another so
-that they share the machine's moods: the head alone and the tail alone (ONNX Runtime, one thread,
-nothing else running), the link alone (ready bytes of the same size, eight in flight, to a tail
-that does nothing), then the device process with `--window 8`. The ratio is that run's frames a
-second over those of the slowest alone, in the same round; median and range of the rounds, and the
-95 % interval of the mean by Student's t.
+through the relay, each certified before and after every run; and 20 kB over the fastest link with
+most of the work in the head, and in the tail. In each round, one after another so that they share
+the machine's moods: the head alone and the tail alone (ONNX Runtime, one thread, a picture's
+values, nothing else running), the link alone (ready bytes of the same size, eight in flight, to a
+tail that does nothing), then the device process with `--window 8`. The ratio is that run's frames
+a second over those of the slowest alone, in the same round; median of the rounds, and the 95 %
+interval of the mean by Student's t.
 
 `cores` is what the machine's processors allow for the work that was really done: CPU time of
 device, edge and relay for each frame, preprocessing, coding and transport included, over the
@@ -25,7 +26,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,10 @@ from netem.relay_link import ProcessLink
 from splitbed.engine import Engine
 from splitbed.record import FrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_rows
+from splitbed.runnable import carry
 from splitbed.session import CutQuestion, Reply
 from splitbed.student import spread95
+from splitbed.tensor import Array
 from splitbed.transport.grpc_client import GrpcTransport
 from tests.benchmarks.end_to_end import BOUNDARIES, network
 from tests.unit.edges import spec_for
@@ -91,12 +94,66 @@ def near(folder: Path, channels: int, side: int) -> Path:
     return path
 
 
-def engine_fps(engine: Engine, seconds: float) -> float:
-    """Runs a second of one partition on zeros, nothing else going on."""
-    engine.warm_up()
+def heavy(folder: Path, channels: int, side: int, where: str) -> Path:
+    """The same boundary with half a GMAC more before it (`head`) or after it (`tail`)."""
+    rng = np.random.default_rng(channels)
+    weights = {
+        "w0": rng.normal(0, 0.05, (64, 3, 3, 3)),
+        "w1": rng.normal(0, 0.02, (64, 64, 5, 5)),
+        "w2": rng.normal(0, 0.05, (channels, 3, 3, 3)),
+        "w3": rng.normal(0, 0.05, (64, channels, 3, 3)),
+        "w4": rng.normal(0, 0.05, (10, 64 if where == "tail" else channels, 3, 3)),
+    }
+    if where == "head":
+        weights["w2"] = rng.normal(0, 0.05, (channels, 64, 3, 3))
+        steps = [
+            ("input", "w0", "a", 1),
+            ("a", "w1", "b", 2),
+            ("b", "w2", "boundary", 1),
+            ("boundary", "w4", "deep", 0),
+        ]
+    else:
+        steps = [
+            ("input", "w2", "boundary", 0),
+            ("boundary", "w3", "a", 1),
+            ("a", "w1", "b", 2),
+            ("b", "w4", "deep", 0),
+        ]
+    edge = side if where == "head" else side + 2
+    nodes = [
+        helper.make_node("Conv", [x, w], [y], name=y, pads=[pad] * 4) for x, w, y, pad in steps
+    ]
+    nodes += [
+        helper.make_node("GlobalAveragePool", ["deep"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["scores"]),
+    ]
+    used = {w for _, w, _, _ in steps}
+    graph = helper.make_graph(
+        nodes,
+        where,
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, edge, edge])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 10])],
+        [
+            numpy_helper.from_array(value.astype(np.float32), name)
+            for name, value in weights.items()
+            if name in used
+        ],
+    )
+    path = folder / f"{where}{channels}.onnx"
+    onnx.save_model(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path
+    )
+    path.with_suffix(".toml").write_text("[task]\nmean = [127.5]\nstd = [127.5]\n")
+    return path
+
+
+def engine_fps(engine: Engine, feeds: Mapping[str, Array], seconds: float) -> float:
+    """Runs a second of one partition on a picture's values, nothing else going on."""
+    feeds = {name: feeds[name] for name in engine.inputs}
+    engine.run(feeds)
     runs, start = 0, time.perf_counter()
     while (passed := time.perf_counter() - start) < seconds:
-        engine.warm_up()
+        engine.run(feeds)
         runs += 1
     return runs / passed
 
@@ -188,12 +245,17 @@ def interval(values: list[float]) -> tuple[float, float]:
 
 
 def one(
-    folder: Path, boundary: tuple[int, int], link: str, options: argparse.Namespace
+    folder: Path,
+    boundary: tuple[int, int],
+    link: str,
+    options: argparse.Namespace,
+    where: str = "",
 ) -> dict[str, Any]:
     channels, side = boundary
-    models = folder / f"models{channels}"
+    models = folder / f"models{channels}{where}"
     models.mkdir(exist_ok=True)
-    path, bare = network(models, channels, side), near(models, channels, side)
+    bare = near(models, channels, side)
+    path = heavy(models, channels, side, where) if where else network(models, channels, side)
     profile = find_profile(link)
     pictures = read_pictures(folder / "pictures", None)
     settings = TestbedOptions(
@@ -209,7 +271,7 @@ def one(
         seed=0,
     )
     rounds, violations = [], set[str]()
-    with Testbed(settings, folder / "logs" / f"{channels}-{link}") as testbed:
+    with Testbed(settings, folder / "logs" / f"{where}{channels}-{link}") as testbed:
         transport = GrpcTransport(testbed.edge_facts["address"])
         answer = transport.describe_cut(CutQuestion(path.stem, "boundary"))
         parts = []
@@ -218,9 +280,12 @@ def one(
             content = b"".join(transport.part_chunks(part.sha256, 0))
             parts.append(Engine(content, provider="cpu", threads=1))
         transport.close()
+        model = prepare_model(path)
+        feeds = dict(model.feeds(pictures.paths[0]))
+        feeds |= carry(parts[0], feeds, ["boundary"])
         fps = link_fps(testbed.link.address, bare.stem, WINDOW)
         for _ in range(options.rounds):
-            alone = [engine_fps(engine, 0.5) for engine in parts]
+            alone = [engine_fps(engine, feeds, 0.5) for engine in parts]
             expected = min(*alone, fps)
             frames = max(10, int(options.seconds * expected))
             fps = link_fps(testbed.link.address, bare.stem, frames)
@@ -281,22 +346,24 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_folder(folder / "pictures", HELD_OUT_SEED, 20)
-        for boundary in BOUNDARIES[:3]:
-            for link in LINKS:
-                if not wanted(f"{4 * boundary[0] * boundary[1] ** 2} {link}"):
-                    continue
-                row = one(folder, boundary, link, options)
-                found.append(row)
-                if options.json:
-                    continue
-                low, high = row["ratio_interval"]
-                print(
-                    f"{row['boundary_bytes']:10,}  {link:23} {row['head']:6.0f}  "
-                    f"{row['tail']:6.0f}  {row['link_fps']:6.1f}  {row['cores']:6.0f}  "
-                    f"{row['run']:6.1f}  {row['ratio']:.2f} {low:.2f}..{high:.2f}"
-                    f"  {row['of_all']:.2f}{'  !' if row['violations'] else ''}",
-                    flush=True,
-                )
+        cases = [(b, link, "") for b in BOUNDARIES[:3] for link in LINKS]
+        cases += [(BOUNDARIES[0], LINKS[-1], where) for where in ("head", "tail")]
+        for boundary, link, where in cases:
+            if not wanted(f"{4 * boundary[0] * boundary[1] ** 2} {link} {where}"):
+                continue
+            row = one(folder, boundary, link, options, where)
+            row["heavy"] = where
+            found.append(row)
+            if options.json:
+                continue
+            low, high = row["ratio_interval"]
+            print(
+                f"{row['boundary_bytes']:10,}  {f'{link} {where}':23} {row['head']:6.0f}  "
+                f"{row['tail']:6.0f}  {row['link_fps']:6.1f}  {row['cores']:6.0f}  "
+                f"{row['run']:6.1f}  {row['ratio']:.2f} {low:.2f}..{high:.2f}"
+                f"  {row['of_all']:.2f}{'  !' if row['violations'] else ''}",
+                flush=True,
+            )
     if options.json:
         print(msgspec.json.encode(found).decode())
     elif any(row["violations"] for row in found):
