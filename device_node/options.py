@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from splitbed.flags import (
+    CpuQuota,
+    Cpus,
+    HeadThreads,
+    MessageMib,
+    ReplyChoice,
+    ReplySeconds,
+    RestSeconds,
+    SampleSeconds,
+    TailProvider,
+    Warmup,
+    Window,
+)
 from splitbed.load import (
     DeadlineMs,
     LateChoice,
@@ -17,7 +30,6 @@ from splitbed.load import (
     MinSeconds,
     UntilText,
 )
-from splitbed.session import ProviderChoice
 
 
 def _cache_folder() -> Path:
@@ -56,12 +68,9 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             "picture once)"
         ),
     ] = None
-    warmup: Annotated[int, Meta(description="frames before that, marked in the rows", ge=0)] = 5
-    reply: Annotated[
-        Literal["auto", "full", "result"],
-        Meta(description="what comes back; auto: the result, or full tensors of a raw task"),
-    ] = "auto"
-    window: Annotated[int, Meta(description="frames in flight, at most", ge=1, le=256)] = 1
+    warmup: Warmup = 5
+    reply: ReplyChoice = "auto"
+    window: Window = 1
     load: LoadText = ""
     deadline_ms: DeadlineMs = None
     late: LateChoice = None
@@ -70,18 +79,10 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     max_frames: MaxFrames = None
     max_s: MaxSeconds = None
     seed: Annotated[int, Meta(description="of arrivals at random")] = 0
-    provider: Annotated[
-        ProviderChoice,
-        Meta(description="what the edge runs the tail on; auto: CUDA if it works, else the CPU"),
-    ] = "auto"
-    threads: Annotated[
-        int, Meta(description="threads of the head, 0: as ONNX Runtime chooses", ge=0)
-    ] = 1
-    cpus: Annotated[str, Meta(description="cores to run on, as in 0,2-3: a weaker device")] = ""
-    cpu_quota: Annotated[
-        Annotated[float, Meta(ge=0.01, le=1024)] | None,
-        Meta(description="share of a core's time to run for, as in 0.5 (control groups)"),
-    ] = None
+    provider: TailProvider = "auto"
+    threads: HeadThreads = 1
+    cpus: Cpus = ""
+    cpu_quota: CpuQuota = None
     out: Annotated[Path, Meta(description="folder that gets a folder for this run")] = Path("runs")
     run_id: Annotated[str, Meta(description="name of that folder (default: made up)")] = ""
     cache: Annotated[Path, Meta(description="where fetched heads are kept")] = msgspec.field(
@@ -92,11 +93,9 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     reference: Annotated[
         Path | None, Meta(description="outputs of the uncut model (.npz), to compare with")
     ] = None
-    timeout_s: Annotated[float, Meta(description="longest wait for a reply", gt=0, le=86400)] = 30.0
+    timeout_s: ReplySeconds = 30.0
     connect_s: Annotated[float, Meta(description="longest wait for the edge", gt=0, le=86400)] = 5.0
-    sample_s: Annotated[
-        float, Meta(description="seconds between resource samples", ge=0.01, le=3600)
-    ] = 0.5
+    sample_s: SampleSeconds = 0.5
     clock_s: Annotated[
         float,
         Meta(description="seconds between clock exchanges while idle, 0: none", ge=0, le=3600),
@@ -108,15 +107,8 @@ class DeviceOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             "tighter bound of the edge's clock (default: none known)"
         ),
     ] = ""
-    idle_s: Annotated[
-        float,
-        Meta(
-            description="seconds of rest before the first frame: without it no energy of a frame",
-            ge=0,
-            le=3600,
-        ),
-    ] = 0.0
-    message_mib: Annotated[int, Meta(description="largest message", ge=1, le=2000)] = 128
+    idle_s: RestSeconds = 0.0
+    message_mib: MessageMib = 128
     tls_ca: Annotated[Path | None, Meta(description="CA of the edge in PEM; turns TLS on")] = None
     token_file: Annotated[Path | None, Meta(description="file with the edge's token")] = None
     orchestrated: Annotated[

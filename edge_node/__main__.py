@@ -20,6 +20,7 @@ from splitbed import config, engine_probe, process
 from splitbed.address import host_and_port
 from splitbed.engine import Accelerator, distribution_conflict, working_provider
 from splitbed.errors import UsageError
+from splitbed.flags import SampleSeconds
 from splitbed.host import host_facts, versions
 from splitbed.session import ProviderChoice
 from splitbed.task import models_folder
@@ -72,9 +73,7 @@ class EdgeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ] = 2.0
     engines: Annotated[int, Meta(description="partitions kept warm, at most", ge=1)] = 16
     message_mib: Annotated[int, Meta(description="largest message, both ways", ge=1, le=2000)] = 128
-    sample_s: Annotated[
-        float, Meta(description="seconds between resource samples", ge=0.01, le=3600)
-    ] = 0.5
+    sample_s: SampleSeconds = 0.5
     tls_cert: Annotated[Path | None, Meta(description="certificate chain in PEM; turns TLS on")] = (
         None
     )

@@ -37,7 +37,8 @@ def load_facts(summary: Summary) -> list[tuple[str, str]]:
         found.append(("in time", f"{text}{summary.frames_dropped:,} dropped"))
         found.append(("availability", target_text(deadline)))
     if summary.memory:
-        text = f"latencies are alike over {summary.memory} frames; intervals allow for it"
+        frames = "1 frame" if summary.memory == 1 else f"{summary.memory} frames"
+        text = f"latencies are alike over {frames}; intervals allow for it"
         found.append(("dependence", text))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -14,6 +14,19 @@ from netem.profiles import WRITTEN_FORM
 from netem.traces import WRITTEN_TRACE
 from splitbed import config
 from splitbed.errors import UsageError
+from splitbed.flags import (
+    CpuQuota,
+    Cpus,
+    HeadThreads,
+    MessageMib,
+    ReplyChoice,
+    ReplySeconds,
+    RestSeconds,
+    SampleSeconds,
+    TailProvider,
+    Warmup,
+    Window,
+)
 from splitbed.load import (
     DeadlineMs,
     LateChoice,
@@ -23,7 +36,6 @@ from splitbed.load import (
     MinSeconds,
     UntilText,
 )
-from splitbed.session import ProviderChoice
 
 
 class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -74,7 +86,7 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             "picture once)"
         ),
     ] = None
-    warmup: Annotated[int, Meta(description="frames before that, marked in the rows", ge=0)] = 5
+    warmup: Warmup = 5
     labels: Annotated[Path | None, Meta(description="another label file")] = None
     calibration: Annotated[Path | None, Meta(description="file of `splitbed calibrate`")] = None
     calibration_images: Annotated[
@@ -87,11 +99,8 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     auto_cache: Annotated[
         bool, Meta(description="take what auto found before on the same pictures")
     ] = True
-    reply: Annotated[
-        Literal["auto", "full", "result"],
-        Meta(description="what comes back; auto: the result, or full tensors of a raw task"),
-    ] = "auto"
-    window: Annotated[int, Meta(description="frames in flight, at most", ge=1, le=256)] = 1
+    reply: ReplyChoice = "auto"
+    window: Window = 1
     load: LoadText = ""
     deadline_ms: DeadlineMs = None
     late: LateChoice = None
@@ -99,16 +108,10 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     until: UntilText = ""
     max_frames: MaxFrames = None
     max_s: MaxSeconds = None
-    provider: Annotated[
-        ProviderChoice,
-        Meta(description="what the edge runs the tail on; auto: CUDA if it works, else the CPU"),
-    ] = "auto"
-    threads: Annotated[int, Meta(description="threads of the head, 0: ONNX Runtime's", ge=0)] = 1
-    cpus: Annotated[str, Meta(description="cores of the device, as in 0,2-3: a weaker device")] = ""
-    cpu_quota: Annotated[
-        Annotated[float, Meta(ge=0.01, le=1024)] | None,
-        Meta(description="share of a core's time that the device may have, as in 0.5"),
-    ] = None
+    provider: TailProvider = "auto"
+    threads: HeadThreads = 1
+    cpus: Cpus = ""
+    cpu_quota: CpuQuota = None
     edge_threads: Annotated[
         int, Meta(description="threads of the tail, 0: ONNX Runtime's", ge=0)
     ] = 0
@@ -122,24 +125,13 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     certify_s: Annotated[
         float, Meta(description="seconds for each link measurement", gt=0, le=600)
     ] = 3.0
-    timeout_s: Annotated[float, Meta(description="longest wait for a reply", gt=0, le=86_400)] = (
-        30.0
-    )
-    sample_s: Annotated[
-        float, Meta(description="seconds between resource samples", ge=0.01, le=3600)
-    ] = 0.5
-    idle_s: Annotated[
-        float,
-        Meta(
-            description="seconds of rest before the first frame: without it no energy of a frame",
-            ge=0,
-            le=3600,
-        ),
-    ] = 0.0
+    timeout_s: ReplySeconds = 30.0
+    sample_s: SampleSeconds = 0.5
+    idle_s: RestSeconds = 0.0
     anchor: Annotated[
         bool, Meta(description="count this cut among the anchors: first layers only, for privacy")
     ] = False
-    message_mib: Annotated[int, Meta(description="largest message", ge=1, le=2000)] = 128
+    message_mib: MessageMib = 128
     tls_ca: Annotated[Path | None, Meta(description="CA of a remote edge in PEM")] = None
     token_file: Annotated[Path | None, Meta(description="file with a remote edge's token")] = None
     seed: Annotated[

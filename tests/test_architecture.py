@@ -28,7 +28,17 @@ BASE = {
 }
 MIDDLE = {
     *("record", "config", "codec", "task", "engine", "clock", "clock_model", "resources"),
-    *("host", "progress", "process", "run_folder", "load", "percentile", "dependence", "student"),
+    *(
+        "host",
+        "progress",
+        "process",
+        "run_folder",
+        "load",
+        "percentile",
+        "dependence",
+        "student",
+        "flags",
+    ),
     *("processor", "engine_probe", "limits"),
 }
 ALLOWED_INSIDE: dict[str, set[str]] = {
@@ -45,6 +55,7 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "process": {"errors"},
     "progress": set(),
     "load": {"errors"},
+    "flags": {"session"},
     "percentile": set(),
     "student": set(),
     "dependence": {"percentile", "student"},

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
+from device_node.options import DeviceOptions
 from edge_node.metrics import Metrics
 from edge_node.partitions import Partitions
 from edge_node.service import UNUSED_S, EdgeService
@@ -359,6 +360,19 @@ def transport_to(edge: Edge, kind: str) -> Iterator[Transport]:
     yield made
     made.close()
     server.stop(0)
+
+
+def device_options(folder: Path, **changes: Any) -> DeviceOptions:
+    """Of a device in the folder on the `tiny` model, cut at `right`."""
+    options = DeviceOptions(
+        edge="127.0.0.1:9",
+        model="tiny",
+        cut="right",
+        out=folder / "runs",
+        run_id="mine",
+        cache=folder / "cache",
+    )
+    return msgspec.structs.replace(options, **changes)
 
 
 def drawn_pictures(folder: Path, count: int) -> list[Path]:

@@ -23,7 +23,15 @@ from splitbed.session import Buffer, Reply, SessionAgreed, SessionSpec
 from splitbed.transport import InProcessTransport, Session
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
-from tests.unit.edges import NODE, Edge, drawn_pictures, edge_over, eventually, model_folder
+from tests.unit.edges import (
+    NODE,
+    Edge,
+    device_options,
+    drawn_pictures,
+    edge_over,
+    eventually,
+    model_folder,
+)
 
 
 @pytest.fixture(scope="module")
@@ -38,17 +46,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:
-    options = DeviceOptions(
-        edge="127.0.0.1:9",
-        model="tiny",
-        cut="right",
-        out=folder / "runs",
-        run_id="mine",
-        cache=folder / "cache",
-        warmup=1,
-        frames=10,
-    )
-    return msgspec.structs.replace(options, **changes)
+    return device_options(folder, **{"warmup": 1, "frames": 10} | changes)
 
 
 def rows_of(options: DeviceOptions) -> list[FrameRecord]:

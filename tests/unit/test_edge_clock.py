@@ -10,7 +10,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from device_node.__main__ import Device
@@ -30,7 +29,7 @@ from splitbed.transport.face import PROBE_TIMEOUT_S
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
 from tests.unit.clocks import Clock, ShiftedTransport
-from tests.unit.edges import Edge, drawn_pictures, edge_over, model_folder
+from tests.unit.edges import Edge, device_options, drawn_pictures, edge_over, model_folder
 
 MS, S = 1_000_000, 1_000_000_000
 
@@ -59,18 +58,9 @@ def writer(tmp_path: Path) -> Iterator[RowWriter]:
 
 
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:
-    options = DeviceOptions(
-        edge="127.0.0.1:9",
-        model="tiny",
-        cut="right",
-        out=folder,
-        run_id="mine",
-        cache=folder / "cache",
-        warmup=1,
-        frames=12,
-        clock_s=1e-6,
+    return device_options(
+        folder, **{"out": folder, "warmup": 1, "frames": 12, "clock_s": 1e-6} | changes
     )
-    return msgspec.structs.replace(options, **changes)
 
 
 def rows_of(folder: Path) -> list[FrameRecord]:

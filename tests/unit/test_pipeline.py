@@ -15,7 +15,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from device_node.__main__ import Device
@@ -39,7 +38,15 @@ from splitbed.run_folder import RowWriter, RunFolder, read_manifest, read_rows
 from splitbed.session import Buffer, Reply, SessionAgreed, SessionSpec
 from splitbed.transport import InProcessTransport, Session
 from splitbed.transport.grpc_server import GrpcServer
-from tests.unit.edges import Edge, drawn_pictures, edge_over, eventually, model_folder, transport_to
+from tests.unit.edges import (
+    Edge,
+    device_options,
+    drawn_pictures,
+    edge_over,
+    eventually,
+    model_folder,
+    transport_to,
+)
 
 STAGES = ("preprocess", "head", "encode", "finish")
 MODES: list[dict[str, Any]] = [{}, {"window": 4}, {"load": "rate:200", "window": 2}]
@@ -65,17 +72,7 @@ def _no_thread_is_left() -> Iterator[None]:
 
 
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:
-    options = DeviceOptions(
-        edge="127.0.0.1:9",
-        model="tiny",
-        cut="right",
-        out=folder / "runs",
-        run_id="mine",
-        cache=folder / "cache",
-        warmup=2,
-        frames=20,
-    )
-    return msgspec.structs.replace(options, **changes)
+    return device_options(folder, **{"warmup": 2, "frames": 20} | changes)
 
 
 def measured(options: DeviceOptions) -> list[FrameRecord]:
