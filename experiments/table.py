@@ -114,6 +114,8 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         else:
             text += "warm from an earlier run"
         found.append((f"{node} engine", text))
+    if summary.setting.turns:
+        found.append(("edge turns", summary.setting.turns))
     for node, use in summary.use.items():
         found += use_facts(node, use)
     if summary.slowdown is not None:

@@ -13,7 +13,7 @@ from experiments.learned import coded_cut, needs_calibration
 from experiments.network_sweep import Sweep, read_sweep
 from experiments.pictures import read_pictures
 from experiments.preparation import prepare_cut, prepare_model
-from experiments.run_options import check_whose_link
+from experiments.run_options import check_batches, check_whose_link
 from netem.backend import choose
 from netem.profiles import find_profile, needs_kernel
 from netem.traces import find_trace
@@ -50,6 +50,7 @@ def _check_link(sweep: Sweep) -> None:
     """Refuse once, for all runs, what this machine cannot make."""
     options = sweep.options
     check_whose_link(options)
+    check_batches(options)
     if options.edge:  # behind a link that somebody else made
         return
     lossy = [link for link in sweep.links if needs_kernel(find_profile(link.text))]

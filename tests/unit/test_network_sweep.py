@@ -156,6 +156,7 @@ def test_the_sweep_that_comes_with_it(tmp_path: Path, monkeypatch: pytest.Monkey
         ("frames => trace = 'nowhere.csv'\nframes", "nowhere.csv"),
         ("frames => edge = 'a:1'\nbackend = 'kernel'\nframes", "^--backend kernel is for a link"),
         ("frames => together = true\nframes", "^--together waits for others"),
+        ("frames => batch_wait_ms = 1.0\nframes", "^--batch-wait-ms 1 is how long a batch waits"),
         ("gesture.onnx => other.onnx", "other.onnx needs pictures: say `images = FOLDER`"),
         ('["@picture jpeg:90", "layer3 quantize:4+zstd:3"] => []', "asks for nothing: it needs po"),
     ],
