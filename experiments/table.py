@@ -148,11 +148,17 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
 
 def slowdown_text(summary: Summary) -> str:
     """What the device was held to, and what that did to its head."""
-    held = [f"cores {summary.setting.cpus}"] * bool(summary.setting.cpus)
-    if summary.setting.cpu_quota is not None:
-        held.append(f"{summary.setting.cpu_quota:g} of a core")
+    held = held_text(summary.setting.cpus, summary.setting.cpu_quota)
     ratio, low, high = (float((summary.slowdown or {})[n]) for n in ("ratio", "low", "high"))
-    return f"{' and '.join(held)}: the head takes {ratio:.2f} times ({low:.2f} to {high:.2f})"
+    return f"{held}: the head takes {ratio:.2f} times ({low:.2f} to {high:.2f})"
+
+
+def held_text(cpus: str | None, cpu_quota: float | None) -> str:
+    """`cores 0,2-3 and 0.5 of a core`; "" where the device is held to nothing."""
+    held = [f"cores {cpus}"] * bool(cpus)
+    if cpu_quota is not None:
+        held.append(f"{cpu_quota:g} of a core")
+    return " and ".join(held)
 
 
 def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
