@@ -12,7 +12,7 @@ import numpy as np
 from experiments.statistics import Share, clustered_share
 from experiments.streams import Interval, stream_mean
 from splitbed.certificate import LinkCertificate
-from splitbed.dependence import Floats
+from splitbed.percentile import Floats
 from splitbed.record import FrameRecord, RunManifest
 from splitbed.student import student95
 

@@ -11,9 +11,10 @@ from experiments.clock_summary import clock_text, ways_text
 from experiments.load_table import budget_note, budget_table, load_facts
 from experiments.node_use import use_facts
 from experiments.run_facts import CertifiedLink
-from experiments.statistics import PairedLoss, Percentile, Share
+from experiments.statistics import PairedLoss, Share
 from experiments.summary import STAGES, Summary
 from splitbed.link import Replay
+from splitbed.percentile import Percentile
 
 
 def print_run(summary: Summary, console: Console) -> None:

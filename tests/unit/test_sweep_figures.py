@@ -15,9 +15,10 @@ import pytest
 from experiments.network_sweep import Configuration, Sweep, SweptLink
 from experiments.run_facts import CertifiedLink
 from experiments.run_options import RunOptions
-from experiments.statistics import Percentile, share
+from experiments.statistics import share
 from experiments.summary import Summary
 from experiments.sweep_figures import show
+from splitbed.percentile import Percentile
 from tests.unit.test_verdict import loss, summary
 
 POINTS = (("@result", "raw"), ("@picture", "jpeg:90"), ("layer3", "quantize:4+zstd:3"))
