@@ -56,7 +56,7 @@ def edge_frames(
             return EdgeFrames(
                 entered,
                 sum(middle_ns - start_ns >= min(begun_ns) for middle_ns in middles_ns),
-                "warm-up left out by the arrivals in the device's rows",
+                "warm-up left out by the device's rows",
             )
         why = "no sample began after it"
     # A sample ends the rest when the first reply is sent: that frame is in none of the others.

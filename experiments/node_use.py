@@ -185,7 +185,7 @@ def use_facts(node: str, use: NodeUse) -> list[tuple[str, str]]:
     text += f"; RSS {use.rss_first_bytes / 1e6:.0f} to {use.rss_peak_bytes / 1e6:.0f} MB"
     found = [(f"{node} process", text)]
     if use.counted:
-        found.append((f"{node} frames", f"{use.frames:,}, {use.counted}"))
+        found.append((f"{node} frames", f"{use.frames:,} counted, {use.counted}"))
     if use.waits_per_frame is not None and use.preempted_per_frame is not None:
         found.append(
             (

@@ -24,7 +24,7 @@ from splitbed.run_folder import RowWriter, RunFolder
 
 MS = 1_000_000
 RAPL = ReadingSource("rapl_j", "J", "measured", "RAPL", scope="machine", window_s=1.0)
-LEFT_OUT = "warm-up left out by the arrivals in the device's rows"
+LEFT_OUT = "warm-up left out by the device's rows"
 
 
 def sample(ends_ms: int, lasts_ms: int, phase: Phase, watts: float = 5.0) -> ResourceSample:
@@ -109,7 +109,7 @@ def test_warm_up_is_in_no_figure_whatever_the_clock(tmp_path: Path, start_ns: in
     assert measured.busy_w == pytest.approx(11)
     assert measured.idle_w == pytest.approx(5)
     assert use.cpu_pct_median == 11
-    assert dict(use_facts("edge", use))["edge frames"] == f"198, {LEFT_OUT}"
+    assert dict(use_facts("edge", use))["edge frames"] == f"198 counted, {LEFT_OUT}"
 
 
 def test_warm_up_that_cannot_be_told_is_in_figures_and_count(tmp_path: Path) -> None:
