@@ -12,6 +12,7 @@ from device_node.flight import Begun, Flight
 from device_node.stages import failed
 from device_node.stopping import Stopping
 from splitbed.errors import FrameTimeout, RecordError, SplitbedError
+from splitbed.latency import latency_ms
 from splitbed.load import LoadPlan
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RowWriter
@@ -97,7 +98,7 @@ class Ledger:
         else:
             self.ok += 1
         if not row.warmup:
-            self._stopping.saw(row.total_ns if row.is_answered else None)
+            self._stopping.saw(latency_ms(row))
 
     def overtaken(self, frame: Begun, at_ns: int) -> bool:
         """Whether a frame is to be dropped: its deadline is over, and nobody wants it any more."""

@@ -7,8 +7,8 @@ from typing import Final, Literal
 
 import numpy as np
 
-from splitbed.dependence import memory, stream_ranks
-from splitbed.load import LoadPlan, Target
+from splitbed.latency import is_known
+from splitbed.load import LoadPlan
 
 StoppedBy = Literal[
     "frames", "min-s", "until", "max-frames", "max-s", "interrupted", "failed", "running"
@@ -20,57 +20,36 @@ _EVERY_SHARE: Final = 0.05
 of sorting stays far below that of the frames."""
 
 
-def is_narrow(total_ns: np.ndarray[tuple[int], np.dtype[np.float64]], target: Target) -> bool:
-    """Whether the percentile's 95 % interval lies within the target; inf stands for no answer.
-
-    Of frames in the order in which they ended.
-    """
-    count = len(total_ns)
-    if count == 0:
-        return False
-    ordered = np.sort(total_ns)
-    value = float(np.quantile(ordered, target.share, method="inverted_cdf"))
-    # Frames that waited together are fewer than they seem: taken for independent, they would end a
-    # run in open loop far too early.
-    lower, upper = stream_ranks(total_ns, value, target.share, memory(total_ns))
-    if lower < 1 or upper > count:
-        return False
-    low, high = float(ordered[lower - 1]), float(ordered[upper - 1])
-    if not np.isfinite(high):
-        return False
-    return value - low <= target.within * value and high - value <= target.within * value
-
-
 class Stopping:
     """Decides frame by frame whether one more is begun. One thread asks, one tells.
 
-    A frame that got no answer in time (dropped, failed) counts as infinitely slow: leaving it out
-    would make a percentile look better, and known better, than it is.
+    A percentile is known when the interval that the report will print is narrow enough: by the same
+    rule, of the same frames (`splitbed.latency`).
     """
 
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
-        self._totals = array("d")
+        self._latencies_ms = array("d")
         self._next_check = _EVERY_FRAMES
         self._narrow_ns: int | None = None
         self.stopped_by: StoppedBy = "running"
 
-    def saw(self, total_ns: int | None) -> None:
+    def saw(self, latency_ms: float | None) -> None:
         """One measured frame has its row; None for one without an answer."""
-        if self._plan.until is not None:
-            self._totals.append(float("inf") if total_ns is None else float(total_ns))
+        if self._plan.until is not None and latency_ms is not None:
+            self._latencies_ms.append(latency_ms)
 
     def look(self, now_ns: int) -> None:
         """Compute the interval where enough frames came since the last time.
 
         `now_ns` counts from the start of the load. Never called while a frame waits for the caller.
         """
-        target, count = self._plan.until, len(self._totals)
+        target, count = self._plan.until, len(self._latencies_ms)
         if target is None or self._narrow_ns is not None or count < self._next_check:
             return
         self._next_check = count + max(_EVERY_FRAMES, int(_EVERY_SHARE * count))
         # A slice is a copy: the other thread goes on appending.
-        if is_narrow(np.frombuffer(self._totals[:count], np.float64), target):
+        if is_known(np.frombuffer(self._latencies_ms[:count], np.float64), target):
             self._narrow_ns = now_ns
 
     def ends(self, begun: int, at_ns: int) -> bool:

@@ -15,12 +15,12 @@ from edge_node.partitions import Partitions
 from edge_node.service import EdgeService
 from edge_node.status import StatusServer, status_app
 from edge_node.store import ModelStore
-from edge_node.turns import MOST_BATCH, Turns, tails_at_once
+from edge_node.turns import Turns, tails_at_once
 from splitbed import config, engine_probe, process
 from splitbed.address import host_and_port
 from splitbed.engine import Accelerator, distribution_conflict, working_provider
 from splitbed.errors import UsageError
-from splitbed.flags import SampleSeconds
+from splitbed.flags import BATCH_WAIT_MS, Batch, BatchWaitMs, SampleSeconds, Tails
 from splitbed.host import host_facts, versions
 from splitbed.session import ProviderChoice
 from splitbed.task import models_folder
@@ -62,15 +62,9 @@ class EdgeOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         str, Meta(description="folder for audit rows, one folder a run, '' for none")
     ] = "runs"
     sessions: Annotated[int, Meta(description="devices at once, at most", ge=1, le=1024)] = 64
-    tails: Annotated[
-        int, Meta(description="tails that run at once, 0: as many as cores allow", ge=0, le=256)
-    ] = 0
-    batch: Annotated[
-        int, Meta(description="frames of equal tails in one run, at most", ge=1, le=MOST_BATCH)
-    ] = 1
-    batch_wait_ms: Annotated[
-        float, Meta(description="how long a batch waits to be full", ge=0, le=1000)
-    ] = 2.0
+    tails: Tails = 0
+    batch: Batch = 1
+    batch_wait_ms: BatchWaitMs = BATCH_WAIT_MS
     engines: Annotated[int, Meta(description="partitions kept warm, at most", ge=1)] = 16
     message_mib: Annotated[int, Meta(description="largest message, both ways", ge=1, le=2000)] = 128
     sample_s: SampleSeconds = 0.5
@@ -128,6 +122,7 @@ def serve(argv: Sequence[str]) -> int:
             "threads": options.threads,
             "tails": turns.at_once,
             "batch": turns.batch,
+            "batch_wait_ms": options.batch_wait_ms,
         },
         turns=turns,
     )

@@ -10,8 +10,8 @@ import msgspec
 import numpy as np
 
 from experiments.score import Score
-from experiments.statistics import Percentile, percentile
 from experiments.symbol_counts import SymbolCounts
+from splitbed.percentile import Percentile, percentile
 from splitbed.session import Buffer
 from splitbed.tensor import Array, Cut, TensorSpec
 

@@ -12,8 +12,9 @@ import msgspec
 from experiments.bench_report import Against, BenchReport, ComparedRow, CutReport, Pooled
 from experiments.bench_rows import BreakEven, Row
 from experiments.score import Terms
-from experiments.statistics import Loss, Percentile
+from experiments.statistics import Loss
 from experiments.terminal import printable
+from splitbed.percentile import Percentile
 
 _WIDTH: Final = 80
 _CODEC: Final = 18

@@ -8,8 +8,6 @@ from statistics import median
 
 import msgspec
 
-from experiments.statistics import Percentile
-from experiments.streams import stream_percentile
 from splitbed.clock import (
     BOUND_SHARE,
     Basis,
@@ -21,6 +19,8 @@ from splitbed.clock import (
     one_ways,
 )
 from splitbed.dependence import memory
+from splitbed.latency import stream_percentile
+from splitbed.percentile import Percentile
 from splitbed.record import FrameRecord, RunManifest
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import ClockExchange

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -12,7 +12,7 @@ import numpy as np
 from experiments.statistics import Share, clustered_share
 from experiments.streams import Interval, stream_mean
 from splitbed.certificate import LinkCertificate
-from splitbed.dependence import Floats
+from splitbed.percentile import Floats
 from splitbed.record import FrameRecord, RunManifest
 from splitbed.student import student95
 
@@ -78,14 +78,18 @@ class Flow(msgspec.Struct, frozen=True):
 def load_of(manifest: RunManifest) -> Load:
     """The load of a run; by its window where the manifest is older than loads are."""
     window = int(manifest.config.get("window") or 1)
-    told: dict[str, Any] = {
+    older = {"kind": "single" if window == 1 else "closed", "window": window}
+    return load_from(older | (manifest.load or {}))
+
+
+def load_from(facts: Mapping[str, Any]) -> Load:
+    """As a plan's `facts` tell it, or a manifest."""
+    told = {
         name: value
-        for name, value in (manifest.load or {}).items()
+        for name, value in facts.items()
         if name in Load.__struct_fields__ and value is not None
     }
-    return msgspec.convert(
-        {"kind": "single" if window == 1 else "closed", "window": window} | told, Load
-    )
+    return msgspec.convert(told, Load)
 
 
 def flow(rows: Sequence[FrameRecord], load: Load, certificate: LinkCertificate | None) -> Flow:

@@ -12,11 +12,16 @@ from msgspec import Meta
 
 from experiments.codec_planning import calibration_pictures, check_written
 from experiments.embedded import Apart, is_embedded
+from experiments.flow import load_from
+from experiments.load_table import load_text
+from experiments.run_facts import turns_text
 from experiments.run_options import RunOptions
 from experiments.summary import Summary, summarise
+from experiments.table import held_text
 from netem.profiles import find_profile
 from splitbed import config
 from splitbed.errors import RecordError, UsageError
+from splitbed.load import plan_load
 from splitbed.record import config_id
 from splitbed.run_folder import MANIFEST, read_manifest
 
@@ -81,14 +86,33 @@ class Sweep(msgspec.Struct, frozen=True):
         wanted = self.options.calibration_count
         return max(calibration_pictures(coding, wanted) for _, coding in self.points)
 
+    @property
+    def conditions(self) -> str:
+        """What all of its runs have in common beside the model: load, device, and edge."""
+        options = self.options
+        load = load_from(plan_load(options, options.frames or 1).facts())
+        parts = [load_text(load)]
+        if load.is_open:
+            parts.append(f"{load.window} in flight at most")
+        threads = {0: "as many threads as ONNX Runtime takes", 1: "1 thread"}
+        parts.append(f"head on {threads.get(options.threads, f'{options.threads} threads')}")
+        held = held_text(options.cpus, options.cpu_quota)
+        parts += [f"device held to {held}"] * bool(held)
+        turns = turns_text(msgspec.structs.asdict(options), {})
+        parts += [f"at the edge {turns}"] * bool(turns)
+        return "; ".join(parts)
+
     def measured(self) -> tuple[dict[Configuration, Summary], dict[Configuration, str]]:
         """What the output folder holds of it: finished runs, and why there is none of the rest.
 
         A run counts where all that it was asked for is what this sweep asks for, where it is
-        complete, and where its link was certified, by the report's rule. The newest one counts.
+        complete, and where its link was certified, by the report's rule. The newest one counts. An
+        edge that runs already may have been started anew, with other turns of tails, while the
+        sweep was interrupted: only runs of the newest one's setting count.
         """
         wanted = {_identity(self._asked(one)): one for one in self.configurations}
         found: dict[Configuration, Summary] = {}
+        newest: Summary | None = None
         why_not = dict.fromkeys(self.configurations, "no run of it was begun")
         places = self.options.out.glob(f"*/{MANIFEST}")
         for folder in (path.parent for path in sorted(places, key=lambda p: p.stat().st_mtime)):
@@ -99,7 +123,14 @@ class Sweep(msgspec.Struct, frozen=True):
                     summary = summarise(folder)
                     why_not[one] = self._flaw(summary)
                     if not why_not[one]:
-                        found[one] = summary
+                        found[one] = newest = summary
+        for one, run in list(found.items()):
+            if newest is not None and run.setting != newest.setting:
+                why_not[one] = (
+                    f"measured with {run.setting.turns or 'other turns of tails'} at the edge, now "
+                    f"{newest.setting.turns or 'with others'}"
+                )
+                del found[one]
         return found, {one: why for one, why in why_not.items() if one not in found}
 
     def _flaw(self, summary: Summary) -> str:

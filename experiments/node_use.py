@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from experiments.edge_frames import edge_frames
 from experiments.energy import Energy, energies
 from splitbed.record import (
     EdgeFrameRecord,
@@ -49,6 +50,8 @@ class NodeUse(msgspec.Struct, frozen=True):
     source: str
     frames: int = 0
     """That the next three are divided by."""
+    counted: str = ""
+    """Of an edge: what those frames are, and how that is known."""
     cpu_ms_per_frame: float | None = None
     waits_per_frame: float | None = None
     """Voluntary context switches of all threads."""
@@ -80,8 +83,15 @@ def node_use(files: RunFolder) -> dict[str, NodeUse]:
 
 
 def _use(files: RunFolder, node: Node, samples: list[ResourceSample]) -> NodeUse:
-    about = files.read_sources(node)
-    frames = _frames(files, node)
+    about, rows = files.read_sources(node), read_rows(files.frames("device"), FrameRecord)
+    counted = ""
+    if node == "device":
+        # It enters phase `frames` when every warm-up frame has its row.
+        frames = sum(not row.warmup and row.status != "dropped" for row in rows)
+    else:
+        of_edge = read_rows(files.frames("edge"), EdgeFrameRecord)
+        found = edge_frames(samples, about.start_ns, of_edge, rows)
+        samples, frames, counted = found.samples, found.frames, found.counted
     working = [sample for sample in samples if sample.phase == "frames"] or samples
     return NodeUse(
         cpu_pct_median=median(sample.process_cpu_pct for sample in working),
@@ -90,6 +100,7 @@ def _use(files: RunFolder, node: Node, samples: list[ResourceSample]) -> NodeUse
         samples=len(samples),
         source=samples[0].source,
         frames=frames,
+        counted=counted,
         cpu_ms_per_frame=_each([s.process_cpu_ns / 1e6 for s in working], frames),
         waits_per_frame=_each([s.voluntary_switches for s in working], frames),
         preempted_per_frame=_each([s.involuntary_switches for s in working], frames),
@@ -102,19 +113,6 @@ def _use(files: RunFolder, node: Node, samples: list[ResourceSample]) -> NodeUse
         energy=energies(node, samples, about, frames),
         sources=about.sources,
     )
-
-
-def _frames(files: RunFolder, node: Node) -> int:
-    """Frames that fell into the samples of phase `frames`.
-
-    A device enters it when every warm-up frame has its row, an edge after its first reply: an edge
-    is not told of warm-up, and its samples do not say when they were by the clock of its rows, so
-    that warm-up frames but the first are in both its work and its count.
-    """
-    if node == "device":
-        rows = read_rows(files.frames("device"), FrameRecord)
-        return sum(not row.warmup and row.status != "dropped" for row in rows)
-    return max(0, sum(1 for _ in read_rows(files.frames("edge"), EdgeFrameRecord)) - 1)
 
 
 def _each(values: Sequence[float | None], frames: int) -> float | None:
@@ -186,6 +184,8 @@ def use_facts(node: str, use: NodeUse) -> list[tuple[str, str]]:
         text += f", {use.cpu_ms_per_frame:.2f} ms a frame"
     text += f"; RSS {use.rss_first_bytes / 1e6:.0f} to {use.rss_peak_bytes / 1e6:.0f} MB"
     found = [(f"{node} process", text)]
+    if use.counted:
+        found.append((f"{node} frames", f"{use.frames:,} counted, {use.counted}"))
     if use.waits_per_frame is not None and use.preempted_per_frame is not None:
         found.append(
             (

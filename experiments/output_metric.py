@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from experiments.kept_arrays import KeptArrays
 from experiments.preparation import PreparedModel
 from experiments.score import Cell, Column, PooledScore, Score, Terms, agreement_cell
-from experiments.statistics import Percentile, percentile, share
+from experiments.statistics import share
+from splitbed.percentile import Percentile, percentile
 from splitbed.tensor import Array
 
 GOOD_DB: Final = 40.0

@@ -22,6 +22,7 @@ from experiments.preparation import (
     write_reference,
 )
 from experiments.quantising import verify_quantising
+from experiments.run_facts import turns_text
 from experiments.run_options import RunOptions
 from netem.profiles import find_profile
 from netem.traces import find_trace
@@ -153,6 +154,7 @@ def plan_run(
             # Left out where nothing is asked for, so that older runs keep their identity.
             **({} if load.is_plain else {"load": load.facts()}),
             **{name: settings[name] for name in _LIMITING if settings[name]},
+            **({"turns": turns} if (turns := turns_text(settings, {})) else {}),
             **({} if planned.pair is None else {"pair": planned.pair.digest}),
             **{name: settings[name] for name in _IDENTIFYING},
         },

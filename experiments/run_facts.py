@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import msgspec
 
 from experiments.flow import Load
 from splitbed import codec
 from splitbed.certificate import LinkCertificate
+from splitbed.flags import BATCH_WAIT_MS
 from splitbed.record import RunManifest
 from splitbed.session import TensorCodec
 
@@ -22,6 +26,8 @@ class Setting(msgspec.Struct, frozen=True):
     """Of open loop: its rate, and what is dropped when; the window says all of any other."""
     cpus: str | None = None
     cpu_quota: float | None = None
+    turns: str = ""
+    """How tails take turns on the edge; "" where nobody asked: one by one, as its cores allow."""
 
 
 class CertifiedLink(msgspec.Struct, frozen=True):
@@ -74,7 +80,28 @@ def setting(manifest: RunManifest, load: Load) -> Setting:
         load.setting,
         asked.get("cpus") or None,
         asked.get("cpu_quota"),
+        turns_text(asked, manifest.edge or {}),
     )
+
+
+def turns_text(asked: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+    """`2 tails at once, up to 8 in a batch within 2 ms`, of a run's configuration.
+
+    An edge that ran already was asked by somebody else: there it is what the edge `told`, which
+    older ones do not.
+    """
+    said, wait_ms = asked, asked.get("batch_wait_ms")
+    if asked.get("edge"):
+        said, wait_ms = told, told.get("batch_wait_ms")
+    elif wait_ms is None:
+        wait_ms = BATCH_WAIT_MS
+    parts = []
+    if said.get("tails"):
+        parts.append(f"{said['tails']} {'tail' if said['tails'] == 1 else 'tails'} at once")
+    if (said.get("batch") or 1) > 1:
+        within = "" if wait_ms is None else f" within {wait_ms:g} ms"
+        parts.append(f"up to {said['batch']} in a batch{within}")
+    return ", ".join(parts)
 
 
 def certified(certificate: LinkCertificate) -> CertifiedLink:

@@ -15,6 +15,8 @@ from netem.traces import WRITTEN_TRACE
 from splitbed import config
 from splitbed.errors import UsageError
 from splitbed.flags import (
+    Batch,
+    BatchWaitMs,
     CpuQuota,
     Cpus,
     HeadThreads,
@@ -24,6 +26,7 @@ from splitbed.flags import (
     RestSeconds,
     SampleSeconds,
     TailProvider,
+    Tails,
     Warmup,
     Window,
 )
@@ -115,6 +118,9 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     edge_threads: Annotated[
         int, Meta(description="threads of the tail, 0: ONNX Runtime's", ge=0)
     ] = 0
+    tails: Tails | None = None
+    batch: Batch | None = None
+    batch_wait_ms: BatchWaitMs | None = None
     edge: Annotated[
         str, Meta(description="link to an edge that runs already: its probe's or relay's host:port")
     ] = ""
@@ -147,6 +153,12 @@ class RunOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         """Pictures that are kept aside for the codec."""
         return calibration_pictures(self.codec, self.calibration_count)
 
+    @property
+    def edge_turns(self) -> dict[str, float]:
+        """What an edge that is started here is told of its tails' turns, by its flags' names."""
+        told = {"tails": self.tails, "batch": self.batch, "batch-wait-ms": self.batch_wait_ms}
+        return {name: value for name, value in told.items() if value is not None}
+
 
 def check_whose_link(options: RunOptions) -> None:
     """Refuse what is for a link that is made here on that of --edge, and the other way round."""
@@ -165,5 +177,20 @@ def check_whose_link(options: RunOptions) -> None:
             f"--edge-threads {options.edge_threads} is for an edge that is started here: say it to "
             "that edge (`python -m edge_node --threads`)"
         )
+    for name, value in options.edge_turns.items():
+        if options.edge:
+            raise UsageError(
+                f"--{name} {value:g} is for an edge that is started here: say it to that edge "
+                f"(`python -m edge_node --{name}`)"
+            )
     if options.together and not options.edge:
         raise UsageError("--together waits for others on the link of --edge: give that, too")
+
+
+def check_batches(options: RunOptions) -> None:
+    """Refuse a wait for batches that are never made."""
+    if options.batch_wait_ms is not None and (options.batch or 1) == 1:
+        raise UsageError(
+            f"--batch-wait-ms {options.batch_wait_ms:g} is how long a batch waits to be full, and "
+            "tails run one by one: say how many frames may share a run with --batch, too"
+        )

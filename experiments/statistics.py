@@ -1,4 +1,4 @@
-"""Statistics of raw samples: percentiles and shares, each with its 95 % interval."""
+"""Statistics of raw samples: shares and losses, each with its 95 % interval."""
 
 from __future__ import annotations
 
@@ -9,38 +9,7 @@ from fractions import Fraction
 import msgspec
 import numpy as np
 
-from splitbed.percentile import interval_ranks
 from splitbed.student import Z95
-
-
-class Percentile(msgspec.Struct, frozen=True):
-    """One percentile of a sample, with a 95 % confidence interval.
-
-    The interval is distribution-free: two order statistics between which the true percentile lies
-    with at least 95 % probability, by the binomial distribution (Conover, Practical Nonparametric
-    Statistics, 3.2). A sample too small to hold one gives None for that end: more frames are needed
-    to say, and no resampling of the same frames can replace them.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-def percentile(samples: Sequence[float], share: float) -> Percentile:
-    """The `share` quantile (0..1) by linear interpolation, with its interval."""
-    ordered = np.sort(np.asarray(samples, np.float64))
-    count = len(ordered)
-    if count == 0:
-        raise ValueError("no samples")
-    value = float(np.quantile(ordered, share))
-    lower, upper = interval_ranks(count, share)
-    return Percentile(
-        value,
-        # Of a few frames, a high percentile is interpolated below the largest, which bounds it.
-        min(value, float(ordered[lower - 1])) if lower >= 1 else None,
-        float(ordered[upper - 1]) if upper <= count else None,
-    )
 
 
 class Share(msgspec.Struct, frozen=True):

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from experiments.statistics import Percentile, percentile
-from splitbed.dependence import memory, stream_ranks, widening
+from splitbed.dependence import memory, widening
 from splitbed.student import student95
 
 
@@ -19,24 +18,6 @@ class Interval(msgspec.Struct, frozen=True):
     value: float
     low: float | None
     high: float | None
-
-
-def stream_percentile(samples: Sequence[float], share: float, alike: int) -> Percentile:
-    """The `share` quantile of samples in their order, `alike` being their `memory`.
-
-    The interval is that of `percentile`, by the binomial distribution, for so many independent
-    samples as tell as much as these: their number over the factor by which likeness widens the
-    variance of the count of samples at or below the quantile. Without a memory it is `percentile`'s
-    own.
-    """
-    values, found = np.asarray(samples, np.float64), percentile(samples, share)
-    low, high = stream_ranks(values, found.value, share, alike)
-    ordered = np.sort(values)
-    return Percentile(
-        found.value,
-        min(found.value, float(ordered[low - 1])) if low >= 1 else None,
-        max(found.value, float(ordered[high - 1])) if high <= len(ordered) else None,
-    )
 
 
 def stream_mean(samples: Sequence[float]) -> Interval:

@@ -27,12 +27,13 @@ from experiments.run_facts import (
     preparation,
     setting,
 )
-from experiments.statistics import PairedLoss, Percentile, Share
-from experiments.streams import stream_percentile
+from experiments.statistics import PairedLoss, Share
 from splitbed.dependence import memory
 from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
+from splitbed.latency import latency_ms, stream_percentile
 from splitbed.link import Replay
+from splitbed.percentile import Percentile
 from splitbed.record import FrameRecord, RunManifest
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.task import PICTURE_CUT, RESULT_CUT
@@ -173,7 +174,8 @@ def summarise(folder: Path) -> Summary:
         raise RecordError(
             f"the run in {folder} has no frame that was measured ({manifest.outcome})"
         )
-    load, totals = load_of(manifest), [row.total_ns / 1e6 for row in answered]
+    load = load_of(manifest)
+    totals = [ms for row in measured if (ms := latency_ms(row)) is not None]
     alike = memory(totals)
     certificate = manifest.certificate or files.read_link()
     predicted = None

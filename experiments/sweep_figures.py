@@ -43,6 +43,9 @@ def show(sweep: Sweep, found: Found, missing: Mapping[Configuration, str]) -> No
         f"ms end to end; * the fastest that loses at most {POINTS_ALLOWED:g} point of accuracy\n"
         "split: whether splitting helps there; ? where these runs cannot tell\n"
     )
+    if any(run.flow.beyond_capacity for run in found.values()):
+        sys.stdout.write("! beyond capacity: these times say how long the run was\n")
+    write(shown(f"load: {sweep.conditions}"))
     for number, point in enumerate(sweep.points):
         runs = [run for one, run in found.items() if (one.cut, one.codec) == point]
         text = f"{_letter(number)}  {' '.join(point)}"
@@ -71,6 +74,7 @@ def _table(sweep: Sweep, found: Found, verdicts: Mapping[str, Verdict], first: i
                 row += ["- ", "-"]
                 continue
             mark = "*" if verdict is not None and verdict.winner == run.run_id else " "
+            mark = "!" if run.flow.beyond_capacity else mark
             row += [_ms(run, "p50") + mark, _ms(run, "p95")]
         table.add_row(*row, _HELPS[verdict.splitting_helps] if verdict else "-")
     return table
@@ -116,6 +120,17 @@ def _figures(run: Summary, verdict: Verdict) -> dict[str, object]:
         "backend": run.link_kind,
         "fastest": verdict.winner == run.run_id,
         "splitting_helps": verdict.splitting_helps,
+        "load": run.load.kind,
+        "rate_fps": run.load.rate_fps,
+        "window": run.load.window,
+        "deadline_ms": run.load.deadline_ms,
+        "late": run.load.late,
+        "stopped_by": run.load.stopped_by,
+        "threads": run.setting.threads,
+        "cpus": run.setting.cpus,
+        "cpu_quota": run.setting.cpu_quota,
+        "slowdown": (run.slowdown or {}).get("ratio"),
+        "edge_turns": run.setting.turns,
         "frames": run.frames_answered,
         "frames_late": run.frames_late,
         "frames_dropped": run.frames_dropped,
@@ -131,6 +146,8 @@ def _figures(run: Summary, verdict: Verdict) -> dict[str, object]:
         row[f"{name}_high"] = None if found is None else found.high
     row |= {"offered_fps": run.flow.offered_fps, "beyond_capacity": run.flow.beyond_capacity}
     row |= {"busiest": run.flow.busiest, "busiest_pct": run.flow.busiest_pct}
+    deadline = run.availability.deadline
+    row["frames_in_time"] = None if deadline is None else deadline.in_time
     for budget in run.availability.budgets:
         for what, in_time in (("answered", budget.answered), ("uploaded", budget.uploaded)):
             row[f"{what}_{in_time.budget_ms:g}_ms"] = in_time.verdict

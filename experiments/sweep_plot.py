@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from itertools import product
 from typing import Any, Final
@@ -64,7 +65,9 @@ def sweep_plot(
             _label(axes, lines)
         figure.suptitle(
             f"{sweep.options.model.stem}: ms a frame, end to end: median, whisker to the 95th "
-            "percentile;\nfilled: the fastest that keeps its accuracy",
+            "percentile;\nfilled: the fastest that keeps its accuracy"
+            f"{'; crossed: beyond capacity' * any(r.flow.beyond_capacity for r in found.values())}"
+            f"\n{textwrap.fill(sweep.conditions, 72)}",
             x=figure.subplotpars.left,
             y=figure.subplotpars.top + 0.4 / figure.get_figheight(),
             ha="left",
@@ -110,6 +113,8 @@ def _draw(
                 at, middle = [places[link]], run.total_ms["p50"].value
                 high = run.total_ms["p95"].value
                 axes.vlines(at, middle, high, line.get_color(), linewidth=1, zorder=1)
+                if run.flow.beyond_capacity:
+                    axes.plot(at, [middle], color="black", marker="x", linestyle="none")
                 if verdicts[link.text].winner == run.run_id:
                     axes.plot(at, [middle], **look)
     return lines

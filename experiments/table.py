@@ -11,9 +11,10 @@ from experiments.clock_summary import clock_text, ways_text
 from experiments.load_table import budget_note, budget_table, load_facts
 from experiments.node_use import use_facts
 from experiments.run_facts import CertifiedLink
-from experiments.statistics import PairedLoss, Percentile, Share
+from experiments.statistics import PairedLoss, Share
 from experiments.summary import STAGES, Summary
 from splitbed.link import Replay
+from splitbed.percentile import Percentile
 
 
 def print_run(summary: Summary, console: Console) -> None:
@@ -114,6 +115,8 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
         else:
             text += "warm from an earlier run"
         found.append((f"{node} engine", text))
+    if summary.setting.turns:
+        found.append(("edge turns", summary.setting.turns))
     for node, use in summary.use.items():
         found += use_facts(node, use)
     if summary.slowdown is not None:
@@ -146,11 +149,17 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
 
 def slowdown_text(summary: Summary) -> str:
     """What the device was held to, and what that did to its head."""
-    held = [f"cores {summary.setting.cpus}"] * bool(summary.setting.cpus)
-    if summary.setting.cpu_quota is not None:
-        held.append(f"{summary.setting.cpu_quota:g} of a core")
+    held = held_text(summary.setting.cpus, summary.setting.cpu_quota)
     ratio, low, high = (float((summary.slowdown or {})[n]) for n in ("ratio", "low", "high"))
-    return f"{' and '.join(held)}: the head takes {ratio:.2f} times ({low:.2f} to {high:.2f})"
+    return f"{held}: the head takes {ratio:.2f} times ({low:.2f} to {high:.2f})"
+
+
+def held_text(cpus: str | None, cpu_quota: float | None) -> str:
+    """`cores 0,2-3 and 0.5 of a core`; "" where the device is held to nothing."""
+    held = [f"cores {cpus}"] * bool(cpus)
+    if cpu_quota is not None:
+        held.append(f"{cpu_quota:g} of a core")
+    return " and ".join(held)
 
 
 def print_comparison(summaries: Sequence[Summary], console: Console) -> None:

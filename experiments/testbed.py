@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
@@ -46,6 +46,8 @@ class TestbedOptions(msgspec.Struct, frozen=True):
     message_mib: int = 128
     trace: Trace | None = None
     """What the link does while a run goes on."""
+    edge_turns: Mapping[str, float] = {}
+    """What the edge is told of its tails' turns, by its flags' names."""
 
 
 class Testbed:
@@ -103,6 +105,8 @@ class Testbed:
         arguments += ["--provider", options.provider, "--threads", str(options.edge_threads)]
         arguments += ["--sample-s", str(options.sample_s)]
         arguments += ["--message-mib", str(options.message_mib)]
+        for name, value in options.edge_turns.items():
+            arguments += [f"--{name}", str(value)]
         log = self.logs / "edge.log"
         with log.open("ab") as errors:
             self.edge = children.start_module(arguments, errors)

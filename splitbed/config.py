@@ -132,6 +132,7 @@ def _add(parser: argparse.ArgumentParser, field: msgspec.inspect.Field) -> None:
     if isinstance(kind, UnionType):
         kind = next(t for t in kind.types if not isinstance(t, NoneType))
     while isinstance(kind, msgspec.inspect.Metadata):
+        description = description or (kind.extra_json_schema or {}).get("description", "")
         kind = kind.type
     default = field.default
     if default is msgspec.NODEFAULT and field.default_factory is not msgspec.NODEFAULT:

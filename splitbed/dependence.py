@@ -12,11 +12,8 @@ from typing import Final
 
 import numpy as np
 
-from splitbed.percentile import interval_ranks
+from splitbed.percentile import Floats, interval_ranks
 from splitbed.student import Z95, student95
-
-Floats = np.ndarray[tuple[int], np.dtype[np.float64]]
-
 
 _QUIET_LAGS: Final = 5
 _MOST_SHARE: Final = 1 / 3

@@ -1,15 +1,26 @@
-"""What a person can say to a device, and to a run that starts one: in the same words.
+"""What a person can say to a node, and to a run that starts one: in the same words.
 
 (`splitbed.load` has those of load.)
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from msgspec import Meta
 
 from splitbed.session import ProviderChoice
+
+BATCH_WAIT_MS: Final = 2.0
+"""Unless it is told otherwise."""
+
+Tails = Annotated[
+    int, Meta(description="tails that run at once, 0: as many as cores allow", ge=0, le=256)
+]
+Batch = Annotated[
+    int, Meta(description="frames of equal tails in one run, at most (1: one by one)", ge=1, le=64)
+]
+BatchWaitMs = Annotated[float, Meta(description="how long a batch waits to be full", ge=0, le=1000)]
 
 Warmup = Annotated[int, Meta(description="frames before that, marked in the rows", ge=0)]
 ReplyChoice = Annotated[

@@ -197,6 +197,9 @@ class NodeResources(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     sources: tuple[ReadingSource, ...] = ()
     memory_bytes: dict[str, int] = {}
     """RSS at `before_engine`, `after_engine` and `after_first_frame`."""
+    start_ns: int | None = None
+    """This node's monotonic clock at the start of its sampler, by which its frames are stamped as
+    well; None in older runs."""
 
 
 class ModelDigest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

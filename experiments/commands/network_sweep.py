@@ -13,12 +13,14 @@ from experiments.learned import coded_cut, needs_calibration
 from experiments.network_sweep import Sweep, read_sweep
 from experiments.pictures import read_pictures
 from experiments.preparation import prepare_cut, prepare_model
-from experiments.run_options import check_whose_link
+from experiments.run_options import check_batches, check_whose_link
 from netem.backend import choose
 from netem.profiles import find_profile, needs_kernel
 from netem.traces import find_trace
 from splitbed import codec, process
 from splitbed.errors import LinkError, RunIncomplete, UsageError
+from splitbed.limits import HeldLimits, Limits, usable_cpus
+from splitbed.load import plan_load
 
 _USAGE: Final = "python -m experiments.commands.network_sweep plan|figures SWEEP.toml FOLDER"
 
@@ -33,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _plan(sweep: Sweep) -> int:
     _check_link(sweep)
+    _check_load(sweep)
     _check_points(sweep)
     _find_pictures(sweep)
     found, missing = sweep.measured()
@@ -50,6 +53,7 @@ def _check_link(sweep: Sweep) -> None:
     """Refuse once, for all runs, what this machine cannot make."""
     options = sweep.options
     check_whose_link(options)
+    check_batches(options)
     if options.edge:  # behind a link that somebody else made
         return
     lossy = [link for link in sweep.links if needs_kernel(find_profile(link.text))]
@@ -69,6 +73,16 @@ def _check_link(sweep: Sweep) -> None:
             f"{error}; or take {', '.join(leave_out)} out of the sweep ({len(lossy)} of its "
             f"{len(sweep.links)} links)"
         ) from error
+
+
+def _check_load(sweep: Sweep) -> None:
+    """Refuse once what no run could be loaded with, and limits that its device cannot have here."""
+    options = sweep.options
+    plan_load(options, options.frames or 1)
+    if options.cpus:
+        usable_cpus(options.cpus)
+    with HeldLimits(Limits(cpu_quota=options.cpu_quota)):
+        pass
 
 
 def _check_points(sweep: Sweep) -> None:

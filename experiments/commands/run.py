@@ -21,7 +21,7 @@ from experiments.pictures import read_pictures
 from experiments.planning import plan_run
 from experiments.preparation import prepare_model
 from experiments.remote_link import RemoteLink
-from experiments.run_options import RunOptions, check_whose_link
+from experiments.run_options import RunOptions, check_batches, check_whose_link
 from experiments.summary import summarise
 from experiments.table import print_run
 from experiments.testbed import Testbed, TestbedOptions
@@ -48,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
     quiet = Console(stderr=True, quiet=options.json, highlight=False)
     profile = find_profile(options.link)
     check_whose_link(options)
+    check_batches(options)
     check_written(options.codec)
     plan_load(options, options.frames or 1)
     if not options.edge:
@@ -91,6 +92,7 @@ def _run(
             seed=options.seed,
             message_mib=options.message_mib,
             trace=trace,
+            edge_turns=options.edge_turns,
         )
         with stop_on_signals() as stop:
             if remote is not None:

@@ -113,7 +113,8 @@ class ResourceSampler:
 
     def _tell(self, meters: Station) -> None:
         if self._about is not None:
-            self._about(NodeResources(meters.sources(), dict(self._memory_bytes)))
+            start_ns = None if self._first is None else self._first.t_ns
+            self._about(NodeResources(meters.sources(), dict(self._memory_bytes), start_ns))
 
     def _sample(self, meters: Station) -> None:
         assert self._first is not None

@@ -21,9 +21,9 @@ from typing import Final
 
 import numpy as np
 
-from experiments.statistics import Percentile, percentile
-from experiments.streams import stream_percentile
-from splitbed.dependence import Floats, memory
+from splitbed.dependence import memory
+from splitbed.latency import stream_percentile
+from splitbed.percentile import Floats, Percentile, percentile
 
 Random = np.random.Generator
 SHARES: Final = {"p50": 0.5, "p95": 0.95, "p99": 0.99}

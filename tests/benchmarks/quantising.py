@@ -30,10 +30,10 @@ from experiments.preparation import (
     prepare_model,
 )
 from experiments.quantising import CodedCut
-from experiments.statistics import percentile
 from splitbed import codec
 from splitbed.engine import Engine
 from splitbed.host import described
+from splitbed.percentile import percentile
 from splitbed.tensor import Array
 
 CODECS = ("quantize:4", "quantize:4+zstd:3", "quantize:8")

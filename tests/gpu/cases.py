@@ -12,10 +12,10 @@ import onnx
 from numpy.typing import NDArray
 
 from experiments.gestures import HELD_OUT_SEED, draw
-from experiments.statistics import percentile
 from splitbed.engine import Engine
 from splitbed.graph import CanonicalModel, CutPoint, canonicalise, cut_points, extract, load
 from splitbed.graph.quantising import quantising
+from splitbed.percentile import percentile
 from splitbed.quantiser import Quantiser
 from splitbed.runnable import carry
 from splitbed.task import models_folder

@@ -29,7 +29,9 @@ def test_a_weaker_device_after_a_rest(pictures: Path, tmp_path: Path) -> None:
     except UsageError:
         pass  # this machine does not let us; the cores remain
     done = certified(
-        *("run", GESTURE, "--cut", "layer3", "--images", pictures, "--frames", 8, "--json"),
+        *("run", GESTURE, "--cut", "layer3", "--images", pictures, "--frames", 20, "--json"),
+        # A second of frames, whatever a frame takes: the edge has samples within it.
+        *("--load", "rate:20", "--sample-s", "0.05"),
         *("--certify-s", "0.6", "--warmup", 2, "--backend", "relay", "--out", tmp_path, *limits),
     )
     assert done.returncode == 0, done.stderr
@@ -54,3 +56,6 @@ def test_a_weaker_device_after_a_rest(pictures: Path, tmp_path: Path) -> None:
         if use["energy"][0]["how"] == "unavailable":
             assert use["energy"][0]["reason"]
             assert use["energy"][0]["j_per_frame"] is None
+    assert found["use"]["device"]["frames"] == 20
+    assert found["use"]["edge"]["counted"].startswith("warm-up left out")
+    assert 0 < found["use"]["edge"]["frames"] <= 20

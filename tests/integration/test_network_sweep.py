@@ -21,6 +21,9 @@ model = "gesture"
 backend = "relay"
 frames = 4
 warmup = 1
+window = 2
+deadline_ms = 60_000
+threads = 2
 certify_s = 0.5
 # Not the link is tested here, and this machine may be busy.
 accept_uncertified = true
@@ -100,10 +103,15 @@ def test_interrupted_continued_and_with_a_run_that_fails(tmp_path: Path) -> None
     assert code == 0, said
     assert "[1 of 1] layer3 quantize:4+zstd:3 over rate=50mbit,delay=2ms" in said
     assert len(set(rows_in(out)) - there) == 1
+    words = " ".join(shown.split())
+    assert "load: 2 frames in flight; deadline 60000 ms, late frames kept; head on 2 thr" in words
     assert max(map(len, shown[: shown.index("all figures")].splitlines())) <= 80
     with (out / "sweep.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["frames"] for row in rows] == ["4"] * 4
+    loads = {(row["load"], row["window"], row["deadline_ms"], row["threads"]) for row in rows}
+    assert loads == {("closed", "2", "60000.0", "2")}
+    assert [row["frames_in_time"] for row in rows] == ["4"] * 4
     assert all(float(row["p50_ms"]) > 4 for row in rows)
     assert "@result raw" in (out / "sweep.svg").read_text()
 

@@ -169,6 +169,7 @@ def test_several_frames_in_flight(pictures: Path, tmp_path: Path) -> None:
     found = run_json(
         *("--cut", "layer3", "--images", pictures, "--frames", 40, "--window", 4),
         *("--out", tmp_path, "--link", "rate=100mbit,delay=10ms"),
+        *("--tails", 1, "--batch", 4, "--batch-wait-ms", 5),
     )
     assert found["frames_ok"] == 40
     assert found["agreement"]["successes"] == 40
@@ -178,9 +179,14 @@ def test_several_frames_in_flight(pictures: Path, tmp_path: Path) -> None:
     took_ns = measured[-1].intended_ns - measured[0].intended_ns
     assert took_ns < 40 * 20e6
     assert sorted(row.frame_id for row in rows) == list(range(42))
-    load = read_manifest(Path(found["folder"])).load
+    manifest = read_manifest(Path(found["folder"]))
+    load, edge = manifest.load, manifest.edge
     assert load is not None
     assert (load["kind"], load["window"], load["stopped_by"]) == ("closed", 4, "frames")
+    assert edge is not None
+    assert (edge["tails"], edge["batch"], edge["batch_wait_ms"]) == (1, 4, 5.0)
+    assert found["setting"]["turns"] == "1 tail at once, up to 4 in a batch within 5 ms"
+    assert "--tails 1 --batch 4 --batch-wait-ms 5.0" in manifest.config["command"]
 
 
 def test_kept_pictures_are_not_measured(pictures: Path, tmp_path: Path) -> None:
@@ -348,7 +354,7 @@ def test_an_unreadable_picture_costs_one_frame(pictures: Path, tmp_path: Path) -
 
 def test_an_edge_that_runs_already(pictures: Path, tmp_path: Path) -> None:
     """The two-machine way: edge and relay on one side, the run on the other."""
-    edge = start("edge_node", "--models", GESTURE.parent, *ALONE)
+    edge = start("edge_node", "--models", GESTURE.parent, *ALONE, "--tails", 3)
     relay = start(
         "netem",
         *("relay", "--target", ready(edge)["address"], "--listen", "127.0.0.1:0"),
@@ -361,6 +367,7 @@ def test_an_edge_that_runs_already(pictures: Path, tmp_path: Path) -> None:
         )
         assert found["frames_ok"] == 10
         assert found["total_ms"]["p50"]["value"] > 8
+        assert found["setting"]["turns"] == "3 tails at once"  # as that edge told
     finally:
         assert stop(relay) == 0
         assert stop(edge) == 0

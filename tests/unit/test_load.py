@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from device_node.arrivals import due_times
 from device_node.options import DeviceOptions
-from device_node.stopping import Stopping, is_narrow
+from device_node.stopping import Stopping
 from splitbed.errors import UsageError
+from splitbed.latency import is_known
 from splitbed.load import LONGEST_S, LoadPlan, Target, plan_load
 from splitbed.percentile import interval_ranks
 
@@ -149,7 +150,7 @@ def test_until_a_percentile_is_known() -> None:
     stopping = Stopping(LoadPlan(frames=5, until=Target(0.5, 0.05), max_frames=10_000))
     chance, seen, now_ns = np.random.default_rng(0), 0, 0
     while not stopping.ends(seen, now_ns):
-        stopping.saw(int(chance.normal(20e6, 2e6)))
+        stopping.saw(float(chance.normal(20, 2)))
         seen += 1
         now_ns += S // 50
         stopping.look(now_ns)
@@ -159,26 +160,24 @@ def test_until_a_percentile_is_known() -> None:
     assert not stopping.ends(seen, now_ns - S)
 
 
-def test_frames_without_an_answer_are_infinitely_slow() -> None:
-    target = Target(0.9, 0.2)
-    known = np.full(1000, 5e6)
-    assert is_narrow(known, target)
-    known[np.random.default_rng(0).permutation(1000)[:150]] = np.inf
-    assert not is_narrow(known, target)
-    assert is_narrow(known, Target(0.5, 0.2))
-    stopping = Stopping(LoadPlan(until=target, max_frames=10**6))
+def test_frames_without_an_answer_make_nothing_known() -> None:
+    stopping = Stopping(LoadPlan(until=Target(0.5, 0.2), max_frames=10**6))
     for _ in range(200):
         stopping.saw(None)
     stopping.look(S)
     assert not stopping.ends(200, S)
+    for _ in range(200):
+        stopping.saw(5.0)
+    stopping.look(2 * S)
+    assert stopping.ends(400, 2 * S)
 
 
-@given(st.lists(st.floats(1e5, 1e9), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99]))
+@given(st.lists(st.floats(0.1, 1e3), min_size=1, max_size=300), st.sampled_from([0.5, 0.9, 0.99]))
 @settings(max_examples=60)
 def test_a_narrow_interval_is_within_its_width(totals: list[float], share: float) -> None:
     sample = np.array(totals)
     within = 0.1
-    if not is_narrow(sample, Target(share, within)):
+    if not is_known(sample, Target(share, within)):
         return
     lower, upper = interval_ranks(len(sample), share)
     ordered = np.sort(sample)
@@ -188,11 +187,11 @@ def test_a_narrow_interval_is_within_its_width(totals: list[float], share: float
 def test_frames_that_waited_together_are_fewer_than_they_seem() -> None:
     """One stretch of slow frames is one event, however many frames it holds."""
     chance = np.random.default_rng(0)
-    apart = np.where(chance.random(2000) < 0.3, 30e6, 10e6) + chance.normal(0, 1e6, 2000)
+    apart = np.where(chance.random(2000) < 0.3, 30, 10) + chance.normal(0, 1, 2000)
     together = np.sort(apart)
     target = Target(0.5, 0.1)
-    assert is_narrow(apart, target)
-    assert not is_narrow(together, target)
+    assert is_known(apart, target)
+    assert not is_known(together, target)
 
 
 def test_a_narrow_interval_holds_the_truth() -> None:
@@ -203,10 +202,10 @@ def test_a_narrow_interval_holds_the_truth() -> None:
         stopping = Stopping(LoadPlan(until=Target(0.5, 0.05), max_frames=10**6))
         totals: list[float] = []
         while not stopping.ends(len(totals) or 1, S) or not totals:
-            totals.append(float(chance.exponential(10e6)) + 10e6)
-            stopping.saw(int(totals[-1]))
+            totals.append(float(chance.exponential(10)) + 10)
+            stopping.saw(totals[-1])
             stopping.look(S)
         lower, upper = interval_ranks(len(totals), 0.5)
-        ordered, truth = sorted(totals), 10e6 + 10e6 * float(np.log(2))
+        ordered, truth = sorted(totals), 10 + 10 * float(np.log(2))
         held += ordered[lower - 1] <= truth <= ordered[upper - 1]
     assert held >= 85

@@ -156,6 +156,11 @@ def test_the_sweep_that_comes_with_it(tmp_path: Path, monkeypatch: pytest.Monkey
         ("frames => trace = 'nowhere.csv'\nframes", "nowhere.csv"),
         ("frames => edge = 'a:1'\nbackend = 'kernel'\nframes", "^--backend kernel is for a link"),
         ("frames => together = true\nframes", "^--together waits for others"),
+        ("frames => batch_wait_ms = 1.0\nframes", "^--batch-wait-ms 1 is how long a batch waits"),
+        ("frames => load = 'rate'\nframes", "^--load rate: give frames a second after a colon"),
+        ("frames => late = 'drop'\nframes", "^--late drop says what becomes of late frames"),
+        ("frames => load = 'single'\nwindow = 4\nframes", "^--load single has one frame in fl"),
+        ("frames => cpus = '4000'\nframes", "^--cpus 4000: this process may not use 4000"),
         ("gesture.onnx => other.onnx", "other.onnx needs pictures: say `images = FOLDER`"),
         ('["@picture jpeg:90", "layer3 quantize:4+zstd:3"] => []', "asks for nothing: it needs po"),
     ],
@@ -186,6 +191,52 @@ def test_loss_without_a_kernel_that_loses_is_refused_once(
         plan(write('frames => backend = "kernel"\nframes'), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert plan(write(), tmp_path / "out") == 0
+
+
+def test_a_quota_that_may_not_be_set_is_refused_once(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(cores: float) -> None:
+        raise UsageError(f"--cpu-quota {cores:g} may not be set by this process")
+
+    monkeypatch.setattr("splitbed.limits.quota.enter", refuse)
+    with pytest.raises(UsageError, match=r"^--cpu-quota 0\.5 may not be set"):
+        plan(write("frames => cpu_quota = 0.5\nframes"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_load_and_limits_are_those_of_every_run(sweep: Sweep, write: Write) -> None:
+    """A run under another load is of another sweep."""
+    run_of(sweep, 0)
+    loaded = read_sweep(
+        write('frames => load = "rate:30"\nwindow = 4\ndeadline_ms = 33\ncpus = "0"\nframes'),
+        sweep.options.out,
+    )
+    assert loaded.conditions == (
+        "30 frames/s, evenly; deadline 33 ms, late frames kept; 4 in flight at most; head on 1 "
+        "thread; device held to cores 0"
+    )
+    assert not loaded.measured()[0]
+    run_of(loaded, 1)
+    assert set(loaded.measured()[0]) == {loaded.configurations[1]}
+    assert set(sweep.measured()[0]) == {sweep.configurations[0]}
+
+
+def test_an_edge_that_was_started_anew_with_other_turns(write: Write, tmp_path: Path) -> None:
+    """What it ran before is measured again: points on one link are compared."""
+    (tmp_path / "out").mkdir()
+    sweep = read_sweep(write("frames => edge = 'a:1'\nframes"), tmp_path / "out")
+    run_of(sweep, 0, edge={"tails": 2, "batch": 1})
+    run_of(sweep, 1, edge={"tails": 2, "batch": 1})
+    taken = {"accept_uncertified": True}  # its link was certified elsewhere
+    sweep = msgspec.structs.replace(sweep, options=msgspec.structs.replace(sweep.options, **taken))
+    assert len(sweep.measured()[0]) == 2
+    run_of(sweep, 1, edge={"tails": 1, "batch": 8})
+    found, missing = sweep.measured()
+    assert set(found) == {sweep.configurations[1]}
+    assert missing[sweep.configurations[0]] == (
+        "measured with 2 tails at once at the edge, now 1 tail at once, up to 8 in a batch"
+    )
 
 
 def test_loss_with_a_kernel_that_loses(

@@ -149,9 +149,11 @@ def test_the_id_of_a_configuration_is_what_it_is_not_how_it_was_asked_for(
         identity(frames=5), identity(warmup=0), identity(provider="cpu"),
         identity(load="rate:5"), identity(load="poisson:5"), identity(deadline_ms=5.0),
         identity(deadline_ms=5.0, late="drop"), identity(min_s=2.0), identity(until="p50:5%"),
-        identity(cpus="0"), identity(cpu_quota=0.5),
+        identity(cpus="0"), identity(cpu_quota=0.5), identity(tails=1), identity(batch=8),
+        identity(batch=8, batch_wait_ms=9.0),
     ]  # fmt: skip
-    assert len({first, *different}) == 18
+    assert len({first, *different}) == 21
+    assert identity(tails=0) == identity(batch=1) == first
     assert "load" not in plan(model, pictures, tmp_path / "scratch", window=2).identity
     assert identity(load="single") == identity(load="closed", window=1) == first
     assert identity(deadline_ms=5.0) == identity(deadline_ms=5.0, late="keep")
@@ -196,10 +198,10 @@ def test_the_command_in_the_manifest_gives_the_same_run(
 ) -> None:
     images = tmp_path / "two words"
     shutil.copytree(pictures, images)
-    found = plan(model, images, tmp_path / "scratch", warmup=2, edge_threads=1, json=True)
+    found = plan(model, images, tmp_path / "scratch", warmup=2, edge_threads=1, batch=4, json=True)
     assert found.settings["command"] == (
         f"splitbed run {MODEL} --cut layer4 --images '{images}' --codec quantize:4 --warmup 2 "
-        "--edge-threads 1 --json"
+        "--edge-threads 1 --batch 4 --json"
     )
     assert msgspec.json.encode(found.settings)
 

@@ -206,7 +206,9 @@ def test_a_phase_ends_with_a_sample_and_none_spans_two() -> None:
     sampler = ResourceSampler(
         "device", "run-1", found.append, 60, about=told.append, phase="idle", memory_bytes={"a": 1}
     )
+    earliest_ns = time.perf_counter_ns()
     sampler.start()
+    latest_ns = time.perf_counter_ns()
     for phase in ("warmup", "frames", "frames"):
         before = len(found)
         sampler.enter(phase)
@@ -218,6 +220,10 @@ def test_a_phase_ends_with_a_sample_and_none_spans_two() -> None:
     assert [sample.phase for sample in found] == ["idle", "warmup", "frames"]
     assert sum(sample.interval_ns for sample in found) == found[-1].t_ns
     assert set(told[-1].memory_bytes) == {"a", "b"}
+    start_ns = told[-1].start_ns
+    assert start_ns is not None
+    assert earliest_ns <= start_ns <= latest_ns
+    assert start_ns + found[-1].t_ns <= time.perf_counter_ns()
     assert {source.name for source in told[0].sources} >= {"rss_bytes", "process_cpu_ns"}
 
 

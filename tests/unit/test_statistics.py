@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from experiments.statistics import paired_loss, percentile, pooled_loss, share
+from experiments.statistics import paired_loss, pooled_loss, share
+from splitbed.percentile import percentile
 
 # -------------------------------------------------------------------------------------- percentiles
 

@@ -9,9 +9,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from experiments.statistics import exact_bounds, percentile
-from experiments.streams import stream_mean, stream_percentile
+from experiments.statistics import exact_bounds
+from experiments.streams import stream_mean
 from splitbed.dependence import effective, memory
+from splitbed.latency import stream_percentile
+from splitbed.percentile import percentile
 
 Random = np.random.Generator
 

@@ -15,9 +15,10 @@ import pytest
 from experiments.network_sweep import Configuration, Sweep, SweptLink
 from experiments.run_facts import CertifiedLink
 from experiments.run_options import RunOptions
-from experiments.statistics import Percentile, share
+from experiments.statistics import share
 from experiments.summary import Summary
 from experiments.sweep_figures import show
+from splitbed.percentile import Percentile
 from tests.unit.test_verdict import loss, summary
 
 POINTS = (("@result", "raw"), ("@picture", "jpeg:90"), ("layer3", "quantize:4+zstd:3"))
@@ -80,6 +81,48 @@ def test_the_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "C  layer3 quantize:4+zstd:3: 1,234 bytes up, +0.5 points of accuracy lost" in text
 
 
+def test_the_table_says_the_load(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "\nload: one frame after the other; head on 1 thread\n" in shown(
+        capsys, tmp_path, results()
+    )
+    sweep = sweep_of(tmp_path)
+    loaded = RunOptions(
+        model=Path("net.onnx"),
+        cut="",
+        load="poisson:30",
+        window=8,
+        deadline_ms=33.0,
+        late="drop",
+        threads=2,
+        cpus="0,2-3",
+        cpu_quota=0.5,
+        batch=8,
+        out=tmp_path,
+    )
+    show(msgspec.structs.replace(sweep, options=loaded), results(), {})
+    assert (
+        "\nload: 30 frames/s, Poisson; deadline 33 ms, late frames dropped; 8 in flight at most; "
+        "head on 2 threads; device held to cores 0,2-3 and 0.5 of a core; at the edge up to 8 in a "
+        "batch within 2 ms\n"
+    ) in capsys.readouterr().out
+    drawn = " ".join(texts(tmp_path / "sweep.svg"))
+    assert "30 frames/s, Poisson; deadline 33 ms, late frames dropped; 8 in" in drawn
+
+
+def test_what_cannot_keep_up_is_marked_and_wins_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found = results()
+    assert "beyond capacity" not in shown(capsys, tmp_path, found)
+    one = Configuration(*POINTS[2], LINKS[0].text)
+    flow = msgspec.structs.replace(found[one].flow, beyond_capacity=True)
+    found[one] = msgspec.structs.replace(found[one], flow=flow)
+    text = shown(capsys, tmp_path, found)
+    assert row(text, "10mbit 5ms") == "20.0 30.0 15.0* 22.5 10.0! 15.0 ?"
+    assert "crossed: beyond capacity" in " ".join(texts(tmp_path / "sweep.svg"))
+    assert "\n! beyond capacity: these times say how long the run was\n" in text
+
+
 def test_a_point_that_loses_too_much_is_not_marked(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -130,6 +173,8 @@ def test_the_csv_has_every_configuration_with_all_figures(
         "True",
     )
     assert rows[0]["fastest"] == "False"
+    assert (first["load"], first["window"], first["deadline_ms"]) == ("single", "1", "")
+    assert (first["threads"], first["cpus"], first["frames_in_time"]) == ("1", "", "")
     assert (rows[9]["up_loss_pct"], rows[9]["missing"]) == ("1.0", "the edge went away")
     assert rows[9]["p50_ms"] == ""
     asymmetric = rows[-1]

@@ -12,10 +12,11 @@ from experiments.availability import Availability
 from experiments.evaluation import Evaluation
 from experiments.flow import Flow, Load
 from experiments.run_facts import Setting
-from experiments.statistics import PairedLoss, Percentile, paired_loss, share
+from experiments.statistics import PairedLoss, paired_loss, share
 from experiments.summary import SHARES, STAGES, Summary
 from experiments.verdict import decide, decide_by_link
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
+from splitbed.percentile import Percentile
 from splitbed.task import PICTURE_CUT, RESULT_CUT
 
 FLOW = Flow(None, None, "head", 10.0, None, None, beyond_capacity=False)
