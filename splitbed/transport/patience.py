@@ -33,7 +33,8 @@ class Patience:
         finally:
             with self._lock:
                 self._deadline_s = math.inf
-            if self._late:
+                late, self._late = self._late, False
+            if late:
                 raise TimeoutError(f"nothing came within {timeout_s:g} s")
 
     def end(self) -> None:
@@ -46,7 +47,7 @@ class Patience:
             with self._lock:
                 left_s = self._deadline_s - time.monotonic()
                 self._late = left_s <= 0
-            if self._late:
+            if left_s <= 0:
                 self._give_up()
                 return
             pause_s = min(left_s, _LOOK_S)
