@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from device_node.clock import EdgeClock
-from device_node.flight import Begun, Flight
+from device_node.flight import Begun
 from device_node.head import Head
 from device_node.ledger import Ledger
 from device_node.pipeline import Pipeline
@@ -50,7 +49,6 @@ class FrameLoop:
         """`clock.idle` is called where nothing is in flight. What it raises ends the run."""
         self._spec, self._session, self._plan = spec, session, plan
         self._timeout_s = timeout_s
-        self._flight = Flight(plan.window, timeout_s)
         self._stopping = Stopping(plan)
         self._start_ns = self._load_ns = time.perf_counter_ns()
         self._stages = Stages(
@@ -83,7 +81,7 @@ class FrameLoop:
                     self._plan,
                     self._stages,
                     self._session,
-                    self._flight,
+                    self._timeout_s,
                     self.ledger,
                     self._stopping,
                     self._start_ns,
@@ -159,8 +157,6 @@ class FrameLoop:
             try:
                 self._one(frame)
             except Exception as error:
-                if self._flight.land(frame):
-                    self._flight.free()
                 self.ledger.crashed(frame, error)
             number += 1
             progress(number)
@@ -182,21 +178,11 @@ class FrameLoop:
         if ledger.overtaken(frame, now_ns):
             ledger.keep(msgspec.structs.replace(stages.described(frame), status="dropped"))
             return
-        self._flight.wait()  # the frame before has its row: there is a place
-        frame.window_ns = time.perf_counter_ns() - now_ns
-        self._flight.add(frame)
-        future = self._session.submit(frame.row.frame_id, frame.payloads)
         frame.row = stages.described(frame)
         try:
-            future.exception(self._timeout_s)
-        except FutureTimeout:
-            self._flight.land(frame)
-            ledger.give_up(self._flight, [frame])
-            return
-        self._flight.land(frame)
-        self._flight.free()
-        try:
-            reply = future.result()
+            reply = self._session.exchange(frame.row.frame_id, frame.payloads, self._timeout_s)
+        except TimeoutError:
+            ledger.give_up([frame])
         except TransportError as lost:
             ledger.lost(frame, lost)
         else:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from device_node.flight import Begun, Flight
+from device_node.flight import Begun
 from device_node.stages import failed
 from device_node.stopping import Stopping
 from splitbed.errors import FrameTimeout, RecordError, SplitbedError
@@ -126,8 +126,8 @@ class Ledger:
             cause = SplitbedError(f"{type(reason).__name__}: {reason}")
         self.keep(failed(frame.row, cause))
 
-    def give_up(self, flight: Flight, late: list[Begun]) -> None:
-        """Write the rows of frames that were taken out because the first is overdue."""
+    def give_up(self, late: list[Begun]) -> None:
+        """Write the rows of frames in flight, the first of which is overdue."""
         for frame in late:
             first = late[0].row.frame_id
             if frame is late[0]:
@@ -142,4 +142,3 @@ class Ledger:
                     f"{self._timeout_s:g} s"
                 )
             self.lost(frame, error)
-            flight.free()

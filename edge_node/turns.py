@@ -18,6 +18,9 @@ Values = Mapping[str, Array]
 MOST_BATCH: Final = 64
 
 
+QUICK_NS: Final = 200_000
+"""A tail that takes less is run by whoever offers it: to wake a worker for it takes as long."""
+
 _CPU: Final = "CPUExecutionProvider"
 
 
@@ -89,13 +92,15 @@ class Lane:
         self.inside = 0
         """Jobs offered and not done; all of these are the scheduler's, under its lock."""
         self.closed = False
+        self.quick = False
+        """Whether its last run took less than QUICK_NS."""
 
     def run(self, feeds: Values) -> Job:
         """Run one: on this thread where it need not wait and cannot share its run."""
         return self._turns.run(self, feeds)
 
     def offer(self, feeds: Values) -> Job:
-        """Have one run; `Job.wait` waits for it."""
+        """Have one run, here and now where that is quick; `Job.wait` waits for it."""
         return self._turns.offer(self, feeds)
 
     def close(self) -> None:
@@ -140,7 +145,7 @@ class Turns:
     def run(self, lane: Lane, feeds: Values) -> Job:
         """See Lane."""
         if min(self.batch, lane.tail.most) > 1:
-            return self.offer(lane, feeds)
+            return self._offer(lane, feeds)
         job = Job(lane, feeds)
         if self._enter(job):
             _run([job])
@@ -152,6 +157,9 @@ class Turns:
 
     def offer(self, lane: Lane, feeds: Values) -> Job:
         """See Lane."""
+        return self.run(lane, feeds) if lane.quick else self._offer(lane, feeds)
+
+    def _offer(self, lane: Lane, feeds: Values) -> Job:
         job = Job(lane, feeds)
         if self._enter(job):
             self._hand(job)
@@ -282,6 +290,7 @@ def _run(jobs: Sequence[Job]) -> None:
     ended_ns = time.perf_counter_ns()
     for number, job in enumerate(jobs):
         job.started_ns, job.ended_ns = started_ns, ended_ns
+        job.lane.quick = ended_ns - started_ns < QUICK_NS
         job.batch, job.error = len(jobs), error
         job.outputs = outputs[number] if error is None else {}
         job.feeds = {}

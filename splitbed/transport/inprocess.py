@@ -60,11 +60,15 @@ class InProcessTransport:
         return self._peer
 
 
-class _InProcessSession:
+class _InProcessSession(Session):
     def __init__(self, peer: Peer, agreed: SessionAgreed) -> None:
         self._peer = peer
-        self.agreed = agreed
+        self._agreed = agreed
         peer.attach(agreed.session_id)
+
+    @property
+    def agreed(self) -> SessionAgreed:
+        return self._agreed
 
     def submit(self, frame_id: int, payloads: tuple[Buffer, ...]) -> Future[Reply]:
         future: Future[Reply] = Future()

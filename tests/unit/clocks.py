@@ -60,7 +60,7 @@ class ShiftedTransport(GrpcTransport):
         return _ShiftedSession(self, super().open(spec))
 
 
-class _ShiftedSession:
+class _ShiftedSession(Session):
     def __init__(self, transport: ShiftedTransport, session: Session) -> None:
         self._transport, self._session = transport, session
 

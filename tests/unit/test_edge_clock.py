@@ -177,7 +177,7 @@ class Watched(GrpcTransport):
         return WatchedSession(self, super().open(spec))
 
 
-class WatchedSession:
+class WatchedSession(Session):
     def __init__(self, transport: Watched, session: Session) -> None:
         self._transport, self._session = transport, session
 
