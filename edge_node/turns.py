@@ -15,9 +15,6 @@ from splitbed.tensor import Array
 
 Values = Mapping[str, Array]
 
-MOST_BATCH: Final = 64
-
-
 QUICK_NS: Final = 200_000
 """A tail that takes less is run by whoever offers it: to wake a worker for it takes as long."""
 

@@ -33,12 +33,11 @@ from splitbed.errors import RecordError
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
 from splitbed.latency import latency_ms, stream_percentile
 from splitbed.link import Replay
+from splitbed.load import SHARES
 from splitbed.percentile import Percentile
 from splitbed.record import FrameRecord, RunManifest
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.task import PICTURE_CUT, RESULT_CUT
-
-SHARES: Final = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
 
 STAGES: Final[dict[str, Callable[[FrameRecord], int]]] = {
     "wait": lambda row: row.wait_ns,

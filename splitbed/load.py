@@ -21,7 +21,8 @@ LONGEST_S: Final = 600.0
 """A run with a target (`--until`) ends after this time, unless it is told another."""
 
 _LARGEST_FPS: Final = 100_000.0
-_SHARES: Final = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
+SHARES: Final = {"p50": 0.50, "p90": 0.90, "p95": 0.95, "p99": 0.99, "p99.9": 0.999}
+"""The percentiles that a run may stop for, and that a report gives."""
 
 LoadText = Annotated[
     str,
@@ -262,12 +263,12 @@ def _load(text: str, window: int) -> tuple[LoadKind, float | None]:
 def _target(text: str) -> Target:
     name, _, width = text.partition(":")
     within = _number(width.removesuffix("%")) if width.endswith("%") else math.nan
-    if name not in _SHARES or not 0.1 <= within <= 100:
+    if name not in SHARES or not 0.1 <= within <= 100:
         raise UsageError(
             f"--until {text}: write a percentile and how near its interval is to be, as p99:5%; "
-            f"percentiles are {', '.join(_SHARES)}, and 0.1 to 100 % is near"
+            f"percentiles are {', '.join(SHARES)}, and 0.1 to 100 % is near"
         )
-    return Target(_SHARES[name], within / 100)
+    return Target(SHARES[name], within / 100)
 
 
 def _number(text: str) -> float:
