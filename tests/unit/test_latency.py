@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from device_node.ledger import Ledger
 from device_node.stopping import Stopping
-from experiments.summary import SHARES, summarise
+from experiments.summary import summarise
 from splitbed.latency import is_known, latency_ms, stream_percentile
-from splitbed.load import LoadPlan, Target
+from splitbed.load import SHARES, LoadPlan, Target
 from splitbed.percentile import Percentile
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RowWriter, RunFolder, write_manifest

@@ -13,9 +13,10 @@ from experiments.evaluation import Evaluation
 from experiments.flow import Flow, Load
 from experiments.run_facts import Setting
 from experiments.statistics import PairedLoss, paired_loss, share
-from experiments.summary import SHARES, STAGES, Summary
+from experiments.summary import STAGES, Summary
 from experiments.verdict import decide, decide_by_link
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
+from splitbed.load import SHARES
 from splitbed.percentile import Percentile
 from splitbed.task import PICTURE_CUT, RESULT_CUT
 
