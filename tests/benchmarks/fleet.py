@@ -76,7 +76,8 @@ def stretch(
             stack.enter_context(
                 device(
                     *(address, options.model, options.cut, folder / f"pictures-{number}"),
-                    *(folder / "out", run, "--codec", options.codec, "--reply", "full"),
+                    *(folder / "out", run),
+                    *("--codec", options.codec, "--reply", "full"),
                     *("--reference", folder / f"reference-{number}.npz", "--window", window),
                     *("--frames", "1000000", "--warmup", "1", "--connect-s", "60"),
                     *("--cache", folder / "cache"),
@@ -84,8 +85,8 @@ def stretch(
             )
             for number, run in enumerate(runs)
         ]
-        # All at once, before one after the other is waited for.
-        stack.callback(lambda: [one.process.terminate() for one in nodes])
+        for one in nodes:
+            stack.callback(one.process.terminate)  # all, before the first one is waited for
         deadline = time.monotonic() + PATIENCE_S
         while not all(path.exists() and path.stat().st_size > 10_000 for path in records):
             if time.monotonic() > deadline or any(one.process.poll() is not None for one in nodes):

@@ -132,9 +132,9 @@ def compare(folder: Path, rounds: int, frames: int) -> None:
 
 
 def steady(folder: Path, frames: int) -> None:
-    with an_edge(folder) as node:
+    with an_edge(folder) as serving:
         _, files = measured(
-            *(node.address, "bench1", folder, "steady", frames), "--sample-s", "0.25"
+            *(serving.address, "bench1", folder, "steady", frames), "--sample-s", "0.25"
         )
     rows = list(read_rows(files.frames("device"), FrameRecord))
     ok = sum(row.status == "ok" for row in rows)
