@@ -27,22 +27,8 @@ from tests.unit.edges import (
     NODE,
     Edge,
     device_options,
-    drawn_pictures,
-    edge_over,
     eventually,
-    model_folder,
 )
-
-
-@pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    with edge_over(model_folder(tmp_path_factory.mktemp("edge") / "models")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return drawn_pictures(tmp_path_factory.mktemp("pictures"), 3)
 
 
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:
