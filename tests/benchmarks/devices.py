@@ -37,11 +37,11 @@ import psutil
 from splitbed import codec
 from splitbed.engine import Engine
 from splitbed.graph import extract, find_cut
-from splitbed.process import end_with_parent
+from splitbed.process import guarded
 from splitbed.session import SPLIT, CutQuestion, Reply, SessionSpec
 from splitbed.task import models_folder
 from splitbed.transport.grpc_client import GrpcTransport
-from tests.benchmarks.nodes import ROOT, Program, edge
+from tests.benchmarks.nodes import ROOT, Program, edge, end_with_benchmark
 
 INPUTS = 4
 """Different inputs of one device."""
@@ -155,12 +155,14 @@ class Device:
 
 def generate(options: argparse.Namespace) -> None:
     """A process of load: devices from `--first`, one line for each stretch asked for."""
-    end_with_parent()
+    end_with_benchmark()
     folder = Path(options.folder)
     devices = [Device(folder, options.first + number, options) for number in range(options.devices)]
     for line in sys.stdin:
         until_s = time.monotonic() + float(line)
-        threads = [threading.Thread(target=device.fly, args=(until_s,)) for device in devices]
+        threads = [
+            threading.Thread(target=device.fly, args=(until_s,), daemon=True) for device in devices
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -354,4 +356,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "devices"))

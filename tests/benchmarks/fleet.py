@@ -27,6 +27,7 @@ import numpy as np
 from edge_node.store import ModelStore
 from experiments.gestures import HELD_OUT_SEED, write_folder
 from splitbed.engine import Engine
+from splitbed.process import guarded
 from splitbed.record import EdgeFrameRecord, FrameRecord
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.task import Preprocessor, models_folder, read_picture
@@ -182,4 +183,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "fleet"))

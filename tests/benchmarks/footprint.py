@@ -31,6 +31,7 @@ import numpy as np
 
 from experiments.gestures import HELD_OUT_SEED, write_folder
 from splitbed.host import described
+from splitbed.process import guarded
 from splitbed.record import FrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import Node
@@ -185,4 +186,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "footprint"))

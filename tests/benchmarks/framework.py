@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.gestures import HELD_OUT_SEED, write_folder
+from splitbed.process import guarded
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RunFolder, read_rows
 from tests.benchmarks.end_to_end import network
@@ -155,4 +156,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "framework"))

@@ -23,11 +23,11 @@ from experiments.children import start_module
 from netem import host_settings
 from netem.hosts_link import HostsLink
 from netem.profiles import find_profile
-from splitbed.process import announce, end_with_parent
+from splitbed.process import announce, guarded
 from splitbed.session import SPLIT, SessionSpec, StageSpec, TensorCodec
 from splitbed.tensor import Cut, TensorSpec
 from splitbed.transport import grpc_client, grpc_server, grpc_settings
-from tests.benchmarks.nodes import Program
+from tests.benchmarks.nodes import Program, end_with_benchmark
 from tests.benchmarks.transport import Sink
 
 SIZES = (20_000, 400_000, 1_600_000, 6_000_000)
@@ -65,7 +65,7 @@ def set_options(variant: str) -> None:
 
 
 def serve(variant: str, host: str) -> None:
-    end_with_parent()
+    end_with_benchmark()
     set_options(variant)
     server = grpc_server.GrpcServer(Sink(), f"{host}:0")
     announce(address=server.address)
@@ -144,4 +144,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "long_path"))

@@ -1,13 +1,14 @@
 """Nodes, and other Python programs that serve a benchmark, as processes that are always ended.
 
 A program may be of another source tree than this one, and pinned to a processor. It says in a ready
-line where it listens (`splitbed.process.announce`), it ends with the benchmark whatever ends that
-(`splitbed.process.end_with_parent`), and what it complains of is kept until it has ended.
+line where it listens (`splitbed.process.announce`). It ends with the benchmark whatever ends that
+(`end_with_benchmark`; nodes do so by themselves), and its complaints are kept until it has ended.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -17,8 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from experiments import children
-from splitbed.errors import SplitbedError
-from splitbed.process import PARENT
+from splitbed.errors import TransportError, UsageError, from_exit_code
+from splitbed.process import PARENT, end_with_parent
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 _PATIENCE_S: Final = 60.0
@@ -37,7 +38,7 @@ class Program:
         self.what = what
         """Its name in errors."""
         if not (tree / "splitbed" / "__init__.py").exists():
-            raise SystemExit(f"there is no source tree of splitbed at {tree}")
+            raise UsageError(f"there is no source tree of splitbed at {tree}")
         self._errors = tempfile.NamedTemporaryFile()  # noqa: SIM115 closed by __exit__
         pin: Callable[[], None] | None = None
         if processor is not None:
@@ -56,11 +57,8 @@ class Program:
 
     @cached_property
     def ready(self) -> dict[str, Any]:
-        """Its ready line, waited for; the benchmark ends with its last words where none comes."""
-        try:
-            return children.ready_line(self.process, self.what, Path(self._errors.name))
-        except SplitbedError as error:
-            raise SystemExit(str(error)) from error
+        """Its ready line, waited for; raises SplitbedError with its last words if it ends."""
+        return children.ready_line(self.process, self.what, Path(self._errors.name))
 
     @property
     def address(self) -> str:
@@ -74,19 +72,20 @@ class Program:
         self.process.stdin.flush()
 
     def line(self) -> str:
-        """Its next line; the benchmark ends with its last words where there is none."""
+        """Its next line; raises SplitbedError with its last words where there is none."""
         assert self.process.stdout is not None
         read = self.process.stdout.readline()
         if not read:
             self.finish(_PATIENCE_S)
-            raise SystemExit(f"the {self.what} ended")
+            raise TransportError(f"the {self.what} ended without a word")
         return read.decode()
 
     def finish(self, within_s: float) -> None:
-        """Wait for its own end; the benchmark ends with its last words where it failed."""
-        if self.process.wait(within_s):
+        """Wait for its own end; raises SplitbedError with its last words where it failed."""
+        if code := self.process.wait(within_s):
             words = children.last_words(Path(self._errors.name))
-            raise SystemExit(f"the {self.what} {children.ending(self.process)}: {words}")
+            ending = children.ending(self.process)
+            raise from_exit_code(code, f"the {self.what} {ending}: {words}")
 
     def __enter__(self) -> Program:
         return self
@@ -96,6 +95,16 @@ class Program:
         self.process.stdin.close()
         children.end(self.process, _PATIENCE_S)
         self._errors.close()
+
+
+def end_with_benchmark() -> None:
+    """For a program that is started so, first of all: whatever ends the benchmark ends it.
+
+    At once, where the benchmark tells it to: it has nothing to drain, and an interrupted server of
+    gRPC's does not end.
+    """
+    end_with_parent()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def edge(

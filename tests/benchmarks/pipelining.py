@@ -53,7 +53,7 @@ from netem.link import Link
 from netem.profiles import find_profile
 from netem.relay_link import ProcessLink
 from splitbed.engine import Engine
-from splitbed.process import end_with_parent, guarded
+from splitbed.process import guarded
 from splitbed.record import FrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.runnable import carry
@@ -62,7 +62,7 @@ from splitbed.student import spread95
 from splitbed.tensor import Array
 from splitbed.transport.grpc_client import GrpcTransport
 from tests.benchmarks.end_to_end import BOUNDARIES, network
-from tests.benchmarks.nodes import Program
+from tests.benchmarks.nodes import Program, end_with_benchmark
 from tests.unit.edges import spec_for
 
 LINKS = ("rate=20mbit,delay=10ms", "rate=100mbit,delay=5ms", "rate=1gbit,delay=1ms")
@@ -193,7 +193,7 @@ def link_fps(address: str, model: str, frames: int) -> float:
 
 def load(address: str, model: str) -> None:
     """The process that asks the link alone: frames a second, for each line with their number."""
-    end_with_parent()
+    end_with_benchmark()
     for line in sys.stdin:
         print(link_fps(address, model, int(line)), flush=True)
 

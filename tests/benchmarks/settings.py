@@ -25,13 +25,13 @@ import numpy as np
 from experiments.children import start_module
 from netem.profiles import find_profile
 from netem.relay_link import ProcessLink
-from splitbed.process import announce, end_with_parent
+from splitbed.process import announce, guarded
 from splitbed.session import SPLIT, SessionSpec, StageSpec, TensorCodec
 from splitbed.tensor import Cut, TensorSpec
 from splitbed.transport import grpc_client, grpc_server, grpc_settings
 from splitbed.transport.face import Session
 from splitbed.wire import pieces
-from tests.benchmarks.nodes import Program
+from tests.benchmarks.nodes import Program, end_with_benchmark
 from tests.benchmarks.transport import Sink, pin
 
 _MIB = 1024 * 1024
@@ -63,7 +63,7 @@ def apply(variant: str) -> None:
 
 
 def serve(variant: str) -> None:
-    end_with_parent()
+    end_with_benchmark()
     pin(1)
     apply(variant)
     server = grpc_server.GrpcServer(Sink(), "127.0.0.1:0")
@@ -174,4 +174,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "settings"))

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from splitbed.codec import raw_array
-from splitbed.process import announce, end_with_parent
+from splitbed.process import announce, guarded
 from splitbed.session import (
     SPLIT,
     CutAnswer,
@@ -41,7 +41,7 @@ from splitbed.tensor import Cut, TensorSpec
 from splitbed.transport import Work
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
-from tests.benchmarks.nodes import Program
+from tests.benchmarks.nodes import Program, end_with_benchmark
 
 SIZES = (5_800_000, 1_600_000, 20_000)
 _HEADER = struct.Struct("<Q")
@@ -80,7 +80,7 @@ class Sink:
 
 
 def serve() -> None:
-    end_with_parent()
+    end_with_benchmark()
     server = GrpcServer(Sink(), "127.0.0.1:0")
     listener = socket.create_server(("127.0.0.1", 0))
     announce(address=server.address, port=listener.getsockname()[1])
@@ -212,4 +212,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "transport"))
