@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,3 +30,12 @@ def transport(request: pytest.FixtureRequest, edge: Edge) -> Iterator[Transport]
     """Both ways to the edge, one after the other."""
     with transport_to(edge, request.param) as made:
         yield made
+
+
+@pytest.fixture
+def _own_signals() -> Iterator[None]:
+    """`main` takes over signals; give them back."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
