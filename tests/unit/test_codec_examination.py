@@ -315,7 +315,7 @@ def test_raw_copies_nothing() -> None:
     assert not decoded.flags.writeable
 
 
-# Known defects.
+# What was wrong once.
 
 
 def test_the_refusal_of_another_byte_order_says_so() -> None:
