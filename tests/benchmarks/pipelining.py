@@ -202,7 +202,9 @@ class Relay:
     """The relay's CPU time during a run. Unlike the nodes, it leaves no samples of its own."""
 
     def __init__(self, link: Link) -> None:
-        self._process = psutil.Process(link.process.pid) if isinstance(link, ProcessLink) else None
+        self._process: psutil.Process | None = None
+        if isinstance(link, ProcessLink) and link.kind == "relay":
+            self._process = psutil.Process(link.process.pid)
         self._seen: list[tuple[int, float]] = []
 
     def read(self, rows: int) -> None:
@@ -213,7 +215,7 @@ class Relay:
 
     @property
     def frame_cpu_s(self) -> float:
-        """CPU seconds for a frame; 0 where the kernel shapes."""
+        """CPU seconds for a frame; 0 where there is no relay."""
         if len(self._seen) < 2:
             return 0.0
         (first, before), (last, after) = self._seen[0], self._seen[-1]
