@@ -76,9 +76,9 @@ class TrafficControl:
             body += attribute(8, sizes)
         self._request(_RTM_NEWQDISC, _REPLACE_CREATE, index, parent, handle, body)
 
-    def delete(self, index: int, parent: int, handle: int = 0) -> None:
+    def delete(self, index: int, parent: int) -> None:
         """Take a queueing discipline away, with all below it."""
-        self._request(_RTM_DELQDISC, 0, index, parent, handle, b"")
+        self._request(_RTM_DELQDISC, 0, index, parent, 0, b"")
 
     def _request(
         self, kind: int, flags: int, index: int, parent: int, handle: int, body: bytes

@@ -94,15 +94,6 @@ def command_line(options: msgspec.Struct, command: str) -> str:
     return shlex.join(words)
 
 
-def from_toml(text: str, kind: type[T], where: str) -> T:
-    """A structure from TOML text, strictly; `where` names the text in errors."""
-    try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{where} is not valid TOML: {error}") from error
-    return _convert(values, kind, where)
-
-
 def load_toml(path: Path) -> dict[str, Any]:
     """A TOML file as a plain dictionary."""
     try:

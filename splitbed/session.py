@@ -62,10 +62,6 @@ class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     steps: tuple[Step, ...]
 
-    def part_on(self, node: Node) -> Part | None:
-        """The part that `node` runs, None if it runs nothing."""
-        return next((step.part for step in self.steps if step.node == node), None)
-
 
 SPLIT = Placement((Step("device", "first"), Step("edge", "second")))
 """Head on the device, tail on the edge."""

@@ -1,4 +1,4 @@
-"""`splitbed codec check`: the battery that every codec must pass, tried on any written codec."""
+"""`splitbed codec check`: the examination that every codec must pass, of any written codec."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from splitbed import codec, config
-from splitbed.codec.battery import examine
+from splitbed.codec.examination import examine
 from splitbed.codec.registry import origin
 from splitbed.config import POSITIONAL
 from splitbed.errors import CodecError, CodecUnknown
@@ -33,7 +33,7 @@ class CheckOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the battery and print its table; an exit code."""
+    """Run the examination and print its table; an exit code."""
     options = config.from_command_line(
         CheckOptions, argv, command="splitbed codec check", table="codec_check"
     )

@@ -122,7 +122,7 @@ def main(argv: Sequence[str]) -> int:
                     folders.append(_measured(testbed, plan, name, stop, console))
         except OSError as error:
             raise RecordError(f"cannot use the folder {out}: {error.strerror}") from error
-        _evaluate(model, plans, folders, options, held_out)
+        _evaluate(model, plans, folders, held_out)
     found = gather(folders, options.accept_uncertified)
     print_comparison(found.shown, console)
     verdicts = write_report(found.shown, out / "report.html")
@@ -207,7 +207,6 @@ def _evaluate(
     model: PreparedModel,
     plans: Sequence[RunPlan],
     folders: Sequence[Path],
-    options: DemoOptions,
     held_out: Path,
 ) -> None:
     """Accuracy of each configuration on all held-out pictures, beside its rows."""

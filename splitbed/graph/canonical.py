@@ -17,7 +17,6 @@ from onnx import helper
 
 from splitbed.errors import EngineError, ModelError
 from splitbed.graph.batch import batch_is_free, keep_batch
-from splitbed.graph.binding import Bound, leaves_batch_open
 from splitbed.graph.cleaning import (
     drop_dead,
     drop_identities,
@@ -26,6 +25,7 @@ from splitbed.graph.cleaning import (
     keep,
     take_branches,
 )
+from splitbed.graph.dimensions import Bound, leaves_batch_open
 from splitbed.graph.file import OnnxFile
 from splitbed.graph.fold import fold
 from splitbed.graph.functions import prepared, random_functions

@@ -8,7 +8,7 @@ from collections import Counter
 import onnx
 
 from splitbed.errors import ModelError
-from splitbed.graph.binding import MOST_ELEMENTS
+from splitbed.graph.dimensions import MOST_ELEMENTS
 from splitbed.graph.reading import label, reads, subgraphs, writes
 from splitbed.graph.weights import tensors
 

@@ -5,8 +5,8 @@ One source a file, each with a root directory to read below. A reading's name en
 `unavailable`, with the reason, and never zero.
 """
 
+from splitbed.resources.meters import borrow, give_back
 from splitbed.resources.process import rss_bytes
 from splitbed.resources.sampler import SOURCE, ResourceSampler
-from splitbed.resources.station import borrow, give_back
 
 __all__ = ["SOURCE", "ResourceSampler", "borrow", "give_back", "rss_bytes"]

@@ -11,9 +11,8 @@ import psutil
 
 from splitbed.errors import RecordError
 from splitbed.record import NodeResources, Phase, ResourceSample
-from splitbed.resources import station
+from splitbed.resources.meters import Meters, Snapshot, borrow, give_back
 from splitbed.resources.process import rss_bytes
-from splitbed.resources.station import Snapshot, Station
 from splitbed.resources.system import busy_ns, busy_pct
 from splitbed.session import Node
 
@@ -48,7 +47,7 @@ class ResourceSampler:
         self._phase: Phase = phase
         self._next: Phase = phase
         self._memory_bytes = dict(memory_bytes or {})
-        self._meters: Station | None = None
+        self._meters: Meters | None = None
         self._first: Snapshot | None = None
         self._woken = threading.Event()
         self._stopped = False
@@ -57,7 +56,7 @@ class ResourceSampler:
     def start(self) -> None:
         """Begin sampling: the first sample covers the time from here. Never raises."""
         try:
-            self._meters = station.borrow(self._node)
+            self._meters = borrow(self._node)
             self._first = self._meters.read()
             self._thread.start()
         except Exception as error:  # a machine has more ways to refuse than we know
@@ -97,7 +96,7 @@ class ResourceSampler:
         """Give the meters back, and keep and tell what ended the sampling early."""
         try:
             if self._meters is not None:
-                station.give_back(self._node)
+                give_back(self._node)
         except Exception as failure:
             error = error or failure
         if error is None:
@@ -111,12 +110,12 @@ class ResourceSampler:
         if self._lost is not None:
             self._lost(error)
 
-    def _tell(self, meters: Station) -> None:
+    def _tell(self, meters: Meters) -> None:
         if self._about is not None:
             start_ns = None if self._first is None else self._first.t_ns
             self._about(NodeResources(meters.sources(), dict(self._memory_bytes), start_ns))
 
-    def _sample(self, meters: Station) -> None:
+    def _sample(self, meters: Meters) -> None:
         assert self._first is not None
         # Another session's sampler may have read just now: that is soon enough.
         age_ns = int(self._interval_s * 0.5e9)

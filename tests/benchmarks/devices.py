@@ -20,16 +20,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import os
 import pickle
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -41,11 +37,12 @@ import psutil
 from splitbed import codec
 from splitbed.engine import Engine
 from splitbed.graph import extract, find_cut
+from splitbed.process import guarded
 from splitbed.session import SPLIT, CutQuestion, Reply, SessionSpec
 from splitbed.task import models_folder
 from splitbed.transport.grpc_client import GrpcTransport
+from tests.benchmarks.nodes import ROOT, Program, edge, end_with_benchmark
 
-ROOT = Path(__file__).resolve().parents[2]
 INPUTS = 4
 """Different inputs of one device."""
 TOLERANCE = 1e-4
@@ -158,11 +155,14 @@ class Device:
 
 def generate(options: argparse.Namespace) -> None:
     """A process of load: devices from `--first`, one line for each stretch asked for."""
+    end_with_benchmark()
     folder = Path(options.folder)
     devices = [Device(folder, options.first + number, options) for number in range(options.devices)]
     for line in sys.stdin:
         until_s = time.monotonic() + float(line)
-        threads = [threading.Thread(target=device.fly, args=(until_s,)) for device in devices]
+        threads = [
+            threading.Thread(target=device.fly, args=(until_s,), daemon=True) for device in devices
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -173,74 +173,46 @@ def generate(options: argparse.Namespace) -> None:
         device.close()
 
 
-def node(tree: Path, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(tree)},
-        cwd=tree,
-    )
-
-
-@contextlib.contextmanager
-def edge(
-    tree: Path, options: argparse.Namespace, *more: str
-) -> Iterator[tuple[str, psutil.Process]]:
-    """An edge: its address, and its process."""
-    process = node(
-        tree,
-        *("-m", "edge_node", "--models", str(options.models), "--listen", "127.0.0.1:0"),
-        *("--status", "", "--provider", "cpu", "--threads", str(options.threads)),
-        *("--records", "", *more),
-    )
-    try:
-        assert process.stdout is not None
-        address = str(json.loads(process.stdout.readline())["address"])
-        yield address, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(15)
-
-
 class Loads:
-    """Processes of load on one edge."""
+    """Processes of load on one edge; they end with the block."""
 
     def __init__(self, address: str, folder: Path, options: argparse.Namespace, many: bool) -> None:
         processes = min(options.processes, options.devices) if many else 1
         devices = options.devices if many else 1
         window = 1 if many else options.window
-        self._processes = []
-        first = 0
-        for number in range(processes):
-            count = devices // processes + (number < devices % processes)
-            self._processes.append(
-                node(
-                    ROOT,
-                    *(__file__, "--generate", address, "--folder", str(folder)),
-                    *("--first", str(first), "--devices", str(count), "--window", str(window)),
-                    *("--model", options.model, "--cut", options.cut, "--codec", options.codec),
-                )
-            )
-            first += count
-        self.run(0.5)
+        counts = [
+            devices // processes + (number < devices % processes) for number in range(processes)
+        ]
+        self._words = [
+            [
+                *(__file__, "--generate", address, "--folder", folder),
+                *("--first", sum(counts[:number]), "--devices", count, "--window", window),
+                *("--model", options.model, "--cut", options.cut, "--codec", options.codec),
+            ]
+            for number, count in enumerate(counts)
+        ]
+        self._nodes: list[Program] = []
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> Loads:
+        with contextlib.ExitStack() as stack:
+            self._nodes = [stack.enter_context(Program("load", *words)) for words in self._words]
+            self.run(0.5)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
     def run(self, seconds: float) -> list[Load]:
         """All devices at once, for that long."""
-        for process in self._processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{seconds}\n")
-            process.stdin.flush()
-        loads: list[Load] = []
-        for process in self._processes:
-            assert process.stdout is not None
-            loads += msgspec.json.decode(process.stdout.readline(), type=list[Load])
-        return loads
-
-    def close(self) -> None:
-        for process in self._processes:
-            process.communicate(timeout=30)
+        for node in self._nodes:
+            node.tell(f"{seconds}")
+        return [
+            load
+            for node in self._nodes
+            for load in msgspec.json.decode(node.line(), type=list[Load])
+        ]
 
 
 class Round(msgspec.Struct):
@@ -265,26 +237,30 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[tuple[str, bool], list[Round]]:
     """Loads of every round, by edge and by whether there were many devices."""
-    batched = ("--batch", str(options.batch), "--batch-wait-ms", str(options.batch_wait_ms))
-    tails = ("--tails", str(options.tails))
+    plain = ("--tails", options.tails)
+    batched = (*plain, "--batch", options.batch, "--batch-wait-ms", options.batch_wait_ms)
     found: dict[tuple[str, bool], list[Round]] = {}
     with contextlib.ExitStack() as stack:
-        edges = {"one by one": stack.enter_context(edge(ROOT, options, *tails))}
-        if options.batch > 1:
-            edges[f"batch {options.batch}"] = stack.enter_context(
-                edge(ROOT, options, *tails, *batched)
+
+        def started(tree: Path, *more: object) -> Program:
+            return stack.enter_context(
+                edge(options.models, *more, threads=options.threads, tree=tree)
             )
+
+        edges = {"one by one": started(ROOT, *plain)}
+        if options.batch > 1:
+            edges[f"batch {options.batch}"] = started(ROOT, *batched)
         if options.other:
-            edges["other tree"] = stack.enter_context(edge(options.other.resolve(), options))
-        loads = {}
-        for name, (address, _) in edges.items():
-            for many in (False, True):
-                loads[name, many] = Loads(address, folder, options, many)
-                stack.callback(loads[name, many].close)
+            edges["other tree"] = started(options.other.resolve())
+        loads = {
+            (name, many): stack.enter_context(Loads(node.address, folder, options, many))
+            for name, node in edges.items()
+            for many in (False, True)
+        }
         for number in range(options.rounds):
             order = list(loads.items())
             for key, load in order if number % 2 else reversed(order):
-                process = edges[key[0]][1]
+                process = psutil.Process(edges[key[0]].process.pid)
                 before = cpu_s(process)
                 loads_now = load.run(options.seconds)
                 found.setdefault(key, []).append(Round(loads_now, cpu_s(process) - before))
@@ -380,4 +356,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "devices"))

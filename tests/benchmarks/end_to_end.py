@@ -33,6 +33,7 @@ from experiments.summary import summarise
 from experiments.testbed import Testbed, TestbedOptions
 from netem.backend import choose
 from netem.profiles import find_profile
+from splitbed.process import guarded
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RunFolder, read_rows
 
@@ -148,4 +149,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "end_to_end"))

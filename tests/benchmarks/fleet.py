@@ -15,14 +15,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +27,11 @@ import numpy as np
 from edge_node.store import ModelStore
 from experiments.gestures import HELD_OUT_SEED, write_folder
 from splitbed.engine import Engine
+from splitbed.process import guarded
 from splitbed.record import EdgeFrameRecord, FrameRecord
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.task import Preprocessor, models_folder, read_picture
+from tests.benchmarks.nodes import device, edge
 
 PICTURES = 4
 PATIENCE_S = 120.0
@@ -58,32 +55,6 @@ def prepare(folder: Path, models: Path, model: str, devices: int) -> None:
         np.savez(folder / f"reference-{number}.npz", **wanted)
 
 
-def node(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env=os.environ,
-    )
-
-
-@contextlib.contextmanager
-def edge(folder: Path, options: argparse.Namespace) -> Iterator[str]:
-    """The address of an edge that keeps rows."""
-    process = node(
-        *("edge_node", "--models", str(options.models), "--listen", "127.0.0.1:0"),
-        *("--status", "", "--provider", "cpu", "--threads", "1", "--tails", str(options.tails)),
-        *("--records", str(folder / "records"), "--batch", str(options.batch)),
-    )
-    try:
-        assert process.stdout is not None
-        yield str(json.loads(process.stdout.readline())["address"])
-    finally:
-        process.terminate()
-        process.wait(15)
-
-
 class Found(msgspec.Struct):
     """One stretch of time."""
 
@@ -100,32 +71,31 @@ def stretch(
 ) -> Found:
     """Let devices run together for a while."""
     runs = [f"{name}-{number}" for number in range(devices)]
-    processes = [
-        node(
-            *("device_node", "--edge", address, "--model", options.model, "--cut", options.cut),
-            *("--codec", options.codec, "--images", str(folder / f"pictures-{number}")),
-            *("--reference", str(folder / f"reference-{number}.npz"), "--reply", "full"),
-            *("--frames", "1000000", "--window", str(window), "--run-id", run),
-            *("--out", str(folder / "out"), "--cache", str(folder / "cache"), "--warmup", "1"),
-            *("--connect-s", "60"),
-        )
-        for number, run in enumerate(runs)
-    ]
-    try:
-        records = [RunFolder(folder / "records" / run).frames("edge") for run in runs]
+    records = [RunFolder(folder / "records" / run).frames("edge") for run in runs]
+    with contextlib.ExitStack() as stack:
+        nodes = [
+            stack.enter_context(
+                device(
+                    *(address, options.model, options.cut, folder / f"pictures-{number}"),
+                    *(folder / "out", run),
+                    *("--codec", options.codec, "--reply", "full"),
+                    *("--reference", folder / f"reference-{number}.npz", "--window", window),
+                    *("--frames", "1000000", "--warmup", "1", "--connect-s", "60"),
+                    *("--cache", folder / "cache"),
+                )
+            )
+            for number, run in enumerate(runs)
+        ]
+        for one in nodes:
+            stack.callback(one.process.terminate)  # all, before the first one is waited for
         deadline = time.monotonic() + PATIENCE_S
         while not all(path.exists() and path.stat().st_size > 10_000 for path in records):
-            if time.monotonic() > deadline or any(one.poll() is not None for one in processes):
+            if time.monotonic() > deadline or any(one.process.poll() is not None for one in nodes):
                 raise SystemExit("not every device came to send frames")
             time.sleep(0.1)
         start_ns = time.perf_counter_ns()
         time.sleep(options.seconds)
         end_ns = time.perf_counter_ns()
-    finally:
-        for one in processes:
-            one.send_signal(signal.SIGTERM)
-        for one in processes:
-            one.wait(60)
     frames, batches = [], []
     for path in records:
         # Both processes are this machine's, so that their clocks are one.
@@ -170,12 +140,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder, options.models, options.model, options.devices)
-        with edge(folder, options) as address:
+        with edge(
+            options.models,
+            *("--tails", options.tails, "--batch", options.batch),
+            records=folder / "records",
+        ) as serving:
             for number in range(options.rounds):
                 for devices, rounds in found.items():
                     window = options.window if devices == 1 else 1
                     run = f"{devices}-{number}"
-                    rounds.append(stretch(folder, address, options, run, devices, window))
+                    rounds.append(stretch(folder, serving.address, options, run, devices, window))
     plain = np.asarray([sum(one.frames) for one in found[1]])
     rows: list[dict[str, Any]] = []
     for devices, rounds in found.items():
@@ -209,4 +183,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "fleet"))

@@ -18,13 +18,10 @@ with Student's interval over the steps.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,14 +29,15 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from experiments import children
 from experiments.gestures import HELD_OUT_SEED, write_folder
 from splitbed.host import described
+from splitbed.process import guarded
 from splitbed.record import FrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import Node
 from splitbed.student import spread95
 from tests.benchmarks.end_to_end import network
+from tests.benchmarks.nodes import Program, device, edge
 
 BLOCKS = 10
 
@@ -74,64 +72,42 @@ class One(msgspec.Struct, frozen=True):
     peak_bytes: float
 
 
-@contextlib.contextmanager
-def an_edge(models: Path, out: Path) -> Iterator[str]:
-    log = out / "edge.log"
-    arguments = ["-m", "edge_node", "--listen", "127.0.0.1:0", "--status", "", "--threads", "1"]
-    arguments += ["--models", str(models), "--records", str(out), "--sample-s", "0.25"]
-    with log.open("ab") as errors:
-        process = children.start_module(arguments, errors)
-    try:
-        yield children.ready_line(process, "edge", log)["address"]
-    finally:
-        children.end(process)
+def an_edge(folder: Path) -> Program:
+    return edge(folder / "models", "--sample-s", "0.25", records=folder / "runs")
 
 
-def device(
-    address: str, model: str, pictures: Path, out: Path, run: str, frames: int, *more: object
+def measured(
+    address: str, model: str, folder: Path, run: str, frames: int, *more: object
 ) -> tuple[One, RunFolder]:
+    out = folder / "runs"
     files = RunFolder(out / run)
-    arguments = ["-m", "device_node", "--edge", address, "--model", model, "--cut", "boundary"]
-    arguments += ["--images", str(pictures), "--frames", str(frames), "--warmup", "0"]
-    arguments += ["--out", str(out), "--run-id", run, "--cache", str(out / run / "head")]
-    arguments += [str(word) for word in more]
     rows, start_s = files.frames("device"), time.perf_counter()
-    with (out / f"{run}.log").open("ab") as errors:
-        process = children.start_module(arguments, errors)
-    try:
-        while not (rows.exists() and rows.stat().st_size) and process.poll() is None:
+    with device(
+        *(address, model, "boundary", folder / "pictures", out, run),
+        *("--frames", frames, "--warmup", "0", "--cache", out / run / "head", *more),
+    ) as node:
+        while not (rows.exists() and rows.stat().st_size) and node.process.poll() is None:
             time.sleep(0.001)
         begun_s = time.perf_counter() - start_s
-        process.wait(1800)
-    finally:
-        children.end(process)
-    if process.returncode:
-        raise SystemExit(children.last_words(out / f"{run}.log"))
+        node.finish(1800)
     last = list(read_rows(files.resources("device"), ResourceSample))[-1]
     return One(begun_s, last.rss_bytes, last.rss_peak_bytes or 0), files
 
 
 def bare(head: Path, pictures: Path, frames: int) -> One:
     start_s = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, "-c", BARE, str(head), str(pictures), str(frames)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    with process.stdout as out:
-        assert out.readline() == "first\n"
+    with Program("script", "-c", BARE, head, pictures, frames) as script:
+        assert script.line() == "first\n"
         begun_s = time.perf_counter() - start_s
-        rss, peak = (int(line) for line in out)
-    process.wait()
-    return One(begun_s, rss, peak)
+        return One(begun_s, int(script.line()), int(script.line()))
 
 
-def compare(folder: Path, pictures: Path, rounds: int, frames: int) -> None:
-    models, out = folder / "models", folder / "runs"
+def compare(folder: Path, rounds: int, frames: int) -> None:
+    pictures = folder / "pictures"
     found: dict[str, list[One]] = {"bare": [], "device": []}
-    with an_edge(models, out) as address:
-        _, files = device(address, "bench7", pictures, out, "warm", 3)  # the edge cuts the model
+    with an_edge(folder) as node:
+        address = node.address
+        _, files = measured(address, "bench7", folder, "warm", 3)  # the edge cuts the model
         head = next(path for path in (files.folder / "head").rglob("*") if path.is_file())
         bare(head, pictures, 3)
         for number in range(rounds):
@@ -139,7 +115,7 @@ def compare(folder: Path, pictures: Path, rounds: int, frames: int) -> None:
                 if turn == "bare":
                     found[turn].append(bare(head, pictures, frames))
                 else:
-                    one, _ = device(address, "bench7", pictures, out, f"compared{number}", frames)
+                    one, _ = measured(address, "bench7", folder, f"compared{number}", frames)
                     found[turn].append(one)
     print(f"boundary 403 kB, window 1, {frames} frames, {rounds} rounds, paired")
     print("              bare script      device       difference (95 %)               at most")
@@ -156,10 +132,11 @@ def compare(folder: Path, pictures: Path, rounds: int, frames: int) -> None:
         )
 
 
-def steady(folder: Path, pictures: Path, frames: int) -> None:
-    out = folder / "runs"
-    with an_edge(folder / "models", out) as address:
-        _, files = device(address, "bench1", pictures, out, "steady", frames, "--sample-s", 0.25)
+def steady(folder: Path, frames: int) -> None:
+    with an_edge(folder) as serving:
+        _, files = measured(
+            *(serving.address, "bench1", folder, "steady", frames), "--sample-s", "0.25"
+        )
     rows = list(read_rows(files.frames("device"), FrameRecord))
     ok = sum(row.status == "ok" for row in rows)
     begun_ns = np.array([row.intended_ns for row in rows])
@@ -202,11 +179,11 @@ def main() -> int:
         network(folder / "models", 7, 120)
         network(folder / "models", 1, 71)
         if options.rounds > 1:
-            compare(folder, folder / "pictures", options.rounds, options.frames)
+            compare(folder, options.rounds, options.frames)
         if options.steady:
-            steady(folder, folder / "pictures", options.steady)
+            steady(folder, options.steady)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "footprint"))

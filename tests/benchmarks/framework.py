@@ -17,12 +17,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,47 +29,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from experiments.gestures import HELD_OUT_SEED, write_folder
+from splitbed.process import guarded
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RunFolder, read_rows
 from tests.benchmarks.end_to_end import network
+from tests.benchmarks.nodes import ROOT, device, edge
 
 BOUNDARIES = ((1, 71), (7, 120), (25, 126), (91, 126))
 """Channels and side of boundaries of 20 kB, 403 kB, 1.6 MB and 5.8 MB."""
 
-ROOT = Path(__file__).resolve().parents[2]
-
 Samples = NDArray[np.float64]
-
-
-def started(tree: Path, processor: int | None, *arguments: str) -> subprocess.Popen[bytes]:
-    """A node of a source tree as a process."""
-    pin: Callable[[], None] | None = None
-    if processor is not None:
-        pin = lambda: os.sched_setaffinity(0, {processor})  # noqa: E731
-    return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(tree)},
-        cwd=tree,
-        preexec_fn=pin,
-    )
-
-
-@contextlib.contextmanager
-def edge(tree: Path, models: Path, processor: int | None) -> Iterator[str]:
-    """The address of an edge over a folder of models; it keeps rows, as by default."""
-    node = started(
-        tree,
-        processor,
-        *("edge_node", "--models", str(models), "--listen", "127.0.0.1:0", "--status", ""),
-        *("--provider", "cpu", "--threads", "1", "--records", str(models / "records")),
-    )
-    try:
-        assert node.stdout is not None
-        yield str(json.loads(node.stdout.readline())["address"])
-    finally:
-        node.terminate()
-        node.wait(15)
 
 
 def measured(
@@ -79,15 +46,13 @@ def measured(
 ) -> Samples:
     """Transport and rest of every frame of one device, in nanoseconds; frames x 2."""
     with tempfile.TemporaryDirectory() as out:
-        device = started(
-            tree,
-            processor,
-            *("device_node", "--edge", address, "--model", model, "--cut", "boundary"),
-            *("--images", str(folder / "pictures"), "--frames", str(frames), "--warmup", "20"),
-            *("--out", out, "--run-id", "r", "--cache", str(folder / "cache")),
-        )
-        if device.wait(120):
-            raise SystemExit(f"the device ended with {device.returncode}")
+        with device(
+            *(address, model, "boundary", folder / "pictures", Path(out), "r"),
+            *("--frames", frames, "--warmup", "20", "--cache", folder / "cache"),
+            tree=tree,
+            processor=processor,
+        ) as one:
+            one.finish(120)
         rows = [
             row
             for row in read_rows(RunFolder(Path(out) / "r").frames("device"), FrameRecord)
@@ -151,7 +116,9 @@ def main() -> int:
         for channels, side in BOUNDARIES[: options.sizes]:
             models.append((network(folder, channels, side).stem, channels * side * side * 4))
         addresses = {
-            tree: edges.enter_context(edge(place, folder, processors[1]))
+            tree: edges.enter_context(
+                edge(folder, records=folder / "records", tree=place, processor=processors[1])
+            ).address
             for tree, place in trees.items()
         }
         for number in range(options.rounds):
@@ -189,4 +156,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "framework"))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,9 +23,11 @@ from experiments.children import start_module
 from netem import host_settings
 from netem.hosts_link import HostsLink
 from netem.profiles import find_profile
+from splitbed.process import announce, guarded
 from splitbed.session import SPLIT, SessionSpec, StageSpec, TensorCodec
 from splitbed.tensor import Cut, TensorSpec
 from splitbed.transport import grpc_client, grpc_server, grpc_settings
+from tests.benchmarks.nodes import Program, end_with_benchmark
 from tests.benchmarks.transport import Sink
 
 SIZES = (20_000, 400_000, 1_600_000, 6_000_000)
@@ -64,9 +65,10 @@ def set_options(variant: str) -> None:
 
 
 def serve(variant: str, host: str) -> None:
+    end_with_benchmark()
     set_options(variant)
     server = grpc_server.GrpcServer(Sink(), f"{host}:0")
-    print(server.address, flush=True)
+    announce(address=server.address)
     sys.stdin.read()
     server.stop(0)
 
@@ -119,21 +121,13 @@ def main() -> int:
         for variant in options.only:
             with link.on_edge():
                 host_settings.apply(as_set | TCP.get(variant, {}))
-                edge = subprocess.Popen(
-                    [sys.executable, __file__, "--serve", variant, link.edge_host],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    text=True,
-                )
-            assert edge.stdout is not None
-            address = edge.stdout.readline().strip()
-            with link.on_device():
+                server = Program("server", __file__, "--serve", variant, link.edge_host)
+            with server, link.on_device():
                 host_settings.apply(as_set | TCP.get(variant, {}))
                 for size in options.bytes:
                     least_ms = size * 8e3 / payload_bps + profile.rtt_ns / 1e6
-                    found = excesses_ms(variant, address, size, options.frames, least_ms)
+                    found = excesses_ms(variant, server.address, size, options.frames, least_ms)
                     rows.append((variant, size, least_ms, found))
-            edge.communicate()
         link.close()
     if options.json:
         print(json.dumps(rows))
@@ -150,4 +144,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "long_path"))

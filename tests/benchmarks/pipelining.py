@@ -1,12 +1,13 @@
 """Throughput with eight frames in flight against the slowest stage alone: head, link or tail.
 
-    python tests/benchmarks/pipelining.py [--rounds 5] [--seconds 3] [--only 400kB:100mbit] [--json]
+    python tests/benchmarks/pipelining.py [--rounds 5] [--seconds 3] [--only '403200 rate=20']
+        [--backend relay|kernel|auto] [--json]
 
-Boundaries of 20 kB, 403 kB and 1.6 MB (the networks of end_to_end.py, codec raw) over three links
-through the relay, each certified before and after every run; and 20 kB over the fastest link with
-most of the work in the head, and in the tail. In each round, one after another so that they share
-the machine's moods: the head alone and the tail alone (ONNX Runtime, one thread, a picture's
-values, nothing else running), the link alone (ready bytes of the same size, eight in flight, to a
+Boundaries of 20 kB, 403 kB and 1.6 MB (the networks of end_to_end.py, codec raw) over three links,
+each certified before and after every run; and 20 kB over the fastest link with most of the work in
+the head, and in the tail. In each round, one after another so that they share the machine's moods:
+the head alone and the tail alone (ONNX Runtime, one thread, a picture's values, nothing else
+running), the link alone (a process that sends ready bytes of the same size, eight in flight, to a
 tail that does nothing), then the device process with `--window 8`. The ratio is that run's frames
 a second over those of the slowest alone, in the same round; median of the rounds, and the 95 %
 interval of the mean by Student's t.
@@ -14,13 +15,15 @@ interval of the mean by Student's t.
 `cores` is what the machine's processors allow for the work that was really done: CPU time of
 device, edge and relay for each frame, preprocessing, coding and transport included, over the
 processors. Where that is less than the slowest stage, the processors limit, and `of all` compares
-with the least of the four. Nothing else may run on the machine meanwhile.
+with the least of the four. The kernel's link has no relay, and what its queues take counts to no
+process. Nothing else may run on the machine meanwhile.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import os
 import sys
 import tempfile
@@ -42,12 +45,15 @@ from experiments.gestures import HELD_OUT_SEED, write_folder
 from experiments.measurement import RunPlan, measure
 from experiments.pictures import PictureSet, read_pictures
 from experiments.planning import plan_run
-from experiments.preparation import prepare_model
+from experiments.preparation import prepare_cut, prepare_model
 from experiments.run_options import RunOptions
 from experiments.testbed import Testbed, TestbedOptions
+from netem.backend import choose
+from netem.link import Link
 from netem.profiles import find_profile
 from netem.relay_link import ProcessLink
 from splitbed.engine import Engine
+from splitbed.process import guarded
 from splitbed.record import FrameRecord, ResourceSample
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.runnable import carry
@@ -56,11 +62,11 @@ from splitbed.student import spread95
 from splitbed.tensor import Array
 from splitbed.transport.grpc_client import GrpcTransport
 from tests.benchmarks.end_to_end import BOUNDARIES, network
+from tests.benchmarks.nodes import Program, end_with_benchmark
 from tests.unit.edges import spec_for
 
 LINKS = ("rate=20mbit,delay=10ms", "rate=100mbit,delay=5ms", "rate=1gbit,delay=1ms")
 WINDOW = 8
-"""Student's t for the 95 % interval of the mean of so many."""
 
 
 def near(folder: Path, channels: int, side: int) -> Path:
@@ -185,16 +191,44 @@ def link_fps(address: str, model: str, frames: int) -> float:
     return (len(ends) - 1 - WINDOW) * 1e9 / (ends[-1] - ends[WINDOW])
 
 
+def load(address: str, model: str) -> None:
+    """The process that asks the link alone: frames a second, for each line with their number."""
+    end_with_benchmark()
+    for line in sys.stdin:
+        print(link_fps(address, model, int(line)), flush=True)
+
+
+class Relay:
+    """The relay's CPU time during a run. Unlike the nodes, it leaves no samples of its own."""
+
+    def __init__(self, link: Link) -> None:
+        self._process: psutil.Process | None = None
+        if isinstance(link, ProcessLink) and link.kind == "relay":
+            self._process = psutil.Process(link.process.pid)
+        self._seen: list[tuple[int, float]] = []
+
+    def read(self, rows: int) -> None:
+        """So many frames are answered by now."""
+        if self._process is not None and (not self._seen or rows > self._seen[-1][0]):
+            times = self._process.cpu_times()
+            self._seen.append((rows, times.user + times.system))
+
+    @property
+    def frame_cpu_s(self) -> float:
+        """CPU seconds for a frame; 0 where there is no relay."""
+        if len(self._seen) < 2:
+            return 0.0
+        (first, before), (last, after) = self._seen[0], self._seen[-1]
+        return (after - before) / (last - first)
+
+
 def run_fps(testbed: Testbed, plan: RunPlan) -> tuple[float, float, list[str]]:
-    """Frames a second of a device process; CPU seconds of all three for a frame; violations."""
-    run_id = plan.new_run_id()
-    assert isinstance(testbed.link, ProcessLink)
-    relay, seen = psutil.Process(testbed.link.process.pid), list[tuple[int, float]]()
+    """Frames a second of a device process; CPU seconds of all processes for one; violations."""
+    run_id, relay = plan.new_run_id(), Relay(testbed.link)
 
     def progress(rows: int) -> None:
-        if plan.warmup < rows and (not seen or rows > seen[-1][0]):
-            times = relay.cpu_times()
-            seen.append((rows, times.user + times.system))
+        if rows > plan.warmup:
+            relay.read(rows)
 
     manifest = measure(testbed, plan, run_id, threading.Event(), progress)
     assert manifest.outcome == "complete", manifest.outcome
@@ -203,10 +237,7 @@ def run_fps(testbed: Testbed, plan: RunPlan) -> tuple[float, float, list[str]]:
     assert [row.status for row in rows] == ["ok"] * plan.frames
     ends = [row.intended_ns + row.total_ns for row in rows]
     fps = (len(ends) - 1) * 1e9 / (ends[-1] - ends[0])
-    cpu = 0.0
-    if len(seen) > 1:
-        (first, before), (last, after) = seen[0], seen[-1]
-        cpu = (after - before) / (last - first)
+    cpu = relay.frame_cpu_s
     for node in ("device", "edge"):
         samples = list(read_rows(folder.resources(node), ResourceSample))
         # The middle of the run: neither its start nor its drain.
@@ -217,7 +248,7 @@ def run_fps(testbed: Testbed, plan: RunPlan) -> tuple[float, float, list[str]]:
 
 
 class Round(msgspec.Struct, frozen=True):
-    """One round, in frames a second; `cores_fps` from CPU time."""
+    """One round, in frames a second; `cores` from CPU time."""
 
     head: float
     link: float
@@ -260,7 +291,7 @@ def one(
     pictures = read_pictures(folder / "pictures", None)
     settings = TestbedOptions(
         profile=profile,
-        kind="relay",
+        kind=choose(options.backend, profile).kind,
         models=models,
         out=folder / "runs",
         remote=None,
@@ -271,36 +302,43 @@ def one(
         seed=0,
     )
     rounds, violations = [], set[str]()
-    with Testbed(settings, folder / "logs" / f"{where}{channels}-{link}") as testbed:
-        transport = GrpcTransport(testbed.edge_facts["address"])
-        answer = transport.describe_cut(CutQuestion(path.stem, "boundary"))
-        parts = []
-        for part in (answer.first, answer.second):
-            assert part is not None
-            content = b"".join(transport.part_chunks(part.sha256, 0))
-            parts.append(Engine(content, provider="cpu", threads=1))
-        transport.close()
-        model = prepare_model(path)
-        feeds = dict(model.feeds(pictures.paths[0]))
-        feeds |= carry(parts[0], feeds, ["boundary"])
-        fps = link_fps(testbed.link.address, bare.stem, WINDOW)
+    model = prepare_model(path)
+    prepared = prepare_cut(model, "boundary")
+    parts = []
+    for part in (prepared.parts.first, prepared.parts.second):
+        assert part is not None
+        parts.append(Engine(part.content, provider="cpu", threads=1))
+    feeds = dict(model.feeds(pictures.paths[0]))
+    feeds |= carry(parts[0], feeds, ["boundary"])
+    with contextlib.ExitStack() as stack:
+        logs = folder / "logs" / f"{where}{channels}-{link}"
+        testbed = stack.enter_context(Testbed(settings, logs))
+        with testbed.on_device():  # threads of gRPC stay in the host in which they began
+            loading = Program("load", __file__, "--load", testbed.link.address, bare.stem)
+        stack.enter_context(loading)
+
+        def link_alone(frames: int) -> float:
+            loading.tell(f"{frames}")
+            return float(loading.line())
+
+        fps = link_alone(WINDOW)
         for _ in range(options.rounds):
             alone = [engine_fps(engine, feeds, 0.5) for engine in parts]
             expected = min(*alone, fps)
             frames = max(10, int(options.seconds * expected))
-            fps = link_fps(testbed.link.address, bare.stem, frames)
+            fps = link_alone(frames)
             plan = _plan(path, link, frames, folder, pictures)
             run, cpu, found = run_fps(testbed, plan)
             violations |= set(found)
             rounds.append(Round(alone[0], fps, alone[1], run, (os.cpu_count() or 1) / cpu))
     return {
-        "boundary_bytes": answer.cut.nbytes,
+        "boundary_bytes": prepared.cut.nbytes,
         "link": link,
+        "kind": settings.kind,
         "rounds": msgspec.to_builtins(rounds),
         **{
             name: float(np.median([getattr(r, name) for r in rounds]))
-            for name in ("head", "link", "tail", "run", "cores", "slowest", "ratio", "of_all")
-            if name != "link"
+            for name in ("head", "tail", "run", "cores", "slowest", "ratio", "of_all")
         },
         "link_fps": float(np.median([r.link for r in rounds])),
         "ratio_interval": interval([r.ratio for r in rounds]),
@@ -331,13 +369,20 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3.0, help="of each run, about")
     parser.add_argument("--certify-s", type=float, default=1.0)
     parser.add_argument("--only", default="", help="part of 'BYTES LINK', as in '403200 rate=20'")
+    parser.add_argument("--backend", choices=("auto", "kernel", "relay"), default="relay")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--load", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.load:
+        load(*options.load)
+        return 0
+    kinds = {choose(options.backend, find_profile(link)).kind for link in LINKS}
     wanted: Callable[[str], bool] = lambda name: options.only in name  # noqa: E731
     found = []
     if not options.json:
         print(
-            f"{options.rounds} rounds, {WINDOW} in flight, {os.cpu_count()} cores; frames a second"
+            f"{options.rounds} rounds, {WINDOW} in flight, {os.cpu_count()} cores"
+            f"{', links of the kernel' if 'kernel' in kinds else ''}; frames a second"
         )
         print(
             "  boundary  link                      head    tail    link   cores     run  of slowest"
@@ -372,4 +417,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "pipelining"))

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from splitbed.host import described
 from splitbed.resources import ResourceSampler
 from splitbed.resources.gpu import GpuMeter
-from splitbed.resources.station import Station
+from splitbed.resources.meters import Meters
 from splitbed.run_folder import RowWriter
 from splitbed.student import spread95
 from tests.unit.pretend_nvml import PretendNvml
@@ -84,14 +84,14 @@ def costs(readers: dict[str, Callable[[], object]], samples: int) -> dict[str, l
     return found
 
 
-def readers(station: Station) -> dict[str, Callable[[], object]]:
+def readers(meters: Meters) -> dict[str, Callable[[], object]]:
     found: dict[str, Callable[[], object]] = {
-        "process": station._process.read,
-        "system": station._system.read,
+        "process": meters._process.read,
+        "system": meters._system.read,
     }
-    for name, meter in station.meters.items():
+    for name, meter in meters.by_name.items():
         found[name] = lambda meter=meter: meter.read(time.perf_counter_ns())  # type: ignore[misc]
-    found["together"] = station.read
+    found["together"] = meters.read
     return found
 
 
@@ -103,10 +103,10 @@ def by_psutil() -> object:
         return process.memory_info(), process.num_threads(), process.num_ctx_switches()
 
 
-def show(title: str, station: Station, samples: int, more: dict[str, Callable[[], object]]) -> None:
-    print(f"\n{title}, {len(station.read().readings)} readings")
+def show(title: str, meters: Meters, samples: int, more: dict[str, Callable[[], object]]) -> None:
+    print(f"\n{title}, {len(meters.read().readings)} readings")
     print("  source      us a sample (95 %)          % of a core at 10 Hz")
-    for name, values in costs(readers(station) | more, samples).items():
+    for name, values in costs(readers(meters) | more, samples).items():
         middle, low, high = spread95(values)
         share = middle * HZ / 1e4
         print(f"  {name:<11} {middle:8.1f} ({max(0, low):.1f} to {high:.1f}){'':<8} {share:.3f}")
@@ -147,15 +147,15 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=10.0)
     options = parser.parse_args()
     print(f"{described()}; CPU time of the sampling thread, {BLOCKS} blocks")
-    station = Station("edge")
-    show("this machine", station, options.samples, {"by psutil": by_psutil})
-    station.close()
+    meters = Meters("edge")
+    show("this machine", meters, options.samples, {"by psutil": by_psutil})
+    meters.close()
     for cores in options.cores:
         with tempfile.TemporaryDirectory() as name:
-            station = Station("device", machine(Path(name), cores))
-            station.meters["gpu"] = GpuMeter(PretendNvml(count=8))
-            show(f"made up: {cores} cores", station, options.samples, {})
-            station.close()
+            meters = Meters("device", machine(Path(name), cores))
+            meters.by_name["gpu"] = GpuMeter(PretendNvml(count=8))
+            show(f"made up: {cores} cores", meters, options.samples, {})
+            meters.close()
     whole(options.seconds)
     return 0
 

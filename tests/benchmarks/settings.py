@@ -11,9 +11,9 @@ acknowledgements would show as time beyond rate and delay; the first frame of a 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
@@ -25,11 +25,13 @@ import numpy as np
 from experiments.children import start_module
 from netem.profiles import find_profile
 from netem.relay_link import ProcessLink
+from splitbed.process import announce, guarded
 from splitbed.session import SPLIT, SessionSpec, StageSpec, TensorCodec
 from splitbed.tensor import Cut, TensorSpec
 from splitbed.transport import grpc_client, grpc_server, grpc_settings
 from splitbed.transport.face import Session
 from splitbed.wire import pieces
+from tests.benchmarks.nodes import Program, end_with_benchmark
 from tests.benchmarks.transport import Sink, pin
 
 _MIB = 1024 * 1024
@@ -61,10 +63,11 @@ def apply(variant: str) -> None:
 
 
 def serve(variant: str) -> None:
+    end_with_benchmark()
     pin(1)
     apply(variant)
     server = grpc_server.GrpcServer(Sink(), "127.0.0.1:0")
-    print(server.address, flush=True)
+    announce(address=server.address)
     sys.stdin.read()
     server.stop(0)
 
@@ -128,24 +131,16 @@ def main() -> int:
     if options.serve:
         serve(options.serve)
         return 0
-    edges: dict[str, subprocess.Popen[str]] = {
-        variant: subprocess.Popen(
-            [sys.executable, __file__, "--serve", variant],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for variant in VARIANTS
-    }
-    pin(0)
-    addresses = {}
-    for variant, edge in edges.items():
-        assert edge.stdout is not None
-        addresses[variant] = edge.stdout.readline().strip()
     rows: list[dict[str, Any]] = []
     cases = [("loopback", size) for size in LOOPBACK_BYTES]
     cases += [(where, options.bytes) for where in ("link", "first frame")]
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        servers = {
+            variant: stack.enter_context(Program("server", __file__, "--serve", variant))
+            for variant in VARIANTS
+        }
+        pin(0)
+        addresses = {variant: server.address for variant, server in servers.items()}
         for where, size in cases:
             found = times_ms(where, size, options.rounds, addresses, options.link, Path(name))
             ours = np.asarray(found["as set"])
@@ -165,8 +160,6 @@ def main() -> int:
                         "ratio_high": float(high),
                     }
                 )
-    for edge in edges.values():
-        edge.communicate()
     if options.json:
         print(json.dumps(rows))
         return 0
@@ -181,4 +174,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "settings"))

@@ -36,6 +36,7 @@ from experiments.preparation import prepare_model
 from experiments.run_options import RunOptions
 from experiments.testbed import Testbed, TestbedOptions
 from netem.profiles import find_profile
+from splitbed.process import guarded
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RunFolder, read_rows
 from tests.benchmarks.end_to_end import network
@@ -201,4 +202,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "stall"))

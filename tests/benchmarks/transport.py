@@ -16,14 +16,15 @@ import os
 import secrets
 import socket
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from splitbed.codec import raw_array
+from splitbed.process import announce, guarded
 from splitbed.session import (
     SPLIT,
     CutAnswer,
@@ -40,6 +41,7 @@ from splitbed.tensor import Cut, TensorSpec
 from splitbed.transport import Work
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
+from tests.benchmarks.nodes import Program, end_with_benchmark
 
 SIZES = (5_800_000, 1_600_000, 20_000)
 _HEADER = struct.Struct("<Q")
@@ -78,10 +80,10 @@ class Sink:
 
 
 def serve() -> None:
+    end_with_benchmark()
     server = GrpcServer(Sink(), "127.0.0.1:0")
     listener = socket.create_server(("127.0.0.1", 0))
-    sys.stdout.write(json.dumps([server.address, listener.getsockname()[1]]) + "\n")
-    sys.stdout.flush()
+    announce(address=server.address, port=listener.getsockname()[1])
     client, _ = listener.accept()
     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     buffer = memoryview(bytearray(max(SIZES)))
@@ -116,22 +118,8 @@ def medians(blocks: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.asarray(found)
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--pairs", type=int, default=400, help="pairs for each size")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.serve:
-        pin(1)
-        serve()
-        return 0
-    child = subprocess.Popen(
-        [sys.executable, __file__, "--serve"], stdout=subprocess.PIPE, text=True
-    )
-    pin(0)
-    assert child.stdout is not None
-    address, port = json.loads(child.stdout.readline())
+def compared(address: str, port: int, pairs: int) -> list[dict[str, Any]]:
+    """A row for each size."""
     transport = GrpcTransport(address)
     sock = socket.create_connection(("127.0.0.1", port))
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -165,8 +153,7 @@ def main() -> int:
             [
                 (a1, a2, b1, b2)
                 for a1, b1, b2, a2 in (
-                    (by_grpc(), by_socket(), by_socket(), by_grpc())
-                    for _ in range(options.pairs // 2)
+                    (by_grpc(), by_socket(), by_socket(), by_grpc()) for _ in range(pairs // 2)
                 )
             ],
             np.float64,
@@ -192,7 +179,22 @@ def main() -> int:
         )
     transport.close()
     sock.close()
-    child.wait(10)
+    return rows
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pairs", type=int, default=400, help="pairs for each size")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        pin(1)
+        serve()
+        return 0
+    with Program("server", __file__, "--serve") as server:
+        pin(0)
+        rows = compared(server.address, server.ready["port"], options.pairs)
     if options.json:
         print(json.dumps(rows))
         return 0
@@ -210,4 +212,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main, "transport"))

@@ -46,7 +46,7 @@ def main() -> int:
     from splitbed.engine import distribution_conflict, working_provider
     from splitbed.errors import ProviderMissing, SplitbedError
     from splitbed.host import described, versions
-    from tests.gpu import limits, measured
+    from tests.gpu import hardware, measured
     from tests.gpu.cases import Tail, model_files, tails
 
     if conflict := distribution_conflict():
@@ -59,7 +59,7 @@ def main() -> int:
         return 3
     ready_s = time.perf_counter() - start_s
     if options.fill:
-        return limits.fill(options.provider, Path(options.fill[0]), options.fill[1])
+        return hardware.fill(options.provider, Path(options.fill[0]), options.fill[1])
     check = measured.Check(options.provider, rounds)
     made_with = ", ".join(f"{k} {v}" for k, v in versions().items() if k.startswith("onnx"))
     print(
@@ -80,9 +80,9 @@ def main() -> int:
         measured.cross(check, every)
         measured.batches(check, every)
         measured.threads(check, by_file[path][-1])
-        limits.tensorrt(check, by_file[path][0])
-        limits.energy(check, by_file[path][0])
-        limits.memory(check, path, by_file[path][0])
+        hardware.tensorrt(check, by_file[path][0])
+        hardware.energy(check, by_file[path][0])
+        hardware.memory(check, path, by_file[path][0])
     print()
     for what, passed, why in check.found:
         word = "skipped" if passed is None else "ok" if passed else "FAILED"

@@ -96,7 +96,7 @@ def test_the_list_names_stage_and_package(whole: Folder, plain: Folder) -> None:
 
 
 @pytest.mark.parametrize("text", ["whole:0.01", "whole+shuffle+zstd:1"])
-def test_the_example_passes_the_battery(whole: Folder, text: str) -> None:
+def test_the_example_passes_the_examination(whole: Folder, text: str) -> None:
     done = command(whole, "codec", "check", text, "--mutations", 500)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "whole is from splitbed-whole 0.1.0" in done.stdout

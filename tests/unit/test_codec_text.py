@@ -276,7 +276,7 @@ def test_stages_are_registered_under_their_own_ids() -> None:
     assert set(codec.__all__) <= set(dir(codec))
 
 
-# Known defects.
+# What was wrong once.
 
 
 @pytest.mark.parametrize("text", ["quantize:4,bits=5", "zstd:level=3,level=4", "jpeg:3,quality=9"])

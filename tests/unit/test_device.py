@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -27,22 +25,8 @@ from tests.unit.edges import (
     NODE,
     Edge,
     device_options,
-    drawn_pictures,
-    edge_over,
     eventually,
-    model_folder,
 )
-
-
-@pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    with edge_over(model_folder(tmp_path_factory.mktemp("edge") / "models")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return drawn_pictures(tmp_path_factory.mktemp("pictures"), 3)
 
 
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:
@@ -284,15 +268,6 @@ def test_a_sampler_without_its_file_is_noted(
 
 
 # --- what a person gets wrong -----------------------------------------------------------------
-
-
-@pytest.fixture
-def _own_signals() -> Iterator[None]:
-    """`main` takes over signals; give them back."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.usefixtures("_own_signals")

@@ -29,20 +29,9 @@ from splitbed.transport.face import PROBE_TIMEOUT_S
 from splitbed.transport.grpc_client import GrpcTransport
 from splitbed.transport.grpc_server import GrpcServer
 from tests.unit.clocks import Clock, ShiftedTransport
-from tests.unit.edges import Edge, device_options, drawn_pictures, edge_over, model_folder
+from tests.unit.edges import Edge, device_options
 
 MS, S = 1_000_000, 1_000_000_000
-
-
-@pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    with edge_over(model_folder(tmp_path_factory.mktemp("edge") / "models")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return drawn_pictures(tmp_path_factory.mktemp("pictures"), 3)
 
 
 @pytest.fixture(autouse=True)

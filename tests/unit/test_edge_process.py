@@ -345,15 +345,6 @@ def test_bad_flags_end_the_process() -> None:
     assert err.count("\n") == 1
 
 
-@pytest.fixture
-def _own_signals() -> Iterator[None]:
-    """`main` takes over signals; give them back."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
 REFUSED = {
     "a type": (("--threads", "many"), "--threads many: "),
     "a range": (("--sessions", "0"), "--sessions 0: "),

@@ -28,7 +28,7 @@ from splitbed.errors import (
     UsageError,
 )
 from splitbed.record import EdgeFrameRecord, ResourceSample
-from splitbed.resources import station
+from splitbed.resources import meters
 from splitbed.run_folder import RunFolder, read_rows
 from splitbed.session import LOCAL, CutQuestion, Frame, ProviderChoice, Reply, SessionSpec
 from splitbed.wire.framing import encode_reply
@@ -621,8 +621,8 @@ def test_meters_that_fail_cost_no_reply(
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/sys/devices")
 
-    monkeypatch.setattr(station, "_stations", {})
-    monkeypatch.setattr(station, "Station", refused)
+    monkeypatch.setattr(meters, "_shared", {})
+    monkeypatch.setattr(meters, "Meters", refused)
     with edge_over(models, records=tmp_path) as edge:
         for run_id in ("run-a", "run-b"):
             spec = spec_for(edge.answer("sum"), run_id=run_id)

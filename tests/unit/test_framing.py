@@ -423,7 +423,7 @@ def write_golden() -> None:
         (GOLDEN / f"{name}.hex").write_text("".join(lines))
 
 
-# Known defects.
+# What was wrong once.
 
 
 def test_a_batch_of_zero_comes_back() -> None:

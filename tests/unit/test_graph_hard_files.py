@@ -250,9 +250,6 @@ def test_output_that_a_branch_does_not_make_is_named(tmp_path: Path) -> None:
     assert "'absent'" in sentence
 
 
-NOT_IN_SUBGRAPHS = "_check looks for values made twice in the main graph alone"
-
-
 def test_value_made_twice_in_a_branch_is_named(tmp_path: Path) -> None:
     nodes = [
         node("Neg", ["x"], ["q"]),
@@ -280,9 +277,6 @@ def in_the_middle(operator: str, reads: list[str], **attributes: Any) -> onnx.Mo
         [info("y", None)],
         weights(shape=np.array([1, 4]), w=np.ones((5, 4)), n=np.arange(4), three=np.array([3])),
     )
-
-
-ONLY_AT_OUTPUTS = "contradictions are looked for only where an output has no shape"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,32 +36,19 @@ from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
 from tests.unit.edges import (
     Edge,
-    drawn_pictures,
+    device_options,
     edge_over,
     fetched,
     model_folder,
     picture,
     spec_for,
     tensor_of,
-    transport_to,
 )
 
 PLAIN = "quantize:bits=4,low=-1,high=2+zstd:3"
 GRAPH = "quantize:bits=4,low=-1,high=2,where=graph+zstd:3"
 GESTURE = Path(__file__).resolve().parents[2] / "models" / "gesture" / "gesture.onnx"
 ONE = Quantiser("sum", (-1.0,), (0.2,), 15)
-
-
-@pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    with edge_over(model_folder(tmp_path_factory.mktemp("edge") / "models")) as made:
-        yield made
-
-
-@pytest.fixture(params=["in-process", "grpc"])
-def transport(request: pytest.FixtureRequest, edge: Edge) -> Iterator[Transport]:
-    with transport_to(edge, request.param) as made:
-        yield made
 
 
 def coded(transport: Transport, spec: SessionSpec, feed: Mapping[str, Array]) -> tuple[Buffer, ...]:
@@ -119,22 +106,8 @@ def test_the_embedded_model_in_every_width_and_packing(bits: int) -> None:
 # The device.
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return drawn_pictures(tmp_path_factory.mktemp("pictures"), 4)
-
-
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:
-    options = DeviceOptions(
-        edge="127.0.0.1:9",
-        model="tiny",
-        cut="right",
-        out=folder / "runs",
-        cache=folder / "cache",
-        warmup=0,
-        frames=8,
-    )
-    return msgspec.structs.replace(options, **changes)
+    return device_options(folder, **{"run_id": "", "warmup": 0, "frames": 8} | changes)
 
 
 def run(

@@ -414,7 +414,7 @@ def test_jpeg_segments_of_odd_content(marker: int) -> None:
         attack(codec, jpeg(jpeg_segment(marker, content)))
 
 
-# Known defects.
+# What was wrong once.
 
 
 @pytest.mark.parametrize("text", ["raw", "raw+zstd"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,13 +14,8 @@ from experiments.preparation import PreparedCut, PreparedModel, prepare_cut, pre
 from splitbed.errors import VerificationError
 from splitbed.tensor import TensorSpec
 from tests.models import info, model, node, open_part, weights
-from tests.unit.edges import drawn_pictures, model_folder
+from tests.unit.edges import model_folder
 from tests.unit.pairs import described, projections, untrained_pair, write_description
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Sequence[Path]:
-    return drawn_pictures(tmp_path_factory.mktemp("pictures"), 3)
 
 
 def prepared(folder: Path, cut: str = "sum") -> tuple[PreparedModel, PreparedCut]:
@@ -30,7 +24,7 @@ def prepared(folder: Path, cut: str = "sum") -> tuple[PreparedModel, PreparedCut
 
 
 @pytest.mark.parametrize("cut", ["left", "right", "sum"])
-def test_it_holds_for_the_pair_alone(cut: str, pictures: Sequence[Path], tmp_path: Path) -> None:
+def test_it_holds_for_the_pair_alone(cut: str, pictures: list[Path], tmp_path: Path) -> None:
     folder = model_folder(tmp_path)
     for seed, name in enumerate(("pair", "other")):
         untrained_pair(folder / name, folder / "tiny.onnx", cut, 2, seed)
@@ -76,7 +70,7 @@ def rounding_pair(folder: Path, file: Path, spec: TensorSpec, shift: float) -> N
 
 @pytest.mark.parametrize(("shift", "is_alike"), [(0.0, True), (1e-4, True), (0.4, False)])
 def test_a_code_that_is_rounded_may_lie_a_step_away(
-    shift: float, is_alike: bool, pictures: Sequence[Path], tmp_path: Path
+    shift: float, is_alike: bool, pictures: list[Path], tmp_path: Path
 ) -> None:
     folder = model_folder(tmp_path)
     found, plain = prepared(folder)
@@ -94,7 +88,7 @@ def test_a_code_that_is_rounded_may_lie_a_step_away(
             verify_pair(found, plain, other, pictures, 1)
 
 
-def test_networks_by_themselves(pictures: Sequence[Path], tmp_path: Path) -> None:
+def test_networks_by_themselves(pictures: list[Path], tmp_path: Path) -> None:
     """What is not coded goes beside the code, and comes back as it was."""
     folder = model_folder(tmp_path)
     found, plain = prepared(folder, "right")

@@ -43,14 +43,13 @@ from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
 from tests.unit.edges import (
     Edge,
-    drawn_pictures,
+    device_options,
     edge_over,
     fetched,
     model_folder,
     picture,
     spec_for,
     tensor_of,
-    transport_to,
 )
 from tests.unit.pairs import untrained_pair
 from tests.unit.test_conversion import ANSWER, PARTITION, SPEC
@@ -71,12 +70,6 @@ def folder_with_pairs(folder: Path) -> Path:
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
     with edge_over(folder_with_pairs(tmp_path_factory.mktemp("edge") / "models")) as made:
-        yield made
-
-
-@pytest.fixture(params=["in-process", "grpc"])
-def transport(request: pytest.FixtureRequest, edge: Edge) -> Iterator[Transport]:
-    with transport_to(edge, request.param) as made:
         yield made
 
 
@@ -287,23 +280,9 @@ def test_an_edge_holds_a_bounded_share_of_pairs(
 # The device.
 
 
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return drawn_pictures(tmp_path_factory.mktemp("pictures"), 4)
-
-
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:
-    options = DeviceOptions(
-        edge="127.0.0.1:9",
-        model="tiny",
-        cut="sum",
-        codec=CODED,
-        out=folder / "runs",
-        cache=folder / "cache",
-        warmup=0,
-        frames=8,
-    )
-    return msgspec.structs.replace(options, **changes)
+    asked = {"cut": "sum", "codec": CODED, "run_id": "", "warmup": 0, "frames": 8}
+    return device_options(folder, **asked | changes)
 
 
 def run(

@@ -14,8 +14,8 @@ import pytest
 from splitbed.record import ReadingSource
 from splitbed.resources import battery, frequency, gpu, heat, hwmon, rapl
 from splitbed.resources.gauge import Counters, Gauge, Gauges, Meter, NumberFile, measured
+from splitbed.resources.meters import MOST_READINGS, Meters, _shared, borrow, give_back
 from splitbed.resources.process import ProcessMeter
-from splitbed.resources.station import MOST_READINGS, Station, _stations, borrow, give_back
 from splitbed.resources.system import SystemMeter
 from tests.unit.pretend_nvml import PretendNvml
 
@@ -482,22 +482,22 @@ def test_a_machine_whose_folders_are_closed_is_sampled_all_the_same(
         return real(path, *more, **named)
 
     monkeypatch.setattr(os, "stat", closed)  # tests may run as root, who is never refused
-    station = Station("device", tmp_path)
+    meters = Meters("device", tmp_path)
     assert {"core_throttle_count", "get_throttled", "power_now"} <= set(asked)
-    assert station.read().process.rss_bytes > 0
-    assert source(station.meters["heat"], "throttle_count").how == "unavailable"
-    station.close()
+    assert meters.read().process.rss_bytes > 0
+    assert source(meters.by_name["heat"], "throttle_count").how == "unavailable"
+    meters.close()
 
 
 def test_a_machine_that_tells_nothing_says_so_of_everything(tmp_path: Path) -> None:
-    station = Station("device", tmp_path)
-    assert station.read().readings == {}
-    unavailable = {s.name: s for s in station.sources() if s.how == "unavailable"}
+    meters = Meters("device", tmp_path)
+    assert meters.read().readings == {}
+    unavailable = {s.name: s for s in meters.sources() if s.how == "unavailable"}
     assert set(unavailable) == {
         *("rapl_j", "hwmon_w", "battery_w", "freq_hz", "temp_celsius", "throttle_count")
     }
     assert all(s.reason for s in unavailable.values())
-    station.close()
+    meters.close()
 
 
 def test_readings_of_a_sample_are_bounded(tmp_path: Path) -> None:
@@ -514,13 +514,13 @@ def test_readings_of_a_sample_are_bounded(tmp_path: Path) -> None:
                 f"sys/class/hwmon/hwmon{core}/power1_input": 1,
             },
         )
-    station = Station("device", tmp_path)
-    assert len(station.read().readings) <= MOST_READINGS
-    station.close()
-    assert station.meters["hwmon"].read(1) == {}
+    meters = Meters("device", tmp_path)
+    assert len(meters.read().readings) <= MOST_READINGS
+    meters.close()
+    assert meters.by_name["hwmon"].read(1) == {}
 
 
-def test_samplers_of_a_process_share_one_station() -> None:
+def test_samplers_of_a_process_share_their_meters() -> None:
     first, second = borrow("edge"), borrow("edge")
     assert first is second
     snapshot = first.read()
@@ -529,13 +529,13 @@ def test_samplers_of_a_process_share_one_station() -> None:
     give_back("edge")
     assert first.read().process.rss_bytes > 0
     give_back("edge")
-    if _stations.get("edge") is None:  # no other test left an edge open
+    if _shared.get("edge") is None:  # no other test left an edge open
         third = borrow("edge")
         assert third is not first
         give_back("edge")
 
 
 def test_a_device_never_asks_for_gpus() -> None:
-    station = Station("device")
-    assert "gpu" not in station.meters
-    station.close()
+    meters = Meters("device")
+    assert "gpu" not in meters.by_name
+    meters.close()

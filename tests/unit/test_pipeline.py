@@ -41,27 +41,13 @@ from splitbed.transport.grpc_server import GrpcServer
 from tests.unit.edges import (
     Edge,
     device_options,
-    drawn_pictures,
-    edge_over,
     eventually,
-    model_folder,
     transport_to,
 )
 
 STAGES = ("preprocess", "head", "encode", "finish")
 MODES: list[dict[str, Any]] = [{}, {"window": 4}, {"load": "rate:200", "window": 2}]
 """Serial, closed with several in flight, open."""
-
-
-@pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    with edge_over(model_folder(tmp_path_factory.mktemp("edge") / "models")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return drawn_pictures(tmp_path_factory.mktemp("pictures"), 3)
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.tensor import Cut, TensorSpec
 from splitbed.transport import InProcessTransport
 from tests.unit.calibrations import calibration_of, smooth
-from tests.unit.edges import Edge, edge_over, model_folder
+from tests.unit.edges import Edge, device_options
 
 SPEC = TensorSpec("sum", "float32", (1, 3, 8, 8))
 TEXT = "uniform:0.5+ans"
@@ -153,17 +152,8 @@ def test_a_plan_is_for_one_cut(digest: str, cut: Cut, words: str) -> None:
 # ------------------------------------------------------------------------------------ on a device
 
 
-@pytest.fixture(scope="module")
-def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    with edge_over(model_folder(tmp_path_factory.mktemp("edge") / "models")) as made:
-        yield made
-
-
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:
-    return DeviceOptions(
-        edge="127.0.0.1:9", model="tiny", cut="sum", out=folder / "runs", run_id="mine",
-        cache=folder / "cache", warmup=0, frames=3, **changes,
-    )  # fmt: skip
+    return device_options(folder, **{"cut": "sum", "warmup": 0, "frames": 3} | changes)
 
 
 @pytest.mark.parametrize("text", [TEXT, "quantize:4,where=graph+zstd:3"])

@@ -416,7 +416,7 @@ def test_what_is_no_calibration(tmp_path: Path, change: dict[str, Any]) -> None:
         read_calibration(path)
 
 
-# Known defects.
+# What was wrong once.
 
 
 @pytest.mark.parametrize("change", [{"counts": []}, {"exponent": 5000}, {"counts": [-1, 0]}])

@@ -14,8 +14,8 @@ import pytest
 
 from splitbed.errors import RecordError, StorageFull
 from splitbed.record import NodeResources, ResourceSample
-from splitbed.resources import SOURCE, ResourceSampler, station
-from splitbed.resources.station import Snapshot, Station
+from splitbed.resources import SOURCE, ResourceSampler, meters
+from splitbed.resources.meters import Meters, Snapshot
 from splitbed.resources.system import SystemMeter, busy_pct, times
 
 
@@ -146,7 +146,7 @@ def test_meters_that_fail_end_the_sampling_only(
     def refused(*_: object) -> Any:
         raise PermissionError(13, "Permission denied", "/sys/class")
 
-    class Poor(Station):
+    class Poor(Meters):
         """Its meters are read once."""
 
         count = 0
@@ -157,8 +157,8 @@ def test_meters_that_fail_end_the_sampling_only(
                 refused()
             return super().read(most_age_ns)
 
-    monkeypatch.setattr(station, "_stations", {})
-    monkeypatch.setattr(station, "Station", refused if fails_at == "borrow" else Poor)
+    monkeypatch.setattr(meters, "_shared", {})
+    monkeypatch.setattr(meters, "Meters", refused if fails_at == "borrow" else Poor)
     if fails_at == "start":
         monkeypatch.setattr(threading.Thread, "start", refused)
     lost: list[RecordError] = []
@@ -174,7 +174,7 @@ def test_meters_that_fail_end_the_sampling_only(
     assert "PermissionError" in str(sampler.error)
     assert "/sys/class" in str(sampler.error)
     assert found == []
-    assert station._stations == {}
+    assert meters._shared == {}
 
 
 def test_memory_that_is_not_told_costs_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,7 +188,7 @@ def test_memory_that_is_not_told_costs_no_frame(monkeypatch: pytest.MonkeyPatch)
 def test_a_machine_that_does_not_tell_its_load(monkeypatch: pytest.MonkeyPatch) -> None:
     """As Android: null in the row, a reason in the sources, and no zero."""
     monkeypatch.setattr(SystemMeter, "read", lambda self: None)
-    monkeypatch.setattr(station, "_stations", {})
+    monkeypatch.setattr(meters, "_shared", {})
     found: list[ResourceSample] = []
     told: list[NodeResources] = []
     sampler = ResourceSampler("device", "run-1", found.append, 60, about=told.append)

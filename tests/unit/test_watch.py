@@ -10,7 +10,7 @@ import pytest
 from device_node.options import DeviceOptions
 from device_node.watch import Watch
 from splitbed.record import NodeResources, ResourceSample
-from splitbed.resources import ResourceSampler, station
+from splitbed.resources import ResourceSampler, meters
 from splitbed.run_folder import RunFolder, read_rows
 
 
@@ -50,8 +50,8 @@ def test_a_run_whose_meters_fail_goes_on(tmp_path: Path, monkeypatch: pytest.Mon
     def refused(*_: object) -> None:
         raise PermissionError(13, "Permission denied", "/sys/devices/platform/soc")
 
-    monkeypatch.setattr(station, "_stations", {})
-    monkeypatch.setattr(station, "Station", refused)
+    monkeypatch.setattr(meters, "_shared", {})
+    monkeypatch.setattr(meters, "Meters", refused)
     with watch(tmp_path, 1) as watched:
         watched.rest(threading.Event())
         watched.kept(1)

@@ -1,5 +1,5 @@
-"""Every stage there is through the battery of splitbed.codec.battery, what only tests can say of
-ours, and properties over tensors that hypothesis finds.
+"""Every stage there is through splitbed.codec.examination, what only tests can say of ours,
+and properties over tensors that hypothesis finds.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from splitbed.codec import raw_array
-from splitbed.codec.battery import SPECIAL, examine
+from splitbed.codec.examination import SPECIAL, examine
 from splitbed.codec.registry import ARRAY_STAGES, BYTE_STAGES, SYMBOL_STAGES
 from splitbed.codec.trial import codec_of, picture, round_trip, same_bits, sample
 from splitbed.errors import CodecError, PayloadInvalid
@@ -86,7 +86,7 @@ PICTURE_CODECS: Final = [
 ]
 
 
-def test_every_stage_is_in_the_battery() -> None:
+def test_every_stage_is_examined() -> None:
     assert set(ARRAY_CODECS) == {*ARRAY_STAGES, "quantize from frames"}
     assert set(SYMBOL_CODECS) == set(SYMBOL_STAGES)
     assert set(BYTE_CODECS) == set(BYTE_STAGES)
@@ -109,7 +109,7 @@ def check(text: str, array: Array) -> Any:
 
 
 @pytest.mark.parametrize("text", [*TENSOR_CODECS, *PICTURE_CODECS])
-def test_the_battery(text: str) -> None:
+def test_the_examination(text: str) -> None:
     found = {outcome.check: outcome for outcome in examine(text, mutations=100)}
     assert not [sentence for outcome in found.values() for sentence in outcome.failures]
     taken = 1 if text in PICTURE_CODECS else 13 if text.startswith(("raw", "zstd")) else 3
@@ -315,7 +315,7 @@ def test_raw_copies_nothing() -> None:
     assert not decoded.flags.writeable
 
 
-# Known defects.
+# What was wrong once.
 
 
 def test_the_refusal_of_another_byte_order_says_so() -> None:

@@ -1,4 +1,4 @@
-"""What every codec must do, whatever its stages are: one battery, over any written codec.
+"""What every codec must do, whatever its stages are: one examination, of any written codec.
 
 A codec comes back within its bound, in the tensor's own type and shape, in no more bytes than it
 says; what it cannot code it refuses with a CodecError. Whatever a peer sends it is refused as

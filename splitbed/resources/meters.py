@@ -29,12 +29,12 @@ class Snapshot(msgspec.Struct, frozen=True):
     readings: dict[str, float]
 
 
-class Station:
+class Meters:
     """The meters of a node; GPUs are asked by an edge only. sysfs and procfs lie below `root`."""
 
     def __init__(self, node: Node, root: Path = Path("/")) -> None:
         self._process, self._system = ProcessMeter(root), SystemMeter(root)
-        self.meters: dict[str, Meter] = {
+        self.by_name: dict[str, Meter] = {
             "rapl": rapl.find(root),
             "hwmon": hwmon.find(root),
             "battery": battery.find(root),
@@ -42,7 +42,7 @@ class Station:
             "heat": heat.find(root),
         }
         if node == "edge":
-            self.meters["gpu"] = gpu.find()
+            self.by_name["gpu"] = gpu.find()
         self._lock = threading.Lock()
         self._last: Snapshot | None = None
 
@@ -52,7 +52,7 @@ class Station:
             now_ns = time.perf_counter_ns()
             if self._last is None or now_ns - self._last.t_ns > most_age_ns:
                 readings: dict[str, float] = {}
-                for meter in self.meters.values():
+                for meter in self.by_name.values():
                     readings |= meter.read(now_ns)
                 if len(readings) > MOST_READINGS:
                     readings = dict(list(readings.items())[:MOST_READINGS])
@@ -63,37 +63,37 @@ class Station:
         """Where everything comes from, and what cannot be had."""
         with self._lock:
             found = self._process.sources() + self._system.sources()
-            for meter in self.meters.values():
+            for meter in self.by_name.values():
                 found += meter.sources()
         return tuple(found)
 
     def close(self) -> None:
         """Let go of what is open."""
         with self._lock:
-            for meter in self.meters.values():
+            for meter in self.by_name.values():
                 meter.close()
             self._process.close()
             self._system.close()
 
 
 _lock = threading.Lock()
-_stations: dict[Node, tuple[Station, int]] = {}
+_shared: dict[Node, tuple[Meters, int]] = {}
 
 
-def borrow(node: Node) -> Station:
-    """This process's station for a node, the same for all who have not given it back."""
+def borrow(node: Node) -> Meters:
+    """This process's meters for a node, the same for all who have not given it back."""
     with _lock:
-        found = _stations.get(node)
-        station, users = found if found is not None else (Station(node), 0)
-        _stations[node] = (station, users + 1)
-        return station
+        found = _shared.get(node)
+        meters, users = found if found is not None else (Meters(node), 0)
+        _shared[node] = (meters, users + 1)
+        return meters
 
 
 def give_back(node: Node) -> None:
     """The last one to give it back closes it."""
     with _lock:
-        station, users = _stations.pop(node)
+        meters, users = _shared.pop(node)
         if users > 1:
-            _stations[node] = (station, users - 1)
+            _shared[node] = (meters, users - 1)
         else:
-            station.close()
+            meters.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu import limits
+from tests.gpu import hardware
 from tests.gpu.cases import Tail, tails
 from tests.gpu.measured import Check
 from tests.unit.edges import model_folder
@@ -43,18 +43,18 @@ def test_memory(gpu: PretendGpu, model: Path, tail: Tail, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(subprocess, "run", run)
     check = Check("cuda", 1)
-    limits.memory(check, model, tail)
+    hardware.memory(check, model, tail)
     assert [passed for _, passed, _ in check.found] == [True, True]
     gpu.session_bytes = MIB // 2  # an edge that does not refuse is found
     again = Check("cuda", 1)
-    limits.memory(again, model, tail)
+    hardware.memory(again, model, tail)
     assert [passed for _, passed, _ in again.found] == [False, True]
 
 
 def test_a_full_gpu(
     gpu: PretendGpu, model: Path, tail: Tail, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert limits.fill("cuda", model, tail.cut) == 0
+    assert hardware.fill("cuda", model, tail.cut) == 0
     assert "OutOfMemory" in capsys.readouterr().out
     gpu.session_bytes = 0
     gpu.free_bytes = 5 * MIB
@@ -66,17 +66,17 @@ def test_a_full_gpu(
         monkeypatch_take(size_bytes, message)
 
     gpu.take = other  # type: ignore[method-assign]
-    assert limits.fill("cuda", model, tail.cut) == 1
+    assert hardware.fill("cuda", model, tail.cut) == 1
     assert "not recognised" in capsys.readouterr().out
 
 
 def test_tensorrt(gpu: PretendGpu, tail: Tail, capsys: pytest.CaptureFixture[str]) -> None:
     check = Check("cuda", 1)
-    limits.tensorrt(check, tail)
+    hardware.tensorrt(check, tail)
     assert check.found == [("TensorRT", True, "0.0e+00")]
     assert "built in" in capsys.readouterr().out
     gpu.providers = [CUDA, CPU]
-    limits.tensorrt(check, tail)
+    hardware.tensorrt(check, tail)
     assert check.found[1][1] is None
 
 
@@ -85,14 +85,14 @@ def nvml(monkeypatch: pytest.MonkeyPatch) -> PretendNvml:
     pretended = PretendNvml()
     pretended.step_millijoules = 1000
     monkeypatch.setitem(sys.modules, "pynvml", pretended)
-    monkeypatch.setattr(limits, "WATCHED_S", 0.01)
+    monkeypatch.setattr(hardware, "WATCHED_S", 0.01)
     return pretended
 
 
 @pytest.mark.usefixtures("gpu")
 def test_energy(nvml: PretendNvml, tail: Tail, capsys: pytest.CaptureFixture[str]) -> None:
     check = Check("cuda", 1)
-    limits.energy(check, tail)
+    hardware.energy(check, tail)
     assert check.found == [("energy", True, "")]
     out = capsys.readouterr().out
     assert "NVML, A card" in out
@@ -108,7 +108,7 @@ def test_a_meter_that_lacks_something_is_told(tail: Tail, monkeypatch: pytest.Mo
     check = Check("cuda", 1)
     for lacks in ("nvmlDeviceGetPowerUsage", "nvmlDeviceGetTotalEnergyConsumption", "nvmlInit"):
         monkeypatch.setitem(sys.modules, "pynvml", PretendNvml(lacks=(lacks,)))
-        limits.energy(check, tail)
+        hardware.energy(check, tail)
     (_, power, why_power), (_, energy, why_energy), (_, driver, why_driver) = check.found
     assert (power, energy, driver) == (False, None, None)
     assert why_power == "gpu0_w: Not Supported"
