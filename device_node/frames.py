@@ -178,9 +178,10 @@ class FrameLoop:
         if ledger.overtaken(frame, now_ns):
             ledger.keep(msgspec.structs.replace(stages.described(frame), status="dropped"))
             return
+        future = self._session.submit(frame.row.frame_id, frame.payloads)
         frame.row = stages.described(frame)
         try:
-            reply = self._session.exchange(frame.row.frame_id, frame.payloads, self._timeout_s)
+            reply = future.result(self._timeout_s)
         except TimeoutError:
             ledger.give_up([frame])
         except TransportError as lost:

@@ -34,12 +34,6 @@ class Session(Protocol):
         where this frame failed at the edge, or raises a TransportError.
         """
 
-    def exchange(self, frame_id: int, payloads: tuple[Buffer, ...], timeout_s: float) -> Reply:
-        """Send one frame while none is in flight, and wait for its reply; raises as the future of
-        `submit`, and TimeoutError where no reply comes in time: the session is over then.
-        """
-        return self.submit(frame_id, payloads).result(timeout_s)
-
     def close(self) -> None:
         """End the session at both nodes. Calling it twice is fine."""
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import queue
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -18,6 +23,7 @@ from splitbed.transport.grpc_settings import (
 
 # isort: split
 import grpc
+import msgspec
 
 from splitbed.errors import (
     EdgeUnreachable,
@@ -29,16 +35,21 @@ from splitbed.errors import (
     Unauthorised,
 )
 from splitbed.session import (
+    Buffer,
     ClockExchange,
     CutAnswer,
     CutQuestion,
+    Frame,
+    Reply,
+    SessionAgreed,
     SessionSpec,
 )
 from splitbed.transport.credentials import channel_credentials, token_metadata, why_no_edge
 from splitbed.transport.face import PROBE_TIMEOUT_S, Session
-from splitbed.transport.grpc_session import CLOSE_TIMEOUT_S, GrpcSession
 from splitbed.wire import conversion
 from splitbed.wire import split_pb2 as pb
+from splitbed.wire.framing import decode_reply, frame_parts
+from splitbed.wire.pieces import cut_frame, too_large
 
 M = TypeVar("M")
 
@@ -48,6 +59,8 @@ _OPEN_TIMEOUT_S: Final = 1800.0
 """For opening a session: TensorRT builds for minutes. Keepalive notices an edge that is gone."""
 _HERALD_S: Final = 0.0005
 """Longer than an edge takes to wake up for a probe."""
+_CLOSE_TIMEOUT_S: Final = 2.0
+"""For each of the two steps of closing a session: nobody waits for an edge that hangs."""
 
 
 class GrpcTransport:
@@ -111,7 +124,7 @@ class GrpcTransport:
         agreed = conversion.agreed_of(
             self._call("OpenSession", message, pb.SessionAgreed, _OPEN_TIMEOUT_S)
         )
-        return GrpcSession(self, agreed, spec.window)
+        return _GrpcSession(self, agreed, spec.window)
 
     def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> ClockExchange:
         """See Transport."""
@@ -141,7 +154,7 @@ class GrpcTransport:
     def close_session(self, session_id: int) -> None:
         """Let the edge free a session."""
         message = pb.SessionClosed(session_id=session_id)
-        self._call("CloseSession", message, pb.SessionClosed, CLOSE_TIMEOUT_S)
+        self._call("CloseSession", message, pb.SessionClosed, _CLOSE_TIMEOUT_S)
 
     def frames(self, requests: Iterator[bytes], session_id: int, window: int) -> Any:
         """The bidirectional stream of encoded frames."""
@@ -169,6 +182,106 @@ class GrpcTransport:
         except grpc.RpcError as error:
             raise translated(error, self._address) from error
         return conversion.parse(answer, data)  # type: ignore[type-var]
+
+
+class _GrpcSession:
+    """Frames go out through a queue; a thread takes replies in and completes the futures."""
+
+    def __init__(self, transport: GrpcTransport, agreed: SessionAgreed, window: int) -> None:
+        self.agreed = agreed
+        self._transport = transport
+        self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._pending: collections.deque[tuple[int, int, int, Future[Reply]]] = collections.deque()
+        self._failure: SplitbedError | None = None
+        self._lock = threading.Lock()
+        self._closed = self._given_up = False
+        requests: Callable[[], bytes | None] = self._requests.get
+        self._call = transport.frames(iter(requests, None), agreed.session_id, window)
+        self._thread = threading.Thread(target=self._receive, name="replies", daemon=True)
+        self._thread.start()
+
+    def submit(self, frame_id: int, payloads: tuple[Buffer, ...]) -> Future[Reply]:
+        future: Future[Reply] = Future()
+        submitted_ns = time.perf_counter_ns()
+        parts = frame_parts(Frame(self.agreed.session_id, frame_id, payloads))
+        whole_bytes = sum(map(len, parts))
+        if whole_bytes > self._transport.message_bytes:
+            future.set_exception(too_large(whole_bytes))
+            return future
+        messages = cut_frame(parts)
+        size = sum(len(part) for message in messages for part in message)
+        with self._lock:
+            if self._failure is not None or self._closed:
+                future.set_exception(self._failure or EdgeUnreachable("this session is closed"))
+                return future
+            self._pending.append((frame_id, submitted_ns, size, future))
+        for message in messages:
+            self._requests.put(b"".join(message))
+        return future
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        self._requests.put(None)
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        self._given_up = self._thread.is_alive()  # replies are still due, and do not come
+        self._call.cancel()
+        self._thread.join(_CLOSE_TIMEOUT_S)
+        # An edge that hangs or is gone ends the session with its stream; there is nobody to tell.
+        if not self._given_up and not isinstance(self._failure, EdgeUnreachable):
+            with contextlib.suppress(TransportError):
+                self._transport.close_session(self.agreed.session_id)
+
+    def _receive(self) -> None:
+        try:
+            for message in self._call:
+                complete_ns = time.perf_counter_ns()
+                reply = decode_reply(message)
+                with self._lock:
+                    if not self._pending:
+                        raise ProtocolViolation("the edge sent a reply that nobody waits for")
+                    frame_id, submitted_ns, size, future = self._pending.popleft()
+                if reply.frame_id != frame_id:
+                    future.set_exception(_out_of_order(frame_id, reply))
+                    raise _out_of_order(frame_id, reply)
+                reply = msgspec.structs.replace(
+                    reply,
+                    request_bytes=size,
+                    reply_bytes=len(message),
+                    submitted_ns=submitted_ns,
+                    complete_ns=complete_ns,
+                )
+                if not future.cancelled():
+                    future.set_result(reply)
+            if self._closed:
+                self._fail_pending(EdgeUnreachable("the session was closed"))
+            else:
+                self._fail(EdgeUnreachable("the edge ended the stream of frames"))
+        except grpc.RpcError as error:
+            self._fail(self._transport.translated(error))
+        except SplitbedError as error:
+            self._fail(error)
+
+    def _fail(self, error: SplitbedError) -> None:
+        if self._given_up:  # our own cancelling, and no failure of the edge's
+            error = EdgeUnreachable("the session was closed before the reply came")
+        with self._lock:
+            self._failure = error
+        self._fail_pending(error)
+
+    def _fail_pending(self, error: SplitbedError) -> None:
+        with self._lock:
+            pending = list(self._pending)
+            self._pending.clear()
+        for *_, future in pending:
+            if not future.cancelled():
+                future.set_exception(error)
+
+
+def _out_of_order(frame_id: int, reply: Reply) -> ProtocolViolation:
+    return ProtocolViolation(f"the reply to frame {reply.frame_id} came where {frame_id} was due")
 
 
 def _plain(data: bytes) -> bytes:

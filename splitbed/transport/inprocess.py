@@ -60,15 +60,11 @@ class InProcessTransport:
         return self._peer
 
 
-class _InProcessSession(Session):
+class _InProcessSession:
     def __init__(self, peer: Peer, agreed: SessionAgreed) -> None:
         self._peer = peer
-        self._agreed = agreed
+        self.agreed = agreed
         peer.attach(agreed.session_id)
-
-    @property
-    def agreed(self) -> SessionAgreed:
-        return self._agreed
 
     def submit(self, frame_id: int, payloads: tuple[Buffer, ...]) -> Future[Reply]:
         future: Future[Reply] = Future()

@@ -60,7 +60,7 @@ class ShiftedTransport(GrpcTransport):
         return _ShiftedSession(self, super().open(spec))
 
 
-class _ShiftedSession(Session):
+class _ShiftedSession:
     def __init__(self, transport: ShiftedTransport, session: Session) -> None:
         self._transport, self._session = transport, session
 

@@ -37,7 +37,7 @@ def rows_of(options: DeviceOptions) -> list[FrameRecord]:
     return list(read_rows(RunFolder(options.out / "mine").frames("device"), FrameRecord))
 
 
-class Hanging(Session):
+class Hanging:
     """A session over a transport that answers some frames, and the others when it is let go."""
 
     def __init__(self, session: Session, answered: int) -> None:

@@ -166,7 +166,7 @@ class Watched(GrpcTransport):
         return WatchedSession(self, super().open(spec))
 
 
-class WatchedSession(Session):
+class WatchedSession:
     def __init__(self, transport: Watched, session: Session) -> None:
         self._transport, self._session = transport, session
 

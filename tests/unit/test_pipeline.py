@@ -244,7 +244,7 @@ def test_a_full_disk(
     assert len(measured(options)) == 8
 
 
-class Ending(Session):
+class Ending:
     """A session whose edge is gone after some frames."""
 
     def __init__(self, session: Session) -> None:
