@@ -112,7 +112,7 @@ class EdgeClock:
     def take(self, reply: Reply) -> None:
         """A frame was answered: whatever it waited for, its time stamps bound the clock.
 
-        Of each half second the two frames that bound it best are used, once it is over.
+        Of each second the one or two frames that bound it best are used, once it is over.
         """
         came_ns = reply.times.received_ns
         went_ns = came_ns + reply.times.edge_ns

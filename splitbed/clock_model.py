@@ -71,7 +71,8 @@ class Belief(NamedTuple):
 
     def mirrored(self) -> Self:
         """The same for time that runs backwards."""
-        return self._replace(at=-self.at, corners=_hull([(-r, o) for r, o in self.corners]))
+        # A mirror turns the way round that corners are listed in.
+        return self._replace(at=-self.at, corners=tuple((-r, o) for r, o in self.corners[::-1]))
 
     def moved(self, at: float) -> Self:
         """What it makes of another time, later or earlier."""
@@ -156,8 +157,12 @@ def _cut(
 ) -> list[tuple[float, float]]:
     """The part of a polygon to the left of a line."""
     kept: list[tuple[float, float]] = []
-    for here, there in zip(corners, (*corners[1:], corners[0]), strict=True):
-        inside, next_inside = _turn(begin, end, here), _turn(begin, end, there)
+    sides = [_turn(begin, end, corner) for corner in corners]
+    if min(sides) >= 0:
+        return corners
+    for here, there, inside, next_inside in zip(
+        corners, (*corners[1:], corners[0]), sides, (*sides[1:], sides[0]), strict=True
+    ):
         if inside >= 0:
             kept.append(here)
         if inside * next_inside < 0:
