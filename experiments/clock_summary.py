@@ -94,18 +94,15 @@ class Hindsight:
         return {frame: way for frame, way in found.items() if way is not None}
 
 
+def stamps_of(row: FrameRecord) -> ClockExchange:
+    """A frame that was answered, as an exchange."""
+    went_ns, complete_ns = row.edge_received_ns + row.edge_ns, row.submitted_ns + row.rtt_ns
+    return ClockExchange(row.submitted_ns, row.edge_received_ns, went_ns, complete_ns)
+
+
 def tight_frames(rows: Iterable[FrameRecord], rate: float = 0.0) -> list[ClockExchange]:
     """What the frames that say most of the edge's clock show of it (`TightFrames`)."""
-    stamps = [
-        ClockExchange(
-            row.submitted_ns,
-            row.edge_received_ns,
-            row.edge_received_ns + row.edge_ns,
-            row.submitted_ns + row.rtt_ns,
-        )
-        for row in rows
-        if row.submitted_ns and row.rtt_ns
-    ]
+    stamps = [stamps_of(row) for row in rows if row.submitted_ns and row.rtt_ns]
     stamps.sort(key=lambda one: one.received_ns)
     tight = TightFrames()
     tight.rate = rate
