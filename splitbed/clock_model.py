@@ -64,7 +64,7 @@ class Belief(NamedTuple):
         if len(around) < 3:
             return self
         for begin, end in zip(around, (*around[1:], around[0]), strict=True):
-            left = _cut(left, begin, end)
+            left = _cut(left, begin, end, around)
             if not left:
                 return self
         return self._replace(corners=_hull(left))
@@ -153,11 +153,19 @@ def _clipped(
 
 
 def _cut(
-    corners: list[tuple[float, float]], begin: tuple[float, float], end: tuple[float, float]
+    corners: list[tuple[float, float]],
+    begin: tuple[float, float],
+    end: tuple[float, float],
+    around: tuple[tuple[float, float], ...],
 ) -> list[tuple[float, float]]:
-    """The part of a polygon to the left of a line."""
+    """The part of a polygon to the left of an edge of another one, `around`.
+
+    Between two corners that are all but one, rounding turns an edge any way. So the line that cuts
+    runs that way, but past every corner of the other: it cuts off nothing of what they share.
+    """
     kept: list[tuple[float, float]] = []
-    sides = [_turn(begin, end, corner) for corner in corners]
+    least = min([_turn(begin, end, corner) for corner in around])
+    sides = [_turn(begin, end, corner) - least for corner in corners]
     if min(sides) >= 0:
         return corners
     for here, there, inside, next_inside in zip(
