@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from splitbed.clock import ClockHistory, ClockTrack, LeastDelays, OffsetAt
@@ -102,6 +102,12 @@ def test_as_it_goes_frames_keep_the_truth_and_never_widen(
 
 @settings(deadline=None, max_examples=60)
 @given(made=runs, knows=st.booleans(), share=st.floats(-0.1, 1.1))
+# Corners that are all but one: an edge between them points anywhere.
+@example(
+    made=(Clock(0), Run(Clock(0), LeastDelays(453_485, 0), (1000, 0, 0), 16_777_216)),
+    knows=False,
+    share=0.0,
+)
 def test_with_hindsight_frames_keep_the_truth_and_never_widen(
     made: tuple[Clock, Run], knows: bool, share: float
 ) -> None:
