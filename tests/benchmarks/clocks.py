@@ -368,9 +368,10 @@ def main() -> int:
             show(results, options.frames)
         if options.busy:
             show_busy(busy, options.busy_s)
-    reached = all(one.held for trials in (*results.values(), *busy.values()) for one in trials)
+    held = [one.held for trials in results.values() for one in trials]
+    held += [one.held for trials in busy.values() for one in trials]
     bounds = [one.bound_ms for one in results[TARGET]] or [0.0]
-    return 0 if reached and median(bounds) < TARGET_MS else 1
+    return 0 if all(held) and median(bounds) < TARGET_MS else 1
 
 
 def show(results: dict[str, list[Trial]], frames: int) -> None:
@@ -404,7 +405,7 @@ def show_busy(busy: dict[str, list[BusyTrial]], seconds: float) -> None:
     for name, trials in busy.items():
 
         def of(field: str, trials: list[BusyTrial] = trials) -> float:
-            return median(getattr(one, field) for one in trials)
+            return float(median(getattr(one, field) for one in trials))
 
         print(
             f"{name:<16} {sum(t.held for t in trials):>2}/{len(trials):<3} {of('fps'):>4.0f} "
