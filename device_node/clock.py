@@ -1,10 +1,15 @@
-"""The edge's clock, kept track of through a run by exchanges while nothing is in flight."""
+"""The edge's clock, kept track of through a run.
+
+By exchanges while nothing is in flight, and where something always is by the frames themselves.
+"""
 
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from splitbed.clock import (
@@ -16,9 +21,10 @@ from splitbed.clock import (
     basis_of,
     one_ways,
 )
+from splitbed.clock_frames import TightFrames
 from splitbed.errors import TransportError, UsageError
 from splitbed.run_folder import RowWriter
-from splitbed.session import Reply
+from splitbed.session import ClockExchange, Reply
 from splitbed.transport import Transport
 from splitbed.transport.face import PROBE_TIMEOUT_S
 
@@ -37,9 +43,9 @@ _PATIENCE: Final = 10
 
 
 class EdgeClock:
-    """Exchanges with one edge. Each is a row, written at once.
+    """Exchanges with one edge. Each is a row, written at once; of frames, their rows tell.
 
-    `idle` is called between frames by whoever submits them; `one_ways` by any thread.
+    `idle` is called between frames by whoever submits them; `take` and `one_ways` by any thread.
     """
 
     def __init__(
@@ -57,6 +63,8 @@ class EdgeClock:
         # The first that stands is believed: the last takes no assumption about the link.
         self._tracks = [ClockTrack(delays)] if delays.are_known else []
         self._tracks.append(ClockTrack())
+        self._frames = TightFrames()
+        self._adding = threading.Lock()
         self._trips_ns: deque[int] = deque(maxlen=_REMEMBERED)
         self._next_ns = 0
         self.failed = 0
@@ -76,6 +84,8 @@ class EdgeClock:
             self.burst()
         except TransportError:  # every frame has its answer: the run is whole without them
             self.failed += 1
+        with self._adding:
+            self._add_frames(self._frames.rest())
 
     def idle(self, gap_ns: int | None = None) -> None:
         """Nothing is in flight, and no frame due for `gap_ns` (None: until this returns).
@@ -98,6 +108,19 @@ class EdgeClock:
     def at(self, own_ns: int) -> ClockOffset | None:
         """The offset at a time of this node's clock, by the exchanges until now."""
         return self._track.at(own_ns)
+
+    def take(self, reply: Reply) -> None:
+        """A frame was answered: whatever it waited for, its time stamps bound the clock.
+
+        Of each second the one or two frames that bound it best are used, once it is over.
+        """
+        came_ns = reply.times.received_ns
+        went_ns = came_ns + reply.times.edge_ns
+        stamps = ClockExchange(reply.submitted_ns, came_ns, went_ns, reply.complete_ns)
+        with self._adding:
+            chosen = self._frames.take(stamps)
+            if chosen:
+                self._add_frames(chosen)
 
     def one_ways(self, reply: Reply) -> OneWays:
         """The two ways of a frame, as far as the clock is known by now."""
@@ -123,6 +146,7 @@ class EdgeClock:
             error_ns=None if now is None else now.error_ns,
             drift_ppm=None if drift is None else drift.ppm,
             drift_error_ppm=None if drift is None else drift.error_ppm,
+            frames=track.frames,
         )
 
     @property
@@ -134,8 +158,16 @@ class EdgeClock:
         self._trips_ns.append(found.received_ns - found.sent_ns)
         self._next_ns = found.received_ns + self._every_ns
         self._writer.write(found)
-        for track in self._tracks:
-            track.add(found)
+        with self._adding:
+            for track in self._tracks:
+                track.add(found)
+
+    def _add_frames(self, chosen: Iterable[ClockExchange]) -> None:
+        for stamps in chosen:
+            for track in self._tracks:
+                track.add_frame(stamps)
+        drift = self._track.drift
+        self._frames.rate = 0.0 if drift is None else drift.ppm / 1e6
 
 
 def least_delays(text: str) -> LeastDelays:

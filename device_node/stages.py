@@ -138,6 +138,7 @@ class Stages:
 
     def _completed(self, frame: Begun, reply: Reply, start_ns: int, end_ns: int) -> FrameRecord:
         times = reply.times
+        self._clock.take(reply)
         ways = self._clock.one_ways(reply)
         return msgspec.structs.replace(
             frame.row,

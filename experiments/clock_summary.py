@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 import msgspec
@@ -18,6 +18,7 @@ from splitbed.clock import (
     history_of,
     one_ways,
 )
+from splitbed.clock_frames import TightFrames
 from splitbed.dependence import memory
 from splitbed.latency import stream_percentile
 from splitbed.percentile import Percentile
@@ -46,6 +47,8 @@ class ClockSummary(msgspec.Struct, frozen=True):
     least_up_ms: float
     least_down_ms: float
     exchanges: int
+    frames: int
+    """Whose stamps were used as an exchange's are."""
     offset_ms: float | None
     """At the run's last frame."""
     error_ms: float | None
@@ -57,12 +60,19 @@ class ClockSummary(msgspec.Struct, frozen=True):
 
 
 class Hindsight:
-    """The edge's clock as all exchanges of a run tell it."""
+    """The edge's clock as all exchanges of a run tell it, and the frames that tell most of it."""
 
-    def __init__(self, facts: ClockFacts, exchanges: Sequence[ClockExchange]) -> None:
+    def __init__(
+        self,
+        facts: ClockFacts,
+        exchanges: Sequence[ClockExchange],
+        rows: Iterable[FrameRecord] = (),
+    ) -> None:
         self.facts, self.exchanges = facts, len(exchanges)
+        frames = tight_frames(rows, (facts.drift_ppm or 0.0) / 1e6)
+        self.frames = len(frames)
         delays = LeastDelays(facts.least_up_ns, facts.least_down_ns)
-        self.history = history_of(exchanges, delays)
+        self.history = history_of([*exchanges, *frames], delays)
 
     def ways(self, row: FrameRecord, share: float = BOUND_SHARE) -> OneWays:
         """A frame's two ways (`one_ways`), of which a row that was never sent has none."""
@@ -84,12 +94,30 @@ class Hindsight:
         return {frame: way for frame, way in found.items() if way is not None}
 
 
-def hindsight(files: RunFolder, manifest: RunManifest) -> Hindsight | None:
-    """None for a run that kept no exchanges."""
+def stamps_of(row: FrameRecord) -> ClockExchange:
+    """A frame that was answered, as an exchange."""
+    went_ns, complete_ns = row.edge_received_ns + row.edge_ns, row.submitted_ns + row.rtt_ns
+    return ClockExchange(row.submitted_ns, row.edge_received_ns, went_ns, complete_ns)
+
+
+def tight_frames(rows: Iterable[FrameRecord], rate: float = 0.0) -> list[ClockExchange]:
+    """What the frames that say most of the edge's clock show of it (`TightFrames`)."""
+    stamps = [stamps_of(row) for row in rows if row.submitted_ns and row.rtt_ns]
+    stamps.sort(key=lambda one: one.received_ns)
+    tight = TightFrames()
+    tight.rate = rate
+    found = [chosen for one in stamps for chosen in tight.take(one)]
+    return [*found, *tight.rest()]
+
+
+def hindsight(
+    files: RunFolder, manifest: RunManifest, rows: Iterable[FrameRecord] = ()
+) -> Hindsight | None:
+    """None for a run that kept no exchanges. `rows` are its frames', warm-up's too."""
     exchanges = list(read_rows(files.clock(), ClockExchange))
     if manifest.clock is None or not exchanges:
         return None
-    return Hindsight(msgspec.convert(manifest.clock, ClockFacts), exchanges)
+    return Hindsight(msgspec.convert(manifest.clock, ClockFacts), exchanges, rows)
 
 
 def clock_summary(known: Hindsight | None, rows: Sequence[FrameRecord]) -> ClockSummary | None:
@@ -105,6 +133,7 @@ def clock_summary(known: Hindsight | None, rows: Sequence[FrameRecord]) -> Clock
         least_up_ms=facts.least_up_ns / 1e6,
         least_down_ms=facts.least_down_ns / 1e6,
         exchanges=known.exchanges,
+        frames=known.frames,
         offset_ms=offsets[-1].offset_ns / 1e6 if offsets else None,
         error_ms=median(found.error_ns for found in offsets) / 1e6 if offsets else None,
         drift_ppm=facts.drift_ppm,
@@ -116,7 +145,7 @@ def clock_summary(known: Hindsight | None, rows: Sequence[FrameRecord]) -> Clock
 
 def clock_text(found: ClockSummary) -> str:
     """One clause for a terminal."""
-    counted = f"{found.exchanges} exchanges"
+    counted = f"{found.exchanges} exchanges and {found.frames} frames"
     if found.offset_ms is None or found.error_ms is None:
         return f"not known: the {counted} fit no steady clock (was one of the clocks set?)"
     basis = "by half the round trip"

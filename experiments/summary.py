@@ -186,7 +186,7 @@ def summarise(folder: Path) -> Summary:
     outcome = manifest.outcome
     if outcome == "running":
         outcome = f"ended without a word after {len(rows)} rows (killed, or still going on)"
-    head, clock = manifest.head or {}, hindsight(files, manifest)
+    head, clock = manifest.head or {}, hindsight(files, manifest, rows)
     return Summary(
         run_id=manifest.run_id,
         folder=str(folder),

@@ -12,7 +12,8 @@ With up = down = 0 both together are the classic bound of half the round trip (M
 8), which takes no assumption; with a link's fixed delays known only what queued is left.
 
 Between exchanges the model of `splitbed.clock_model` carries on. The best of many exchanges bound
-either side, each way by itself: a filter for the least delay that cannot err.
+either side, each way by itself: a filter for the least delay that cannot err. A frame and its reply
+are an exchange like any other, only with more in the way (`splitbed.clock_frames`).
 """
 
 from __future__ import annotations
@@ -86,12 +87,15 @@ class ClockFacts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     least_down_ns: int
     exchanges: int
     failed: int
+    """Exchanges that did not come about."""
     offset_ns: int | None
     """Peer's clock less own clock at the end of the run, within `error_ns`."""
     error_ns: int | None
     drift_ppm: float | None
     """By which the peer's clock is faster, within `drift_error_ppm`."""
     drift_error_ppm: float | None
+    frames: int = 0
+    """Whose time stamps were used as an exchange's are."""
 
 
 OffsetAt = Callable[[int], ClockOffset | None]
@@ -168,20 +172,35 @@ class ClockTrack:
     def __init__(self, delays: LeastDelays = UNKNOWN) -> None:
         self._frame = _Frame(delays)
         self._belief: Belief | None = None
-        self.exchanges = 0
+        # As it was after the last exchange. It knows less, but bounds an instant between the two
+        # by going forth where the other goes back.
+        self._before: Belief | None = None
+        self.exchanges = self.frames = 0
         """Used so far."""
         self.contradicted = False
         """No clock of the model and no link with these delays shows such exchanges."""
         self.knows_delays = delays.are_known
 
     def add(self, exchange: ClockExchange) -> None:
-        """Take in one more, of a later time than those before. Impossible ones are left out."""
+        """Take in one more. Impossible ones are left out."""
         if not is_possible(exchange) or self.contradicted:
             return
         self.exchanges += 1
-        first, second = self._frame.limits(exchange)
-        belief = self._belief or Belief.of(first, second)
-        for limit in (first, second):
+        limits = self._frame.limits(exchange)
+        self._narrow(self._belief or Belief.of(*limits), limits)
+        self._before = self._belief
+
+    def add_frame(self, exchange: ClockExchange) -> None:
+        """Take in a frame's time stamps, in any order. They never widen a bound."""
+        if not is_possible(exchange) or self.contradicted:
+            return
+        self.frames += 1
+        limits = self._frame.limits(exchange)
+        belief = self._belief or Belief.of(*limits)
+        self._narrow(belief, [limit for limit in limits if belief.is_cut_by(limit)])
+
+    def _narrow(self, belief: Belief, limits: Iterable[Limit]) -> None:
+        for limit in limits:
             narrowed = belief.limited(limit)
             if narrowed is None:
                 self.contradicted = True
@@ -192,10 +211,15 @@ class ClockTrack:
 
     def at(self, own_ns: int) -> ClockOffset | None:
         """The offset at an own time, after the exchanges or before; None without any."""
-        belief = self._belief  # another thread may add
+        before, belief = self._before, self._belief  # another thread may add
         if belief is None:
             return None
-        return self._frame.offset(belief.between(self._frame.since(own_ns)))
+        since = self._frame.since(own_ns)
+        low, high = belief.between(since)
+        if before is not None and since < belief.at:
+            least, most = before.between(since)
+            low, high = max(low, least), min(high, most)
+        return self._frame.offset((low, high)) if low <= high else None
 
     @property
     def drift(self) -> ClockDrift | None:
@@ -212,9 +236,7 @@ class ClockHistory:
 
     def __init__(self, exchanges: Iterable[ClockExchange], delays: LeastDelays = UNKNOWN) -> None:
         self._frame = _Frame(delays)
-        limits = [self._frame.limits(e) for e in exchanges if is_possible(e)]
-        limits.sort(key=lambda pair: pair[0].at)
-        beliefs = believed(limits)
+        beliefs = believed([self._frame.limits(e) for e in exchanges if is_possible(e)])
         self.contradicted = beliefs is None
         """As `ClockTrack.contradicted`: then no offset is known at any time."""
         self._beliefs = beliefs or []

@@ -64,14 +64,15 @@ class Belief(NamedTuple):
         if len(around) < 3:
             return self
         for begin, end in zip(around, (*around[1:], around[0]), strict=True):
-            left = _cut(left, begin, end)
+            left = _cut(left, begin, end, around)
             if not left:
                 return self
         return self._replace(corners=_hull(left))
 
     def mirrored(self) -> Self:
         """The same for time that runs backwards."""
-        return self._replace(at=-self.at, corners=_hull([(-r, o) for r, o in self.corners]))
+        # A mirror turns the way round that corners are listed in.
+        return self._replace(at=-self.at, corners=tuple((-r, o) for r, o in self.corners[::-1]))
 
     def moved(self, at: float) -> Self:
         """What it makes of another time, later or earlier."""
@@ -88,32 +89,45 @@ class Belief(NamedTuple):
             ),
         )
 
+    def is_cut_by(self, limit: Limit) -> bool:
+        """False where the limit says nothing that is not believed already."""
+        low, high = self.between(limit.at)
+        return high > limit.offset if limit.sign > 0 else low < limit.offset
+
     def limited(self, limit: Limit) -> Self | None:
-        """What is left of it at that limit's time; None where nothing is."""
-        moved = self.moved(limit.at)
-        left = _clipped(moved.corners, limit.sign, limit.offset)
-        return moved._replace(corners=left) if left else None
+        """What is left of it, at that limit's time or its own, the later; None where nothing is."""
+        here = self if limit.at < self.at else self.moved(limit.at)
+        # An earlier limit is one of the offset less what the rate has made since: a slanted cut. To
+        # go back to it and forth again would widen by WANDER what was known better.
+        passed = here.at - limit.at
+        most = limit.offset + limit.sign * WANDER * passed
+        left = _clipped(here.corners, limit.sign, most, passed)
+        return here._replace(corners=left) if left else None
 
 
-def believed(limits: list[tuple[Limit, Limit]]) -> list[Belief] | None:
-    """What is known at the time of each exchange by all of them; None where they contradict."""
-    before = _beliefs(limits)
+def believed(pairs: list[tuple[Limit, Limit]]) -> list[Belief] | None:
+    """What is known at the time of each limit by all of them; None where they contradict.
+
+    A pair is what one exchange tells, in the order of its times; pairs may overlap.
+    """
+    before = _beliefs(pairs)
     # Time that runs backwards is a clock like any other, whose drift has the other sign.
-    after = _beliefs([(b.mirrored(), a.mirrored()) for a, b in reversed(limits)])
+    after = _beliefs([(b.mirrored(), a.mirrored()) for a, b in pairs])
     if before is None or after is None:
         return None
     return [
-        belief.joined(later.mirrored().moved(belief.at))
+        belief.joined(later.mirrored())
         for belief, later in zip(before, reversed(after), strict=True)
     ]
 
 
-def _beliefs(limits: list[tuple[Limit, Limit]]) -> list[Belief] | None:
+def _beliefs(pairs: list[tuple[Limit, Limit]]) -> list[Belief] | None:
+    if not pairs:
+        return []
     found: list[Belief] = []
-    for pair in limits:
-        belief: Belief | None = found[-1] if found else Belief.of(*pair)
-        for limit in pair:
-            belief = belief and belief.limited(limit)
+    belief: Belief | None = Belief.of(*min(pairs, key=lambda pair: pair[0].at))
+    for limit in sorted(limit for pair in pairs for limit in pair):
+        belief = belief and belief.limited(limit)
         if belief is None:
             return None
         found.append(belief)
@@ -121,28 +135,42 @@ def _beliefs(limits: list[tuple[Limit, Limit]]) -> list[Belief] | None:
 
 
 def _clipped(
-    corners: tuple[tuple[float, float], ...], sign: int, most: float
+    corners: tuple[tuple[float, float], ...], sign: int, most: float, slope: float
 ) -> tuple[tuple[float, float], ...]:
-    """A polygon cut at an offset (Sutherland and Hodgman 1974)."""
+    """A polygon cut at an offset of `most + slope * rate` (Sutherland and Hodgman 1974)."""
     kept: list[tuple[float, float]] = []
     for (rate, offset), (next_rate, next_offset) in zip(
         corners, (*corners[1:], corners[0]), strict=True
     ):
-        over, next_over = sign * (offset - most), sign * (next_offset - most)
+        over = sign * (offset - most - slope * rate)
+        next_over = sign * (next_offset - most - slope * next_rate)
         if over <= 0:
             kept.append((rate, offset))
         if over * next_over < 0:
-            kept.append((rate + over / (over - next_over) * (next_rate - rate), most))
+            edge = rate + over / (over - next_over) * (next_rate - rate)
+            kept.append((edge, most + slope * edge))
     return tuple(kept)
 
 
 def _cut(
-    corners: list[tuple[float, float]], begin: tuple[float, float], end: tuple[float, float]
+    corners: list[tuple[float, float]],
+    begin: tuple[float, float],
+    end: tuple[float, float],
+    around: tuple[tuple[float, float], ...],
 ) -> list[tuple[float, float]]:
-    """The part of a polygon to the left of a line."""
+    """The part of a polygon to the left of an edge of another one, `around`.
+
+    Between two corners that are all but one, rounding turns an edge any way. So the line that cuts
+    runs that way, but past every corner of the other: it cuts off nothing of what they share.
+    """
     kept: list[tuple[float, float]] = []
-    for here, there in zip(corners, (*corners[1:], corners[0]), strict=True):
-        inside, next_inside = _turn(begin, end, here), _turn(begin, end, there)
+    least = min([_turn(begin, end, corner) for corner in around])
+    sides = [_turn(begin, end, corner) - least for corner in corners]
+    if min(sides) >= 0:
+        return corners
+    for here, there, inside, next_inside in zip(
+        corners, (*corners[1:], corners[0]), sides, (*sides[1:], sides[0]), strict=True
+    ):
         if inside >= 0:
             kept.append(here)
         if inside * next_inside < 0:

@@ -27,7 +27,17 @@ BASE = {
     "runnable",
 }
 MIDDLE = {
-    *("record", "config", "codec", "task", "engine", "clock", "clock_model", "resources"),
+    *(
+        "record",
+        "config",
+        "codec",
+        "task",
+        "engine",
+        "clock",
+        "clock_model",
+        "clock_frames",
+        "resources",
+    ),
     *(
         "host",
         "progress",
@@ -64,6 +74,7 @@ ALLOWED_INSIDE: dict[str, set[str]] = {
     "config": {"errors"},
     "clock_model": set(),
     "clock": {"session", "clock_model"},
+    "clock_frames": {"session", "clock"},
     "record": {"errors", "tensor", "link", "certificate", "session"},
     "run_folder": {"errors", "certificate", "session", "record"},
     "limits": {"errors"},

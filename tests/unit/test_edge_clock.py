@@ -19,6 +19,7 @@ from experiments.clock_summary import clock_summary, clock_text, hindsight, ways
 from netem.least_delay import least_delays_ns
 from netem.relay import Relay
 from splitbed.clock import ClockHistory, LeastDelays
+from splitbed.clock_frames import TightFrames
 from splitbed.errors import EdgeUnreachable, UsageError
 from splitbed.link import Direction, LinkProfile
 from splitbed.record import FrameRecord, RunManifest
@@ -275,6 +276,73 @@ def test_an_offset_and_a_drift_are_found_within_their_bounds(
     if summary.up.p50_ms is not None:
         assert summary.up.p50_ms.value >= 30
         assert "up p50" in ways_text(summary)
+
+
+def test_where_the_link_is_never_free_frames_tell_of_the_clock(
+    edge: Edge, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("device_node.clock.TightFrames", lambda: TightFrames(1))
+    server = GrpcServer(edge.service, "127.0.0.1:0")
+    profile = LinkProfile("up", Direction(delay_ns=30 * MS), Direction(delay_ns=10 * MS))
+    relay = Relay(profile, "127.0.0.1:0", server.address, seed=1)
+    clock = Clock(-7 * S, -180e-6, 10e-6, 0.5, time.perf_counter_ns())
+    transport = ShiftedTransport(relay.address, clock)
+    options = options_for(tmp_path, link_delay_ms="30,10", window=4, frames=40, clock_s=100)
+    try:
+        Device(options).run(transport, pictures, threading.Event())
+    finally:
+        transport.close()
+        relay.close()
+        server.stop(0)
+    manifest, rows = read_manifest(tmp_path / "mine"), rows_of(tmp_path)
+    assert manifest.clock is not None
+    assert (manifest.clock["basis"], manifest.clock["exchanges"]) == ("link delays", 18)
+    assert 20 < manifest.clock["frames"] <= len(rows)
+    known = hindsight(RunFolder(tmp_path / "mine"), manifest, rows)
+    without = hindsight(RunFolder(tmp_path / "mine"), manifest)
+    assert known is not None
+    assert without is not None
+    assert 0 == without.frames < known.frames
+    for row in rows:
+        found, plain = known.history.at(row.submitted_ns), without.history.at(row.submitted_ns)
+        assert found is not None
+        assert plain is not None
+        assert abs(found.offset_ns - clock.offset(row.submitted_ns)) <= found.error_ns
+        assert found.error_ns <= plain.error_ns + 2
+        up_ns, down_ns = transport.truth[row.frame_id]
+        for ways in (row, known.ways(row)):
+            if ways.uplink_ns is not None and ways.uplink_error_ns is not None:
+                assert abs(ways.uplink_ns - up_ns) <= ways.uplink_error_ns + 1
+            if ways.downlink_ns is not None and ways.downlink_error_ns is not None:
+                assert abs(ways.downlink_ns - down_ns) <= ways.downlink_error_ns + 1
+    summary = clock_summary(known, rows)
+    assert summary is not None
+    assert f"18 exchanges and {known.frames} frames, given 30 ms up" in clock_text(summary)
+
+
+def test_an_edge_that_lies_of_its_frames_is_contradicted(
+    edge: Edge, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Lying(ShiftedTransport):
+        def probe(self, timeout_s: float = PROBE_TIMEOUT_S) -> ClockExchange:
+            return GrpcTransport.probe(self, timeout_s)  # of frames only: 5 s
+
+    monkeypatch.setattr("device_node.clock.TightFrames", lambda: TightFrames(1))
+    server = GrpcServer(edge.service, "127.0.0.1:0")
+    transport = Lying(server.address, Clock(5 * S))
+    try:
+        Device(options_for(tmp_path)).run(transport, pictures, threading.Event())
+    finally:
+        transport.close()
+        server.stop(0)
+    manifest, rows = read_manifest(tmp_path / "mine"), rows_of(tmp_path)
+    assert [row.status for row in rows] == ["ok"] * 13
+    assert manifest.clock is not None
+    assert manifest.clock["basis"] == "contradicted"
+    known = hindsight(RunFolder(tmp_path / "mine"), manifest, rows)
+    assert known is not None
+    assert known.history.contradicted
+    assert known.uplinks(rows) == {}
 
 
 def test_a_link_faster_than_it_is_said_to_be_is_not_believed(
