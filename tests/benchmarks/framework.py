@@ -9,14 +9,18 @@ weights) whose boundary has the sizes given. Framework time of a frame is
     rest        end to end less all of its parts: bookkeeping between the device's stages
 
 both read off the device's rows. Every round starts a device for every size; the interval of a
-median comes from resampling rounds. `--other` does the same with another source tree in turn with
-this one, and prints the paired ratio. `--pin` gives each process a processor.
+median comes from resampling rounds. In turn with it, `bare` is what gRPC's Python takes by itself:
+two processes that pass on ready bytes of the same number (tests/benchmarks/echo.py), and compute
+as long in between as the device did; what splitbed adds to that is the paired ratio. A frame of
+more than a megabyte is one message there, and pieces in splitbed. `--other` does the same with
+another source tree, `--pin` gives each process a processor.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 import tempfile
@@ -33,22 +37,24 @@ from splitbed.process import guarded
 from splitbed.record import FrameRecord
 from splitbed.run_folder import RunFolder, read_rows
 from tests.benchmarks.end_to_end import network
-from tests.benchmarks.nodes import ROOT, device, edge
+from tests.benchmarks.nodes import ROOT, Program, device, edge
 
 BOUNDARIES = ((1, 71), (7, 120), (25, 126), (91, 126))
 """Channels and side of boundaries of 20 kB, 403 kB, 1.6 MB and 5.8 MB."""
+
+_WARMUP = 20
 
 Samples = NDArray[np.float64]
 
 
 def measured(
     tree: Path, folder: Path, address: str, model: str, frames: int, processor: int | None
-) -> Samples:
-    """Transport and rest of every frame of one device, in nanoseconds; frames x 2."""
+) -> tuple[Samples, list[FrameRecord]]:
+    """Transport and rest of every frame of one device, in nanoseconds; frames x 2. Its rows."""
     with tempfile.TemporaryDirectory() as out:
         with device(
             *(address, model, "boundary", folder / "pictures", Path(out), "r"),
-            *("--frames", frames, "--warmup", "20", "--cache", folder / "cache"),
+            *("--frames", frames, "--warmup", _WARMUP, "--cache", folder / "cache"),
             tree=tree,
             processor=processor,
         ) as one:
@@ -58,7 +64,21 @@ def measured(
             for row in read_rows(RunFolder(Path(out) / "r").frames("device"), FrameRecord)
             if not row.warmup and row.status == "ok"
         ]
-    return np.asarray([(row.rtt_ns - row.edge_ns, row.rest_ns) for row in rows], np.float64)
+    return np.asarray([(row.rtt_ns - row.edge_ns, row.rest_ns) for row in rows], np.float64), rows
+
+
+def bare(rows: list[FrameRecord], processors: list[int | None]) -> Samples:
+    """Round trips of bare messages as large as these frames', as often; frames x 2, the rest 0."""
+    pause_ns = [
+        later.submitted_ns - row.submitted_ns - row.rtt_ns
+        for row, later in itertools.pairwise(rows)
+    ]
+    this, there = rows[0], ("-m", "tests.benchmarks.echo")
+    with Program("echo", *there, "serve", this.reply_bytes, processor=processors[1]) as echo:
+        words = (echo.address, this.request_bytes, len(rows) + _WARMUP, np.median(pause_ns) / 1e3)
+        with Program("asker", *there, "ask", *words, processor=processors[0]) as asker:
+            trips_ns = msgspec.json.decode(asker.line(), type=list[int])[_WARMUP:]
+    return np.asarray([(trip_ns, 0) for trip_ns in trips_ns], np.float64)
 
 
 def interval(rounds: list[Samples], statistic: Callable[[Samples], float]) -> tuple[float, float]:
@@ -125,11 +145,15 @@ def main() -> int:
             order = list(trees.items())
             for model, size in models:
                 for tree, place in order if number % 2 else reversed(order):
-                    samples = measured(
+                    samples, kept = measured(
                         place, folder, addresses[tree], model, options.frames, processors[0]
                     )
                     found.setdefault((size, tree), []).append(samples)
+                    if tree == "this":
+                        least = bare(kept, processors)
+                        found.setdefault((size, "bare"), []).append(least)
     rows = [row_of(size, tree, rounds) for (size, tree), rounds in sorted(found.items())]
+    others = ["bare", *(["other"] if options.other else [])]
     if options.json:
         print(msgspec.json.encode(rows).decode())
         return 0
@@ -143,15 +167,17 @@ def main() -> int:
             f"{row['low_ms']:6.3f}..{row['high_ms']:5.3f}  {row['transport_ms']:9.3f}  "
             f"{row['rest_ms']:5.3f}  {row['p95_ms']:6.3f}"
         )
-    for size in sorted({size for size, _ in found}) if options.other else ():
-        ours, others = found[size, "this"], found[size, "other"]
+    for size, other in itertools.product(sorted({size for size, _ in found}), others):
         ratios = np.asarray(
-            [median_ms(a) / median_ms(b) for a, b in zip(ours, others, strict=True)]
+            [
+                median_ms(a) / median_ms(b)
+                for a, b in zip(found[size, "this"], found[size, other], strict=True)
+            ]
         )
         rng = np.random.default_rng(0)
         drawn = np.median(rng.choice(ratios, (2000, len(ratios))), axis=1)
         low, high = np.quantile(drawn, [0.025, 0.975])
-        print(f"{size:9,}  this to other {np.median(ratios):.3f}  {low:.3f}..{high:.3f}")
+        print(f"{size:9,}  this to {other:5} {np.median(ratios):.3f}  {low:.3f}..{high:.3f}")
     return 0
 
 
