@@ -209,7 +209,7 @@ class _GrpcSession:
             future.set_exception(too_large(whole_bytes))
             return future
         messages = cut_frame(parts)
-        size = sum(len(part) for message in messages for part in message)
+        size = sum(sum(map(len, message)) for message in messages)
         with self._lock:
             if self._failure is not None or self._closed:
                 future.set_exception(self._failure or EdgeUnreachable("this session is closed"))

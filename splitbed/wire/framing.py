@@ -20,6 +20,9 @@ _MOST_PAYLOADS: Final = 4096
 _MOST_TEXT_BYTES: Final = 1 << 20
 
 _FIXED64: Final = struct.Struct("<Q")
+_FIXED32: Final = struct.Struct("<I")
+_SMALL: Final = tuple(bytes([value]) for value in range(1 << 7))
+"""Numbers of one byte, keys of fields among them."""
 VARINT, _I64, LEN, _I32 = 0, 1, 2, 5
 _TIMES: Final = ("edge_ns", "queue_ns", "decode_ns", "tail_ns", "encode_ns", "batch")
 
@@ -58,8 +61,17 @@ def encode_reply(reply: Reply) -> bytes:
 
 def _reply_parts(reply: Reply) -> list[Buffer]:
     head = _fixed64(1, reply.session_id) + _varint_field(2, reply.frame_id)
-    times = _fixed64(1, reply.times.received_ns) + b"".join(
-        _varint_field(number, getattr(reply.times, name)) for number, name in enumerate(_TIMES, 2)
+    spent = reply.times
+    times = b"".join(
+        (
+            _fixed64(1, spent.received_ns),
+            _varint_field(2, spent.edge_ns),
+            _varint_field(3, spent.queue_ns),
+            _varint_field(4, spent.decode_ns),
+            _varint_field(5, spent.tail_ns),
+            _varint_field(6, spent.encode_ns),
+            _varint_field(7, spent.batch),
+        )
     )
     tail = _bytes_field(5, times)
     if reply.result_json:
@@ -136,11 +148,18 @@ def _aligned(head: bytes, payloads: tuple[Buffer, ...], tail: bytes) -> list[Buf
 
 def key(field: int, wire_type: int) -> bytes:
     """What stands before a field's value."""
-    return bytes([field << 3 | wire_type])
+    return _SMALL[field << 3 | wire_type]
 
 
 def varint(value: int) -> bytes:
     """An unsigned number in as many bytes as it needs, seven bits in each."""
+    if 0 <= value < 1 << 7:
+        return _SMALL[value]
+    # Most others are times of up to 2 ms: written out, as this is on every frame's way.
+    if 0 <= value < 1 << 21:
+        if value < 1 << 14:
+            return bytes((value & 0x7F | 0x80, value >> 7))
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
     if not 0 <= value < 1 << 64:
         raise ProtocolViolation(f"{value} is no unsigned 64-bit number")
     data = bytearray()
@@ -195,8 +214,13 @@ def fields(message: Buffer) -> list[tuple[int, int, int | memoryview]]:
     view = memoryview(message)
     found: list[tuple[int, int, int | memoryview]] = []
     at = 0
-    while at < len(view):
-        tag, at = _read_varint(view, at)
+    end = len(view)
+    while at < end:
+        tag = view[at]
+        if tag < 0x80:
+            at += 1
+        else:
+            tag, at = _read_varint(view, at)
         field, wire_type = tag >> 3, tag & 7
         value: int | memoryview
         if field == 0:
@@ -204,17 +228,15 @@ def fields(message: Buffer) -> list[tuple[int, int, int | memoryview]]:
         if wire_type == VARINT:
             value, at = _read_varint(view, at)
         elif wire_type in (_I64, _I32):
-            size = 8 if wire_type == _I64 else 4
-            if at + size > len(view):
+            fixed = _FIXED64 if wire_type == _I64 else _FIXED32
+            if at + fixed.size > end:
                 raise ProtocolViolation("a message ends within a fixed-size field")
-            value = int.from_bytes(view[at : at + size], "little")
-            at += size
+            (value,) = fixed.unpack_from(view, at)
+            at += fixed.size
         elif wire_type == LEN:
             size, at = _read_varint(view, at)
-            if size > len(view) - at:
-                raise ProtocolViolation(
-                    f"a field announces {size} bytes where {len(view) - at} are left"
-                )
+            if size > end - at:
+                raise ProtocolViolation(f"a field announces {size} bytes where {end - at} are left")
             value = view[at : at + size]
             at += size
         else:

@@ -26,11 +26,11 @@ _WHOLE, _PIECE = 5, 6
 _FIRST_BYTE: Final = key(_WHOLE, VARINT)
 
 
-def cut_frame(parts: Sequence[Buffer]) -> list[list[Buffer]]:
+def cut_frame(parts: Sequence[Buffer]) -> Sequence[Sequence[Buffer]]:
     """The messages that carry one frame, each in parts to join; `parts` make up its own message."""
     whole = sum(map(len, parts))
     if whole <= PIECE_BYTES:
-        return [list(parts)]
+        return (parts,)
     size = -(-whole // -(-whole // PIECE_BYTES))
     messages: list[list[Buffer]] = []
     for piece in _pieces(parts, size):
