@@ -24,7 +24,7 @@ def load_facts(summary: Summary) -> list[tuple[str, str]]:
     """Name and text of what a run's load was, and what became of it."""
     found = []
     load, flow, deadline = summary.load, summary.flow, summary.availability.deadline
-    if load.is_open or load.kind == "offline" or load.deadline_ms is not None:
+    if load.kind != "single" or load.deadline_ms is not None:
         found.append(("load", load_text(load)))
     if load.stopped_by in _ENDED_BY:
         found.append(("ended", _ENDED_BY[load.stopped_by]))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from experiments.clock_summary import clock_text, ways_text
 from experiments.load_table import budget_note, budget_table, load_facts
@@ -13,15 +14,16 @@ from experiments.node_use import use_facts
 from experiments.run_facts import CertifiedLink
 from experiments.statistics import PairedLoss, Percentile, Share
 from experiments.summary import STAGES, Summary
+from experiments.terminal import hanging, printable, write_to
 from splitbed.link import Replay
 
 
 def print_run(summary: Summary, console: Console) -> None:
     """One run: its stages, its bytes, its answers, its link."""
-    console.print(
-        f"[bold]{summary.model}[/bold] cut at [bold]{summary.cut}[/bold], coded "
-        f"[bold]{summary.codec}[/bold], over {summary.link} ({summary.link_kind})",
-        highlight=False,
+    title = Text.assemble(
+        *((printable(summary.model), "bold"), " cut at ", (printable(summary.cut), "bold")),
+        *(", coded ", (printable(summary.codec), "bold")),
+        f", over {printable(summary.link)} ({summary.link_kind})",
     )
     table = Table(box=None, pad_edge=False)
     table.add_column("ms a frame")
@@ -44,13 +46,12 @@ def print_run(summary: Summary, console: Console) -> None:
         ("  95 % to", (p.high for p in summary.total_ms.values())),
     ):
         table.add_row(name, *("-" if end is None else f"{end:.3f}" for end in ends), "")
-    console.print(table, highlight=False)
-    for name, text in facts(summary):
-        console.print(f"{name:<16} {text}", highlight=False)
+    whole: list[RenderableType] = [title, table]
+    whole += [hanging(name, text, console) for name, text in facts(summary)]
     budgets = budget_table(summary)
     if budgets is not None:
-        console.print(budgets, highlight=False)
-        console.print(budget_note(summary), highlight=False)
+        whole += [budgets, budget_note(summary)]
+    write_to(console, *whole)
 
 
 def facts(summary: Summary) -> list[tuple[str, str]]:
@@ -146,11 +147,14 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
 
 def slowdown_text(summary: Summary) -> str:
     """What the device was held to, and what that did to its head."""
-    held = [f"cores {summary.setting.cpus}"] * bool(summary.setting.cpus)
+    held, cores = [], summary.setting.cpus
+    if cores:
+        held.append(f"core {cores}" if cores.isdigit() else f"cores {cores}")
     if summary.setting.cpu_quota is not None:
-        held.append(f"{summary.setting.cpu_quota:g} of a core")
+        held.append(f"{summary.setting.cpu_quota:g} of a core's time")
     ratio, low, high = (float((summary.slowdown or {})[n]) for n in ("ratio", "low", "high"))
-    return f"{' and '.join(held)}: the head takes {ratio:.2f} times ({low:.2f} to {high:.2f})"
+    text = f"the head takes {ratio:.2f} times as long ({low:.2f} to {high:.2f})"
+    return f"{' and '.join(held)}: {text}"
 
 
 def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
@@ -162,7 +166,7 @@ def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
     for summary in sorted(summaries, key=lambda s: s.total_ms["p50"].value):
         accuracy, loss = accuracy_and_loss(summary)
         table.add_row(
-            summary.name + mark(summary),
+            Text(printable(summary.name) + mark(summary)),
             f"{summary.total_ms['p50'].value:.2f}",
             f"{summary.total_ms['p95'].value:.2f}",
             f"{summary.stages_ms['link']['p50']:.2f}",
@@ -170,13 +174,11 @@ def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
             "" if accuracy is None else f"{accuracy.pct:.1f} %",
             "" if loss is None else f"{loss.points:+.1f}",
         )
-    console.print(table, highlight=False)
+    whole: list[RenderableType] = [table]
     pictures = {s.evaluation.pictures for s in summaries if s.evaluation is not None}
     if pictures:
-        console.print(
-            f"accuracy and loss: of {max(pictures)} pictures, evaluated without the link",
-            highlight=False,
-        )
+        whole.append(f"accuracy and loss: of {max(pictures)} pictures, evaluated without the link")
+    write_to(console, *whole)
 
 
 def mark(summary: Summary) -> str:
