@@ -12,6 +12,7 @@ from experiments.clock_summary import clock_text, ways_text
 from experiments.load_table import budget_note, budget_table, load_facts
 from experiments.node_use import use_facts
 from experiments.run_facts import CertifiedLink
+from experiments.setting import limit_words, told_apart
 from experiments.statistics import PairedLoss, Percentile, Share
 from experiments.summary import STAGES, Summary
 from experiments.terminal import hanging, printable, write_to
@@ -147,14 +148,9 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
 
 def slowdown_text(summary: Summary) -> str:
     """What the device was held to, and what that did to its head."""
-    held, cores = [], summary.setting.cpus
-    if cores:
-        held.append(f"core {cores}" if cores.isdigit() else f"cores {cores}")
-    if summary.setting.cpu_quota is not None:
-        held.append(f"{summary.setting.cpu_quota:g} of a core's time")
     ratio, low, high = (float((summary.slowdown or {})[n]) for n in ("ratio", "low", "high"))
     text = f"the head takes {ratio:.2f} times as long ({low:.2f} to {high:.2f})"
-    return f"{' and '.join(held)}: {text}"
+    return f"{limit_words(summary.setting)}: {text}"
 
 
 def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
@@ -163,10 +159,13 @@ def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
     table.add_column("cut and codec", overflow="fold")
     for heading in ("p50 ms", "p95", "link", "bytes up", "accuracy", "loss"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for summary in sorted(summaries, key=lambda s: s.total_ms["p50"].value):
+    ordered = sorted(summaries, key=lambda s: s.total_ms["p50"].value)
+    for summary, apart in zip(ordered, told_apart(ordered), strict=True):
         accuracy, loss = accuracy_and_loss(summary)
         table.add_row(
-            Text(printable(summary.name) + mark(summary)),
+            Text(
+                printable(summary.name) + mark(summary) + (f"\n  {printable(apart)}" * bool(apart))
+            ),
             f"{summary.total_ms['p50'].value:.2f}",
             f"{summary.total_ms['p95'].value:.2f}",
             f"{summary.stages_ms['link']['p50']:.2f}",
@@ -195,7 +194,9 @@ def accuracy_and_loss(summary: Summary) -> tuple[Share | None, PairedLoss | None
 
 
 def interval(found: Percentile) -> str:
-    """`low..high`; a dash where the sample is too small for that end."""
+    """`low..high`; a dash where the sample is too small for that end, or for both."""
+    if found.low is None and found.high is None:
+        return "-"
     low = "-" if found.low is None else f"{found.low:.2f}"
     high = "-" if found.high is None else f"{found.high:.2f}"
     return f"{low}..{high}"

@@ -209,7 +209,11 @@ def test_the_report_marks_what_is_beyond_capacity_and_draws_frames(tmp_path: Pat
     text = page.read_text()
     assert text.count("the load was beyond capacity. Its latencies") == 1
     assert "(beyond capacity), 120 frames/s" in text
-    assert text.count("<svg") == 1 + 2 * 2  # bars, and two pictures of each run
+    # Bars of what keeps up and of what does not, and two pictures of each run.
+    assert text.count("<svg") == 2 + 2 * 2
+    assert text.count("queue as long as the run lasts") == 1
+    assert text.count('<br><span class="quiet">120 frames/s</span>') == 3
+    assert 'class="winner"' not in text  # alone under its load, a run wins against nobody
     assert "video recognition" in text
 
 
