@@ -34,11 +34,11 @@ _STYLE: Final[dict[Any, Any]] = {**ONE_SCALE, "font.size": 11}
 def latency_bars(summaries: Sequence[Summary], apart: Mapping[str, str]) -> str:
     """One bar for each configuration: the median of every stage, end to end at p50 and p95.
 
-    `apart` holds what tells a run apart from the others, by its id.
+    `apart` holds what tells a run apart from the others, by its folder.
     """
     ordered = sorted(summaries, key=lambda s: -s.total_ms["p50"].value)
     with plt.rc_context(_STYLE):
-        height = 0.6 if any(apart[s.run_id] for s in ordered) else 0.45
+        height = 0.6 if any(apart[s.folder] for s in ordered) else 0.45
         figure, axes = plt.subplots(figsize=(9, 1.2 + height * len(ordered)))
         positions = range(len(ordered))
         left = [0.0] * len(ordered)
@@ -53,7 +53,7 @@ def latency_bars(summaries: Sequence[Summary], apart: Mapping[str, str]) -> str:
             axes.plot([middle, high], [position, position], color="#444", linewidth=1)
             axes.plot([high], [position], marker="|", color="#444", markersize=8)
             axes.text(high, position, f"   {middle:.1f} / {high:.1f}", va="center", fontsize=10)
-        axes.set_yticks(list(positions), [_wrapped(s, apart[s.run_id]) for s in ordered])
+        axes.set_yticks(list(positions), [_wrapped(s, apart[s.folder]) for s in ordered])
         axes.set_xlabel(
             "ms a frame: median of each stage; whisker from p50 to p95 end to end, in figures"
         )
@@ -127,7 +127,7 @@ def _kilobytes(size: float, _: float) -> str:
 
 
 def _named(summary: Summary, apart: Mapping[str, str]) -> str:
-    return printable(", ".join(filter(None, (summary.name, apart[summary.run_id]))))
+    return printable(", ".join(filter(None, (summary.name, apart[summary.folder]))))
 
 
 def _wrapped(summary: Summary, apart: str) -> str:

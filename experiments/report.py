@@ -108,8 +108,8 @@ def write_report(summaries: Sequence[Summary], path: Path) -> list[Verdict]:
         undefined=jinja2.StrictUndefined,
     )
     ordered = sorted(summaries, key=lambda s: s.total_ms["p50"].value)
-    apart = {s.run_id: text for s, text in zip(ordered, told_apart(ordered), strict=True)}
-    runs = [_reported(summary, apart[summary.run_id]) for summary in ordered]
+    apart = {s.folder: text for s, text in zip(ordered, told_apart(ordered), strict=True)}
+    runs = [_reported(summary, apart[summary.folder]) for summary in ordered]
     queued = [s for s in ordered if s.load.kind == "offline" or s.flow.beyond_capacity]
     steady = [s for s in ordered if s not in queued]
     # A run without another to compare it with wins against nobody.
