@@ -39,6 +39,7 @@ from splitbed.link import LinkProfile
 from splitbed.load import plan_load
 from splitbed.progress import Progress
 from splitbed.record import RunManifest
+from splitbed.run_folder import cannot_write
 
 
 def main(argv: Sequence[str]) -> int:
@@ -101,9 +102,7 @@ def _run(
                     manifest = measure(testbed, plan, run_id, stop, progress.update)
                     progress.close()
             except OSError as error:
-                raise RecordError(
-                    f"cannot use the run folder {folder}: {error.strerror}"
-                ) from error
+                raise cannot_write(error, folder) from error
             except LinkError as error:
                 return _interrupted(stop, error)
     try:
