@@ -33,7 +33,7 @@ td, li, tbody th { overflow-wrap: anywhere; }
 .numbers tbody th { text-align: left; padding: .6rem .6rem 0; font-weight: 400; }
 .wide { overflow-x: auto; } code { font-family: ui-monospace, monospace; } .quiet { opacity: .7; }
 @media (max-width: 40rem) { .facts th { width: 8rem; } .numbers { font-size: .7rem; }
-th, td { padding: .25rem .2rem; } .numbers tbody th { padding: .5rem .2rem 0; } }
+th, td { padding: .25rem .12rem; } .numbers tbody th { padding: .5rem .12rem 0; } }
 """
 
 
