@@ -52,10 +52,13 @@ def latency_bars(summaries: Sequence[Summary], apart: Mapping[str, str]) -> str:
             middle, high = summary.total_ms["p50"].value, summary.total_ms["p95"].value
             axes.plot([middle, high], [position, position], color="#444", linewidth=1)
             axes.plot([high], [position], marker="|", color="#444", markersize=8)
-            axes.text(high, position, f"   {middle:.1f} / {high:.1f}", va="center", fontsize=10)
+            axes.annotate(
+                f"{middle:.1f} / {high:.1f}", (high, position),
+                xytext=(6, 0), textcoords="offset points", va="center", fontsize=10,
+            )  # fmt: skip
         axes.set_yticks(list(positions), [_wrapped(s, apart[s.folder]) for s in ordered])
         axes.set_xlabel(
-            "ms a frame: median of each stage; whisker from p50 to p95 end to end, in figures"
+            "ms a frame: median of each stage; whisker and figures: p50 and p95 end to end"
         )
         axes.set_xlim(0, 1.1 * max(s.total_ms["p95"].value for s in ordered))
         axes.legend(ncols=6, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, fontsize=10)
