@@ -60,7 +60,7 @@ def timeline(rows: Sequence[FrameRecord], load: Load) -> str:
             )  # fmt: skip
         dropped = [row for row in rows if row.status == "dropped"]
         points(
-            dropped, [_given_up_ms(row) for row in dropped], f"dropped ({len(dropped):,})",
+            dropped, [given_up_ms(row) for row in dropped], f"dropped ({len(dropped):,})",
             s=2.5 * size, marker="x", color=_RED, linewidths=0.8,
         )  # fmt: skip
         failed = [row for row in rows if row.status.startswith("failed")]
@@ -125,7 +125,7 @@ def cumulative(rows: Sequence[FrameRecord], load: Load) -> str:
         return _svg(figure)
 
 
-def _given_up_ms(row: FrameRecord) -> float:
+def given_up_ms(row: FrameRecord) -> float:
     """How long after it was due a frame was dropped: all that it had been through by then."""
     stages = (row.preprocess_ns, row.head_ns, row.encode_ns, row.queue_ns, row.window_ns)
     return (row.wait_ns + sum(stages)) / 1e6
