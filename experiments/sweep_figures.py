@@ -43,8 +43,6 @@ def show(sweep: Sweep, found: Found, missing: Mapping[Configuration, str]) -> No
         f"ms end to end; * the fastest that loses at most {POINTS_ALLOWED:g} point of accuracy\n"
         "split: whether splitting helps there; ? where these runs cannot tell\n"
     )
-    if any(run.flow.beyond_capacity for run in found.values()):
-        sys.stdout.write("! the load was beyond capacity: so long was the run\n")
     for number, point in enumerate(sweep.points):
         runs = [run for one, run in found.items() if (one.cut, one.codec) == point]
         text = f"{_letter(number)}  {' '.join(point)}"
@@ -73,8 +71,7 @@ def _table(sweep: Sweep, found: Found, verdicts: Mapping[str, Verdict], first: i
                 row += ["- ", "-"]
                 continue
             mark = "*" if verdict is not None and verdict.winner == run.run_id else " "
-            beyond = run.flow.beyond_capacity
-            row += [_ms(run, "p50") + ("!" if beyond else mark), _ms(run, "p95")]
+            row += [_ms(run, "p50") + mark, _ms(run, "p95")]
         table.add_row(*row, _HELPS[verdict.splitting_helps] if verdict else "-")
     return table
 

@@ -80,19 +80,6 @@ def test_the_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert "C  layer3 quantize:4+zstd:3: 1,234 bytes up, +0.5 points of accuracy lost" in text
 
 
-def test_what_is_beyond_capacity_is_marked(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    found = results()
-    one = Configuration(*POINTS[1], LINKS[0].text)
-    assert "beyond capacity" not in shown(capsys, tmp_path, found)
-    behind = msgspec.structs.replace(found[one].flow, beyond_capacity=True)
-    found[one] = msgspec.structs.replace(found[one], flow=behind)
-    text = shown(capsys, tmp_path, found)
-    assert row(text, "10mbit 5ms") == "20.0 30.0 15.0! 22.5 10.0* 15.0 helps"
-    assert "! the load was beyond capacity" in text
-
-
 def test_a_point_that_loses_too_much_is_not_marked(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
