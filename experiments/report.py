@@ -12,7 +12,7 @@ import msgspec
 from experiments.frame_plot import cumulative, is_worth_drawing, timeline
 from experiments.load_table import budget_note, rate_text, verdict_text
 from experiments.plots import bytes_against_accuracy, latency_bars
-from experiments.setting import limit_words, load_words, told_apart
+from experiments.setting import held_text, load_words, told_apart
 from experiments.summary import Summary, measured_rows, summarise
 from experiments.table import accuracy_and_loss, facts, interval, mark, share_text
 from experiments.verdict import Verdict, comparable, decide_by_link
@@ -144,6 +144,8 @@ def _reported(summary: Summary, apart: str) -> ReportedRun:
     evaluation, answered = summary.evaluation, summary.flow.answered_fps
     accuracy, loss = accuracy_and_loss(summary)
     agreement = evaluation.agreement if evaluation else summary.agreement
+    setting = summary.setting
+    held = held_text(setting.cpus, setting.cpu_quota)
     details = facts(summary)
     rows = measured_rows(Path(summary.folder)) if is_worth_drawing(summary.load) else []
     if evaluation is not None:
@@ -153,9 +155,7 @@ def _reported(summary: Summary, apart: str) -> ReportedRun:
     return ReportedRun(
         summary=summary,
         apart=apart,
-        conditions=", ".join(
-            filter(None, (load_words(summary.setting), limit_words(summary.setting)))
-        ),
+        conditions=", ".join(filter(None, (load_words(setting), held))),
         throughput=rate_text(answered.value) if answered else "",
         certificate=manifest.certificate or RunFolder(Path(summary.folder)).read_link(),
         interval=interval(summary.total_ms["p50"]),

@@ -15,13 +15,13 @@ def load_words(setting: Setting) -> str:
     return f"{setting.window} frames in flight" if (setting.window or 1) > 1 else ""
 
 
-def limit_words(setting: Setting) -> str:
+def held_text(cpus: str | None, cpu_quota: float | None) -> str:
     """What the device was held to: `core 0 and 0.5 of a core`; "" for nothing."""
-    held, cores = [], setting.cpus
-    if cores:
-        held.append(f"core {cores}" if cores.isdigit() else f"cores {cores}")
-    if setting.cpu_quota is not None:
-        held.append(f"{setting.cpu_quota:g} of a core")
+    held = []
+    if cpus:
+        held.append(f"core {cpus}" if cpus.isdigit() else f"cores {cpus}")
+    if cpu_quota is not None:
+        held.append(f"{cpu_quota:g} of a core")
     return " and ".join(held)
 
 
@@ -54,7 +54,7 @@ def places(summaries: Sequence[Summary]) -> list[str]:
 def _facets(summary: Summary) -> dict[str, str]:
     """In the order in which they are told."""
     setting = summary.setting
-    held = limit_words(setting)
+    held = held_text(setting.cpus, setting.cpu_quota)
     return {
         "model": summary.model,
         "link": summary.link,

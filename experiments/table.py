@@ -12,7 +12,7 @@ from experiments.clock_summary import clock_text, ways_text
 from experiments.load_table import budget_note, budget_table, load_facts
 from experiments.node_use import use_facts
 from experiments.run_facts import CertifiedLink
-from experiments.setting import limit_words, told_apart
+from experiments.setting import held_text, told_apart
 from experiments.statistics import PairedLoss, Percentile, Share
 from experiments.summary import STAGES, Summary
 from experiments.terminal import hanging, printable, write_to
@@ -150,7 +150,8 @@ def slowdown_text(summary: Summary) -> str:
     """What the device was held to, and what that did to its head."""
     ratio, low, high = (float((summary.slowdown or {})[n]) for n in ("ratio", "low", "high"))
     text = f"the head takes {ratio:.2f} times as long ({low:.2f} to {high:.2f})"
-    return f"{limit_words(summary.setting)}: {text}"
+    held = held_text(summary.setting.cpus, summary.setting.cpu_quota)
+    return f"{held}: {text}"
 
 
 def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
