@@ -44,7 +44,10 @@ class Metrics:
         )
         self._lost = Counter("splitbed_audit_rows_lost", "Rows not written", registry=registry)
         self._lock = threading.Lock()
-        self._lost_rows = 0
+        self.lost_rows = 0
+        """Audit rows that could not be written."""
+        self.refusals = 0
+        """Sessions that were refused."""
         self.frames = 0
         """Frames worked on, failed ones included."""
 
@@ -75,13 +78,15 @@ class Metrics:
     def refused(self, kind: str) -> None:
         """One session was refused."""
         self._refused.labels(kind).inc()
+        with self._lock:
+            self.refusals += 1
 
     def lost_row(self) -> int:
         """One audit row could not be written; how many that makes."""
         self._lost.inc()
         with self._lock:
-            self._lost_rows += 1
-            return self._lost_rows
+            self.lost_rows += 1
+            return self.lost_rows
 
     def text(self) -> bytes:
         """Everything, for a scraper."""

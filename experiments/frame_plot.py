@@ -13,6 +13,7 @@ from matplotlib.ticker import LogLocator
 
 from experiments.drawing import BLUE, DARK, GREY, ONE_SCALE, ORANGE, drawn
 from experiments.flow import Load
+from experiments.load_table import pct_text
 from splitbed.record import FrameRecord
 
 _STYLE: Final[dict[Any, Any]] = {**ONE_SCALE, "font.size": 11}
@@ -59,7 +60,7 @@ def timeline(rows: Sequence[FrameRecord], load: Load) -> str:
             )  # fmt: skip
         dropped = [row for row in rows if row.status == "dropped"]
         points(
-            dropped, [row.wait_ns / 1e6 for row in dropped], f"dropped ({len(dropped):,})",
+            dropped, [given_up_ms(row) for row in dropped], f"dropped ({len(dropped):,})",
             s=2.5 * size, marker="x", color=_RED, linewidths=0.8,
         )  # fmt: skip
         failed = [row for row in rows if row.status.startswith("failed")]
@@ -106,9 +107,12 @@ def cumulative(rows: Sequence[FrameRecord], load: Load) -> str:
             within = 100 * float(np.sum(took <= load.deadline_ms)) / len(rows)
             _deadline(axes.axvline, load.deadline_ms)
             axes.plot([load.deadline_ms], [within], marker="o", color=_RED, markersize=5)
+            # Below the curve, unless the axis or the picture's edge is there.
+            low, left = within < 20, load.deadline_ms > 0.7 * took[-1]
             axes.annotate(
-                f"{within:.4g} % within {load.deadline_ms:g} ms", (load.deadline_ms, within),
-                xytext=(8, -4), textcoords="offset points", va="top", color=_RED,
+                f"{pct_text(within)} % within {load.deadline_ms:g} ms", (load.deadline_ms, within),
+                xytext=(-8 if left else 8, 8 if low else -4), textcoords="offset points",
+                va="bottom" if low else "top", ha="right" if left else "left", color=_RED,
             )  # fmt: skip
         if took[-1] > 20 * took[0]:
             axes.set_xscale("log")
@@ -119,6 +123,12 @@ def cumulative(rows: Sequence[FrameRecord], load: Load) -> str:
         axes.set_ylim(0, 103)
         axes.grid(True, which="major", color="#0001")
         return _svg(figure)
+
+
+def given_up_ms(row: FrameRecord) -> float:
+    """How long after it was due a frame was dropped: all that it had been through by then."""
+    stages = (row.preprocess_ns, row.head_ns, row.encode_ns, row.queue_ns, row.window_ns)
+    return (row.wait_ns + sum(stages)) / 1e6
 
 
 def _deadline(line: Any, at_ms: float) -> None:

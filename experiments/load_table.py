@@ -24,7 +24,7 @@ def load_facts(summary: Summary) -> list[tuple[str, str]]:
     """Name and text of what a run's load was, and what became of it."""
     found = []
     load, flow, deadline = summary.load, summary.flow, summary.availability.deadline
-    if load.is_open or load.kind == "offline" or load.deadline_ms is not None:
+    if load.kind != "single" or load.deadline_ms is not None:
         found.append(("load", load_text(load)))
     if load.stopped_by in _ENDED_BY:
         found.append(("ended", _ENDED_BY[load.stopped_by]))
@@ -63,11 +63,11 @@ def load_text(load: Load) -> str:
 
 def throughput_text(flow: Flow, answered: Interval) -> str:
     """`29.8/s answered (29.1 to 30.6), 30/s offered; head busy 83 %`."""
-    text = f"{_rate(answered.value)}/s answered"
+    text = f"{rate_text(answered.value)}/s answered"
     if answered.low is not None and answered.high is not None:
-        text += f" ({_rate(answered.low)} to {_rate(answered.high)})"
+        text += f" ({rate_text(answered.low)} to {rate_text(answered.high)})"
     if flow.offered_fps is not None:
-        text += f", {_rate(flow.offered_fps)}/s offered"
+        text += f", {rate_text(flow.offered_fps)}/s offered"
     return f"{text}; {flow.busiest} busy {flow.busiest_pct:.0f} %"
 
 
@@ -97,10 +97,10 @@ def in_time_text(found: InTime) -> str:
 
 def target_text(found: InTime) -> str:
     """What these frames say of the target, and what would show that it is met."""
-    target, ends = f"{found.target_pct:g} %", f"at least {_pct(found.at_least_pct)} %"
+    target, ends = f"{found.target_pct:g} %", f"at least {pct_text(found.at_least_pct)} %"
     if found.missed:
         times = "one stretch" if found.stretches == 1 else f"{found.stretches:,} stretches"
-        ends = f"{_pct(found.at_least_pct)} to {_pct(found.at_most_pct)} %"
+        ends = f"{pct_text(found.at_least_pct)} to {pct_text(found.at_most_pct)} %"
         return f"{target} {found.verdict}: {ends}; misses in {times}"
     if found.is_shown:
         return f"{target} shown: {ends}"
@@ -125,7 +125,7 @@ def budget_table(summary: Summary) -> Table | None:
 def verdict_text(found: InTime) -> str:
     """`33 ms: missed, 57.5 %`, with a range where clocks leave some frames open."""
     some, most = (
-        _pct(100 * n / found.frames) for n in (found.in_time, found.frames - found.missed)
+        pct_text(100 * n / found.frames) for n in (found.in_time, found.frames - found.missed)
     )
     ends = some if found.in_time + found.missed == found.frames else f"{some}..{most}"
     return f"{_time(found.budget_ms)}: {found.verdict}, {ends} %"
@@ -149,12 +149,13 @@ def _ms(value: float) -> str:
     return f"{value:.2g}" if value < 100 else f"{value:,.0f}"
 
 
-def _rate(fps: float) -> str:
+def rate_text(fps: float) -> str:
+    """Frames a second, with three digits."""
     return f"{fps:.3g}" if fps < 999.5 else f"{fps:,.0f}"
 
 
-def _pct(pct: float) -> str:
-    """Rounded down, to as many digits as tell it from 100."""
+def pct_text(pct: float) -> str:
+    """A share in percent, rounded down, to as many digits as tell it from 100."""
     if pct in (0, 100):
         return f"{pct:g}"
     digits = next((n for n in (1, 2, 3) if 100 - pct >= 10.0**-n), 4)

@@ -19,12 +19,13 @@ from experiments.preparation import PreparedModel
 from experiments.testbed import Testbed
 from splitbed.certificate import LinkCertificate
 from splitbed.codec import FILE_MARK, PlannedCodec
+from splitbed.errors import StorageFull
 from splitbed.graph import Verification
 from splitbed.host import host_facts, versions
 from splitbed.limits import sweep
 from splitbed.load import LoadPlan
 from splitbed.record import RunManifest, config_id
-from splitbed.run_folder import RunFolder, write_manifest
+from splitbed.run_folder import MANIFEST, RunFolder, write_manifest
 
 _POLL_S: Final = 0.1
 
@@ -133,8 +134,21 @@ def measure(
         # The session's own facts last: its provider is what the tail ran on.
         edge=testbed.edge_facts | learnt.get("edge", {}) | _sizes(learnt),
     )
-    write_manifest(folder.folder, manifest)
+    finish(folder, manifest)
     return manifest
+
+
+def finish(folder: RunFolder, manifest: RunManifest) -> None:
+    """Write a run's last manifest; StorageFull says which rows are kept without it."""
+    try:
+        write_manifest(folder.folder, manifest)
+    except StorageFull as error:
+        frames = folder.frames("device")
+        rows = frames.read_bytes().count(b"\n") if frames.is_file() else 0
+        raise StorageFull(
+            f"no space left to finish {folder.folder / MANIFEST}, but {rows:,} rows are safe in "
+            f"{frames}: free some space, or give another folder with --out"
+        ) from error
 
 
 def _start_device(

@@ -16,8 +16,8 @@ from experiments.flow import load_from
 from experiments.load_table import load_text
 from experiments.run_facts import turns_text
 from experiments.run_options import RunOptions
+from experiments.setting import held_text
 from experiments.summary import Summary, summarise
-from experiments.table import held_text
 from netem.profiles import find_profile
 from splitbed import config
 from splitbed.errors import RecordError, UsageError

@@ -29,7 +29,7 @@ from netem.traces import find_trace
 from splitbed import config
 from splitbed.errors import UsageError
 from splitbed.graph import list_cuts
-from splitbed.limits import usable_cpus
+from splitbed.limits import check_quota, usable_cpus
 from splitbed.load import (
     plan_load,
 )
@@ -50,6 +50,8 @@ def plan_run(
     """Cut, verify, calibrate, and ask the uncut model, before anything is started."""
     if options.cpus:
         usable_cpus(options.cpus)
+    if options.cpu_quota is not None:
+        check_quota(options.cpu_quota)
     plain = prepare_cut(model, options.cut)
     profile = find_profile(options.link)
     notes: list[str] = []

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import matplotlib.pyplot as plt
@@ -10,6 +11,7 @@ import matplotlib.pyplot as plt
 from experiments.drawing import ONE_SCALE, drawn
 from experiments.statistics import Share
 from experiments.summary import Summary
+from experiments.terminal import printable
 
 # Device stages in blues, the link in orange, edge stages in greens.
 _COLOURS: Final = {
@@ -29,11 +31,15 @@ _COLOURS: Final = {
 _STYLE: Final[dict[Any, Any]] = {**ONE_SCALE, "font.size": 11}
 
 
-def latency_bars(summaries: Sequence[Summary]) -> str:
-    """One bar for each configuration: the median of every stage, end to end at p50 and p95."""
+def latency_bars(summaries: Sequence[Summary], apart: Mapping[str, str]) -> str:
+    """One bar for each configuration: the median of every stage, end to end at p50 and p95.
+
+    `apart` holds what tells a run apart from the others, by its folder.
+    """
     ordered = sorted(summaries, key=lambda s: -s.total_ms["p50"].value)
     with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(figsize=(9, 1.2 + 0.45 * len(ordered)))
+        height = 0.6 if any(apart[s.folder] for s in ordered) else 0.45
+        figure, axes = plt.subplots(figsize=(9, 1.2 + height * len(ordered)))
         positions = range(len(ordered))
         left = [0.0] * len(ordered)
         for stage, colour in _COLOURS.items():
@@ -46,15 +52,20 @@ def latency_bars(summaries: Sequence[Summary]) -> str:
             middle, high = summary.total_ms["p50"].value, summary.total_ms["p95"].value
             axes.plot([middle, high], [position, position], color="#444", linewidth=1)
             axes.plot([high], [position], marker="|", color="#444", markersize=8)
-            axes.text(high, position, f"   {middle:.1f}", va="center", fontsize=10)
-        axes.set_yticks(list(positions), [_wrapped(summary) for summary in ordered])
-        axes.set_xlabel("ms a frame: median of each stage; whisker to the 95th percentile")
+            axes.annotate(
+                f"{middle:.1f} / {high:.1f}", (high, position),
+                xytext=(6, 0), textcoords="offset points", va="center", fontsize=10,
+            )  # fmt: skip
+        axes.set_yticks(list(positions), [_wrapped(s, apart[s.folder]) for s in ordered])
+        axes.set_xlabel(
+            "ms a frame: median of each stage; whisker and figures: p50 and p95 end to end"
+        )
         axes.set_xlim(0, 1.1 * max(s.total_ms["p95"].value for s in ordered))
         axes.legend(ncols=6, loc="lower left", bbox_to_anchor=(0, 1.0), frameon=False, fontsize=10)
         return _svg(figure)
 
 
-def bytes_against_accuracy(summaries: Sequence[Summary]) -> str | None:
+def bytes_against_accuracy(summaries: Sequence[Summary], apart: Mapping[str, str]) -> str | None:
     """Coded bytes of a frame against accuracy with its 95 % interval; None without labels."""
     points = [(s, found) for s in summaries if (found := _accuracy(s)) is not None]
     if not points:
@@ -73,7 +84,7 @@ def bytes_against_accuracy(summaries: Sequence[Summary]) -> str | None:
                 color="#444" if summary.is_anchor else plt.get_cmap("tab10")(index % 10),
                 ecolor="#0003",
                 markersize=8,
-                label=f"{summary.name}: {size:,.0f} bytes, {found.pct:.1f} %",
+                label=f"{_named(summary, apart)}: {size:,.0f} bytes, {found.pct:.1f} %",
             )
         anchor = next((a for s, _ in points if (a := _anchor(s)) is not None), None)
         if anchor is not None:
@@ -118,9 +129,14 @@ def _kilobytes(size: float, _: float) -> str:
     return f"{size / 1e3:g}" if leading in "125" else ""
 
 
-def _wrapped(summary: Summary) -> str:
+def _named(summary: Summary, apart: Mapping[str, str]) -> str:
+    return printable(", ".join(filter(None, (summary.name, apart[summary.folder]))))
+
+
+def _wrapped(summary: Summary, apart: str) -> str:
     cut = summary.cut if len(summary.cut) <= 30 else "..." + summary.cut[-27:]
-    return f"{cut}\n{summary.codec}"
+    also = textwrap.shorten(apart, 40, placeholder=" ...")
+    return "\n".join(printable(line) for line in (cut, summary.codec, also) if line)
 
 
 def _svg(figure: Any) -> str:

@@ -10,11 +10,12 @@ import jinja2
 import msgspec
 
 from experiments.frame_plot import cumulative, is_worth_drawing, timeline
-from experiments.load_table import budget_note, verdict_text
+from experiments.load_table import budget_note, rate_text, verdict_text
 from experiments.plots import bytes_against_accuracy, latency_bars
+from experiments.setting import held_text, load_words, told_apart
 from experiments.summary import Summary, measured_rows, summarise
 from experiments.table import accuracy_and_loss, facts, interval, mark, share_text
-from experiments.verdict import Verdict, decide_by_link
+from experiments.verdict import Verdict, comparable, decide_by_link
 from splitbed import __version__
 from splitbed.certificate import LinkCertificate
 from splitbed.errors import LinkUncertified, RecordError
@@ -26,6 +27,11 @@ class ReportedRun(msgspec.Struct, frozen=True):
     """One run as the page shows it."""
 
     summary: Summary
+    apart: str
+    """What it has and not all of the others have: its load, its device's limits."""
+    conditions: str
+    """Load and limits, whatever the others have."""
+    throughput: str
     certificate: LinkCertificate | None
     interval: str
     accuracy: str
@@ -102,7 +108,12 @@ def write_report(summaries: Sequence[Summary], path: Path) -> list[Verdict]:
         undefined=jinja2.StrictUndefined,
     )
     ordered = sorted(summaries, key=lambda s: s.total_ms["p50"].value)
-    runs = [_reported(summary) for summary in ordered]
+    apart = {s.folder: text for s, text in zip(ordered, told_apart(ordered), strict=True)}
+    runs = [_reported(summary, apart[summary.folder]) for summary in ordered]
+    queued = [s for s in ordered if s.load.kind == "offline" or s.flow.beyond_capacity]
+    steady = [s for s in ordered if s not in queued]
+    # A run without another to compare it with wins against nobody.
+    compared = {s.run_id for group in comparable(ordered) if len(group) > 1 for s in group}
     certificates = [run.certificate for run in runs if run.certificate is not None]
     page = environment.get_template("report.html.j2").render(
         model=", ".join(dict.fromkeys(s.model for s in summaries)),
@@ -110,9 +121,10 @@ def write_report(summaries: Sequence[Summary], path: Path) -> list[Verdict]:
         sources=list(dict.fromkeys(c.profile.source for c in certificates if c.profile.source)),
         runs=runs,
         verdicts=verdicts,
-        winners=[verdict.winner for verdict in verdicts],
-        bars=latency_bars(summaries),
-        scatter=bytes_against_accuracy(summaries),
+        winners=compared & {verdict.winner for verdict in verdicts},
+        bars=latency_bars(steady, apart) if steady else "",
+        queued_bars=latency_bars(queued, apart) if queued else "",
+        scatter=bytes_against_accuracy(ordered, apart),
         accuracy_note=_accuracy_note(summaries),
         rate=_rate,
         loss=_loss,
@@ -127,11 +139,13 @@ def write_report(summaries: Sequence[Summary], path: Path) -> list[Verdict]:
     return verdicts
 
 
-def _reported(summary: Summary) -> ReportedRun:
+def _reported(summary: Summary, apart: str) -> ReportedRun:
     manifest = read_manifest(Path(summary.folder))
-    evaluation = summary.evaluation
+    evaluation, answered = summary.evaluation, summary.flow.answered_fps
     accuracy, loss = accuracy_and_loss(summary)
     agreement = evaluation.agreement if evaluation else summary.agreement
+    setting = summary.setting
+    held = held_text(setting.cpus, setting.cpu_quota)
     details = facts(summary)
     rows = measured_rows(Path(summary.folder)) if is_worth_drawing(summary.load) else []
     if evaluation is not None:
@@ -140,6 +154,9 @@ def _reported(summary: Summary) -> ReportedRun:
         details.insert(after, ("accuracy, all", text))
     return ReportedRun(
         summary=summary,
+        apart=apart,
+        conditions=", ".join(filter(None, (load_words(setting), held))),
+        throughput=rate_text(answered.value) if answered else "",
         certificate=manifest.certificate or RunFolder(Path(summary.folder)).read_link(),
         interval=interval(summary.total_ms["p50"]),
         accuracy="" if accuracy is None else f"{accuracy.pct:.1f}",

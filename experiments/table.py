@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from experiments.clock_summary import clock_text, ways_text
 from experiments.load_table import budget_note, budget_table, load_facts
 from experiments.node_use import use_facts
 from experiments.run_facts import CertifiedLink
+from experiments.setting import held_text, told_apart
 from experiments.statistics import PairedLoss, Share
 from experiments.summary import STAGES, Summary
+from experiments.terminal import hanging, printable, write_to
 from splitbed.link import Replay
 from splitbed.percentile import Percentile
 
 
 def print_run(summary: Summary, console: Console) -> None:
     """One run: its stages, its bytes, its answers, its link."""
-    console.print(
-        f"[bold]{summary.model}[/bold] cut at [bold]{summary.cut}[/bold], coded "
-        f"[bold]{summary.codec}[/bold], over {summary.link} ({summary.link_kind})",
-        highlight=False,
+    title = Text.assemble(
+        *((printable(summary.model), "bold"), " cut at ", (printable(summary.cut), "bold")),
+        *(", coded ", (printable(summary.codec), "bold")),
+        f", over {printable(summary.link)} ({summary.link_kind})",
     )
     table = Table(box=None, pad_edge=False)
     table.add_column("ms a frame")
@@ -45,13 +48,12 @@ def print_run(summary: Summary, console: Console) -> None:
         ("  95 % to", (p.high for p in summary.total_ms.values())),
     ):
         table.add_row(name, *("-" if end is None else f"{end:.3f}" for end in ends), "")
-    console.print(table, highlight=False)
-    for name, text in facts(summary):
-        console.print(f"{name:<16} {text}", highlight=False)
+    whole: list[RenderableType] = [title, table]
+    whole += [hanging(name, text, console) for name, text in facts(summary)]
     budgets = budget_table(summary)
     if budgets is not None:
-        console.print(budgets, highlight=False)
-        console.print(budget_note(summary), highlight=False)
+        whole += [budgets, budget_note(summary)]
+    write_to(console, *whole)
 
 
 def facts(summary: Summary) -> list[tuple[str, str]]:
@@ -149,17 +151,10 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
 
 def slowdown_text(summary: Summary) -> str:
     """What the device was held to, and what that did to its head."""
-    held = held_text(summary.setting.cpus, summary.setting.cpu_quota)
     ratio, low, high = (float((summary.slowdown or {})[n]) for n in ("ratio", "low", "high"))
-    return f"{held}: the head takes {ratio:.2f} times ({low:.2f} to {high:.2f})"
-
-
-def held_text(cpus: str | None, cpu_quota: float | None) -> str:
-    """`cores 0,2-3 and 0.5 of a core`; "" where the device is held to nothing."""
-    held = [f"cores {cpus}"] * bool(cpus)
-    if cpu_quota is not None:
-        held.append(f"{cpu_quota:g} of a core")
-    return " and ".join(held)
+    text = f"the head takes {ratio:.2f} times as long ({low:.2f} to {high:.2f})"
+    held = held_text(summary.setting.cpus, summary.setting.cpu_quota)
+    return f"{held}: {text}"
 
 
 def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
@@ -168,10 +163,13 @@ def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
     table.add_column("cut and codec", overflow="fold")
     for heading in ("p50 ms", "p95", "link", "bytes up", "accuracy", "loss"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for summary in sorted(summaries, key=lambda s: s.total_ms["p50"].value):
+    ordered = sorted(summaries, key=lambda s: s.total_ms["p50"].value)
+    for summary, apart in zip(ordered, told_apart(ordered), strict=True):
         accuracy, loss = accuracy_and_loss(summary)
         table.add_row(
-            summary.name + mark(summary),
+            Text(
+                printable(summary.name) + mark(summary) + (f"\n  {printable(apart)}" * bool(apart))
+            ),
             f"{summary.total_ms['p50'].value:.2f}",
             f"{summary.total_ms['p95'].value:.2f}",
             f"{summary.stages_ms['link']['p50']:.2f}",
@@ -179,13 +177,11 @@ def print_comparison(summaries: Sequence[Summary], console: Console) -> None:
             "" if accuracy is None else f"{accuracy.pct:.1f} %",
             "" if loss is None else f"{loss.points:+.1f}",
         )
-    console.print(table, highlight=False)
+    whole: list[RenderableType] = [table]
     pictures = {s.evaluation.pictures for s in summaries if s.evaluation is not None}
     if pictures:
-        console.print(
-            f"accuracy and loss: of {max(pictures)} pictures, evaluated without the link",
-            highlight=False,
-        )
+        whole.append(f"accuracy and loss: of {max(pictures)} pictures, evaluated without the link")
+    write_to(console, *whole)
 
 
 def mark(summary: Summary) -> str:
@@ -202,7 +198,9 @@ def accuracy_and_loss(summary: Summary) -> tuple[Share | None, PairedLoss | None
 
 
 def interval(found: Percentile) -> str:
-    """`low..high`; a dash where the sample is too small for that end."""
+    """`low..high`; a dash where the sample is too small for that end, or for both."""
+    if found.low is None and found.high is None:
+        return "-"
     low = "-" if found.low is None else f"{found.low:.2f}"
     high = "-" if found.high is None else f"{found.high:.2f}"
     return f"{low}..{high}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from typing import Final
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
 _UNBOUNDED: Final = 10_000
+_INDENT: Final = 17
+"""Where the text of a fact begins."""
 
 
 def write(*what: RenderableType) -> None:
@@ -18,10 +21,22 @@ def write(*what: RenderableType) -> None:
     As wide as the terminal, or COLUMNS; a pipe has no width, and what reads it wants whole names.
     """
     is_watched = sys.stdout.isatty() or "COLUMNS" in os.environ
-    console = Console(width=None if is_watched else _UNBOUNDED, highlight=False)
+    write_to(Console(width=None if is_watched else _UNBOUNDED, highlight=False), *what)
+
+
+def write_to(console: Console, *what: RenderableType) -> None:
+    """Print on this console, in one piece, without spaces at the ends of lines."""
     with console.capture() as captured:
-        console.print(*what, sep="\n")
-    sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+        console.print(*what, sep="\n", highlight=False)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    console.file.flush()
+
+
+def hanging(name: str, text: str, console: Console) -> Text:
+    """`name` and its text, whose further lines stand below its first."""
+    width = max(20, console.width - _INDENT)
+    lines = textwrap.wrap(printable(text), width, break_on_hyphens=False) or [""]
+    return Text(f"{name:<{_INDENT - 1}} " + f"\n{' ' * _INDENT}".join(lines))
 
 
 def shown(name: str) -> Text:

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
+from experiments.setting import places
 from experiments.summary import Summary
 from splitbed import codec
 from splitbed.graph import INPUT_CUT, OUTPUT_CUT
@@ -48,33 +49,42 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def decide_by_link(summaries: Sequence[Summary]) -> list[Verdict]:
     """One verdict for each link, model and setting (threads, load, ...), in their order."""
+    groups = comparable(summaries)
+    found = places([group[0] for group in groups])
+    return [decide(group, place) for group, place in zip(groups, found, strict=True)]
+
+
+def comparable(summaries: Sequence[Summary]) -> list[list[Summary]]:
+    """Runs that may be compared with each other, by link, model and setting."""
     groups: dict[tuple[object, ...], list[Summary]] = {}
     for summary in summaries:
         model = summary.model_digest or summary.model
         groups.setdefault((summary.link, model, summary.setting), []).append(summary)
-    return [decide(group) for group in groups.values()]
+    return list(groups.values())
 
 
-def decide(summaries: Sequence[Summary]) -> Verdict:
+def decide(summaries: Sequence[Summary], place: str = "") -> Verdict:
     """Compare the best split with the best anchor, by the intervals of their medians.
 
+    `place` is the link and how frames came to it, as it is to be told.
     Configurations that are incomplete do not take part, nor those that lose too much (`_fits`), nor
     those whose load was beyond capacity: their times say how long the run was.
     """
+    link = place or next(iter(places(summaries[:1])), "")
     whole = [s for s in summaries if s.complete]
     complete = [s for s in whole if not s.flow.beyond_capacity]
     fit = [s for s in complete if _fits(s)]
     anchors = sorted((s for s in fit if s.is_anchor), key=_median)
     splits = sorted((s for s in fit if not s.is_anchor), key=_median)
     if whole and not complete:
-        sentence = f"On {_place(whole[0])} no configuration keeps up: the load is beyond capacity."
+        sentence = f"On {link} no configuration keeps up: the load is beyond capacity."
         return Verdict(sentence, "", "", None)
     if not complete:
         return Verdict("No configuration was measured completely.", "", "", None)
     if len(complete) == 1:
         only = complete[0]
         sentence = (
-            f"On {_place(only)} {_called(only)} takes {_time(only)} end to end; measure other cuts "
+            f"On {link} {_called(only)} takes {_time(only)} end to end; measure other cuts "
             "and the anchors (@result, @picture) to compare it with."
         )
         return Verdict(sentence, "", only.run_id if fit else "", None)
@@ -87,7 +97,6 @@ def decide(summaries: Sequence[Summary]) -> Verdict:
             "",
             None,
         )
-    link = _place(fit[0])
     if not anchors or not splits:
         best = (anchors or splits)[0]
         return Verdict(
@@ -188,15 +197,6 @@ def _fits(summary: Summary) -> bool:
     if summary.rms_difference_pct is not None:
         return summary.rms_difference_pct <= RMS_ALLOWED_PCT
     return codec.is_lossless(summary.codec)
-
-
-def _place(summary: Summary) -> str:
-    """The link, and how frames came to it."""
-    window, load = summary.setting.window, summary.setting.load
-    if load:
-        return f"{summary.link} with {load}"
-    alone = window in (None, 1)
-    return summary.link if alone else f"{summary.link} with {window} frames in flight"
 
 
 def _price(summary: Summary) -> str:

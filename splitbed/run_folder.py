@@ -50,7 +50,7 @@ class RowWriter:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             _drop_torn_line(self._fd)
         except OSError as error:
-            raise _translated(error, path, 0) from error
+            raise cannot_write(error, path, 0) from error
 
     def write(self, row: AnyRow) -> None:
         """Append one row."""
@@ -61,11 +61,11 @@ class RowWriter:
         try:
             written = os.write(self._fd, line)
         except OSError as error:
-            raise _translated(error, self.path, self.rows) from error
+            raise cannot_write(error, self.path, self.rows) from error
         if written != len(line):
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-            raise _translated(OSError(errno.ENOSPC, "short write"), self.path, self.rows)
+            raise cannot_write(OSError(errno.ENOSPC, "short write"), self.path, self.rows)
         self.rows += 1
 
     def close(self) -> None:
@@ -142,7 +142,7 @@ def _replace(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             scratch.unlink()
-        raise _translated(error, path, 0) from error
+        raise cannot_write(error, path) from error
 
 
 def read_manifest(folder: Path) -> RunManifest:
@@ -217,10 +217,12 @@ class RunFolder:
             return {}
 
 
-def _translated(error: OSError, path: Path, rows: int) -> RecordError:
+def cannot_write(error: OSError, path: Path, rows: int | None = None) -> RecordError:
+    """The error in our terms; `rows` are those that a file of rows keeps."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        kept = "" if rows is None else f" ({rows} rows are safe in it)"
         return StorageFull(
-            f"no space left to write {path} ({rows} rows are safe in it): free some space, or give "
-            "another folder with --out"
+            f"no space left to write {path}{kept}: free some space, or give another folder with "
+            "--out"
         )
     return RecordError(f"cannot write {path}: {error.strerror or error}")

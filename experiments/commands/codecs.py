@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -21,6 +23,12 @@ _KINDS: Final[dict[str, type[Stage]]] = {
     "bytes": ByteStage,
 }
 
+_WIDEST: Final = 100
+_ABOUT: Final = """\
+A codec is one array stage, a symbol stage where that makes symbols, then any byte stages:
+uniform:0.5+ans, quantize:4+zstd:3. In its place may stand auto:1pp, the smallest found within a
+loss (auto:0.5pp,99%: and so much agreement; auto:nmse=0.01: error of the outputs), or @FILE, one
+that `splitbed calibrate --codec` planned."""
 _LEARNED: Final = """\
 A pair of networks in the folder NAME beside the model, described by bottleneck.toml: the head
 ends in its encoder, the tail begins with its decoder, and its code crosses instead of the
@@ -40,35 +48,45 @@ def main(argv: Sequence[str]) -> int:
     """Print every stage; an exit code."""
     config.from_command_line(CodecsOptions, argv, command="splitbed codec list", table="run")
     out = sys.stdout
-    out.write(
-        "A codec is one array stage, a symbol stage where that makes symbols, then any byte\n"
-        "stages: uniform:0.5+ans, quantize:4+zstd:3. In its place may stand auto:1pp, the\n"
-        "smallest found within a loss (auto:0.5pp,99%: and so much agreement; auto:nmse=0.01:\n"
-        "error of the outputs), or @FILE, one that `splitbed calibrate --codec` planned.\n"
-    )
+    width = min(_WIDEST, shutil.get_terminal_size().columns)
+    out.write(textwrap.fill(_ABOUT, width) + "\n")
     ours = {**ARRAY_STAGES, **SYMBOL_STAGES, **BYTE_STAGES}
     for stage in ours.values():
-        out.write(_described(stage, ""))
+        out.write(_described(stage, "", width))
     for offered, trouble in extensions():
         if trouble:
-            out.write(
-                f"\n{offered.id}  (cannot be used)\n{_indented(textwrap.fill(trouble, 90))}\n"
-            )
+            out.write(f"\n{offered.id}  (cannot be used)\n{_indented(trouble, width)}\n")
         else:
-            out.write(_described(offered.load(), f"; from {offered.origin}"))
-    out.write("\nlearned:NAME  (before all stages, lossy)\n" + _indented(_LEARNED) + "\n")
+            out.write(_described(offered.load(), f"; from {offered.origin}", width))
+    out.write("\nlearned:NAME  (before all stages, lossy)\n" + _indented(_LEARNED, width) + "\n")
     out.write(f"\nans codes in {implementation()} here.\n")
     return 0
 
 
-def _described(stage: type[Stage], origin: str) -> str:
+def _described(stage: type[Stage], origin: str, width: int) -> str:
     written = stage.id if stage.positional is None else f"{stage.id}:{stage.positional.upper()}"
     kind = next(name for name, face in _KINDS.items() if issubclass(stage, face))
     loss = "lossless" if stage.lossless else "lossy"
     needs = ", needs calibration" if stage.calibrated else ""
-    about = _indented(inspect.cleandoc(stage.__doc__ or ""))
+    about = _indented(inspect.cleandoc(stage.__doc__ or ""), width)
     return f"\n{written}  ({kind} stage, {loss}{needs}{origin})\n{about}\n"
 
 
-def _indented(text: str) -> str:
-    return "\n".join(f"    {line}".rstrip() for line in text.splitlines())
+def _indented(text: str, width: int) -> str:
+    """Paragraphs, filled anew: docstrings are wider than a terminal. Lists stay lists."""
+    filled = []
+    for paragraph in re.split(r"\n\n|(?<=\.)\n(?=`)", text):
+        lines = paragraph.splitlines()
+        if any(line.startswith((" ", "-", "*", ">")) for line in lines):
+            filled.append("\n".join(f"    {line}" for line in lines))
+        else:
+            filled.append(
+                textwrap.fill(
+                    " ".join(lines),
+                    width,
+                    initial_indent="    ",
+                    subsequent_indent="    ",
+                    break_on_hyphens=False,
+                )
+            )
+    return "\n\n".join(filled)

@@ -30,6 +30,7 @@ from netem.relay import left_out
 from splitbed import config
 from splitbed.errors import RecordError, RunIncomplete
 from splitbed.progress import Progress
+from splitbed.run_folder import cannot_write
 from splitbed.task import PICTURE_CUT, RESULT_CUT, models_folder
 
 _FIRST_LAYERS: Final = "stem"
@@ -121,7 +122,7 @@ def main(argv: Sequence[str]) -> int:
                     name = f"[{number}/{len(plans)}] {plan.cut} {plan.planned.codec}"
                     folders.append(_measured(testbed, plan, name, stop, console))
         except OSError as error:
-            raise RecordError(f"cannot use the folder {out}: {error.strerror}") from error
+            raise cannot_write(error, out) from error
         _evaluate(model, plans, folders, held_out)
     found = gather(folders, options.accept_uncertified)
     print_comparison(found.shown, console)

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from experiments.report import gather, write_report
 from experiments.table import print_comparison, print_run
+from experiments.terminal import shown, write_to
 from splitbed import config
 from splitbed.errors import RunIncomplete, UsageError
 from splitbed.run_folder import MANIFEST
@@ -56,9 +57,7 @@ def main(argv: Sequence[str]) -> int:
         print_comparison(summaries, console)
     page = options.out or options.runs[0] / "report.html"
     for verdict in write_report(summaries, page):
-        console.print(f"\n{verdict.sentence}", markup=False, highlight=False)
-        if verdict.outlook:
-            console.print(verdict.outlook, markup=False, highlight=False)
+        write_to(console, "", *map(shown, filter(None, (verdict.sentence, verdict.outlook))))
     sys.stdout.write(f"report: {page}\n")
     sys.stdout.flush()
     found.check()
@@ -82,6 +81,6 @@ def find_runs(places: Sequence[Path]) -> list[Path]:
                 names = ", ".join(sorted(path.name for path in begun)[:3])
                 sys.stderr.write(f"left out: {len(begun)} runs that never started ({names})\n")
     if not found:
-        shown = ", ".join(map(str, places))
-        raise UsageError(f"no run folder (with a {MANIFEST}) was found at {shown}")
+        named = ", ".join(map(str, places))
+        raise UsageError(f"no run folder (with a {MANIFEST}) was found at {named}")
     return found

@@ -8,7 +8,6 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -40,12 +39,14 @@ from splitbed.link import LinkProfile
 from splitbed.load import plan_load
 from splitbed.progress import Progress
 from splitbed.record import RunManifest
+from splitbed.run_folder import cannot_write
 
 
 def main(argv: Sequence[str]) -> int:
     """Run it; an exit code."""
     options = config.from_command_line(RunOptions, argv, command="splitbed run", table="run")
-    quiet = Console(stderr=True, quiet=options.json, highlight=False)
+    # Names are not to be read as markup, and a folder's must not be broken by anything.
+    quiet = Console(stderr=True, quiet=options.json, highlight=False, markup=False, soft_wrap=True)
     profile = find_profile(options.link)
     check_whose_link(options)
     check_batches(options)
@@ -53,9 +54,7 @@ def main(argv: Sequence[str]) -> int:
     plan_load(options, options.frames or 1)
     if not options.edge:
         return _run(options, profile, None, quiet)
-    with contextlib.closing(
-        RemoteLink(profile, options.edge, partial(quiet.print, markup=False))
-    ) as remote:
+    with contextlib.closing(RemoteLink(profile, options.edge, quiet.print)) as remote:
         if options.together:
             return _together(remote, lambda: _run(options, profile, remote, quiet))
         return _run(options, profile, remote, quiet)
@@ -76,7 +75,8 @@ def _run(
         plan = plan_run(model, options, pictures, scratch, quiet)
         run_id = plan.new_run_id()
         folder = options.out / run_id
-        quiet.print(f"link {profile.name}: {describe(profile)}; run folder {folder}")
+        quiet.print(f"link {profile.name}: {describe(profile)}")
+        quiet.print(f"run folder {folder}")
         if choice is not None:
             quiet.print(f"backend {choice.kind}: {choice.why}")
         testbed_options = TestbedOptions(
@@ -96,7 +96,7 @@ def _run(
         )
         with stop_on_signals() as stop:
             if remote is not None:
-                quiet.print(remote.describe(), markup=False)
+                quiet.print(remote.describe())
                 remote.stop = stop
             try:
                 with Testbed(testbed_options, folder) as testbed:
@@ -104,9 +104,7 @@ def _run(
                     manifest = measure(testbed, plan, run_id, stop, progress.update)
                     progress.close()
             except OSError as error:
-                raise RecordError(
-                    f"cannot use the run folder {folder}: {error.strerror}"
-                ) from error
+                raise cannot_write(error, folder) from error
             except LinkError as error:
                 return _interrupted(stop, error)
     try:
@@ -161,9 +159,7 @@ def show(folder: Path, manifest: RunManifest, as_json: bool, accept_uncertified:
         sys.stdout.write(msgspec.json.encode(summary).decode() + "\n")
         sys.stdout.flush()
     else:
-        console = Console()
-        with console:  # in one piece, where several devices write into one log
-            print_run(summary, console)
+        print_run(summary, Console())
     if not summary.complete:
         raise RunIncomplete(
             f"{summary.outcome} ({summary.frames_answered} of {summary.frames_wanted} frames are "

@@ -2,6 +2,6 @@
 
 from splitbed.limits.affinity import parse_cpus, usable_cpus
 from splitbed.limits.held import HeldLimits, Limits
-from splitbed.limits.quota import sweep
+from splitbed.limits.quota import check_quota, sweep
 
-__all__ = ["HeldLimits", "Limits", "parse_cpus", "sweep", "usable_cpus"]
+__all__ = ["HeldLimits", "Limits", "check_quota", "parse_cpus", "sweep", "usable_cpus"]

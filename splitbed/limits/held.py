@@ -39,6 +39,7 @@ class HeldLimits:
             affinity.hold(self._cpus)
         if limits.cpu_quota is not None:
             try:
+                quota.check_quota(limits.cpu_quota)
                 self._group = quota.enter(limits.cpu_quota)
             except BaseException:
                 self.close()

@@ -50,6 +50,18 @@ def parse_quota(cores: float) -> tuple[int, int]:
     return max(_SHORTEST_US, round(cores * period_us)), period_us
 
 
+def check_quota(cores: float) -> None:
+    """UsageError for a share that limits nothing: all that this process may use, and more."""
+    if not hasattr(os, "sched_getaffinity"):
+        return
+    usable = len(os.sched_getaffinity(0))
+    if cores > usable:
+        raise UsageError(
+            f"--cpu-quota {cores:g} limits nothing: this process may use "
+            f"{usable} {'core' if usable == 1 else 'cores'}; give less, or leave it out"
+        )
+
+
 def enter(cores: float, root: Path = Path("/")) -> Group:
     """Put this process, with all its threads, into a new group with that share of a core.
 

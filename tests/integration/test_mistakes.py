@@ -41,6 +41,7 @@ RUN = ("run", GESTURE, "--cut", "layer3")
         ((*RUN, "--frames", "many"), 2, "whole number"),
         ((*RUN, "--load", "single", "--window", "8"), 2, "use --load closed"),
         ((*RUN, "--late", "drop"), 2, "--deadline-ms, too"),
+        ((*RUN, "--cpu-quota", "1000"), 2, "limits nothing"),
         ((*RUN, "--provider", "cuda"), 3, "CUDAExecutionProvider"),
         ((*RUN, "--edge", "127.0.0.1:9"), 4, "127.0.0.1:9"),
         ((*RUN, "--edge", "127.0.0.1:9", "--backend", "kernel"), 2, "link serve --backend"),

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge_node.__main__ import main
+from edge_node.status import duration_text
 from splitbed.engine import Engine
 from splitbed.errors import EdgeUnreachable, SplitbedError, Unauthorised
 from splitbed.host import host_facts, versions
@@ -148,7 +149,7 @@ def test_the_page_shows_models_and_sessions(edge: Node, transport: Transport) ->
     )
     session = transport.open(spec)
     text = page(edge, "/")[1]
-    assert "<tr><td>run-7<td>tiny<td>right<td>split<td>raw+zstd:5<td>CPU" in text
+    assert "<strong>run-7</strong> tiny at right, coded raw+zstd:5, split, tail on CPU<tr>" in text
     session.close()
     assert "No device is connected." in page(edge, "/")[1]
 
@@ -165,16 +166,44 @@ def test_the_page_keeps_account_of_every_session(models: Path) -> None:
         pending = [session.submit(number, sent) for number in range(2)]
         pending.append(session.submit(2, ()))
         replies = [future.result(10) for future in pending]
-        assert eventually(lambda: "<td class=number>3<td class=number>1<td" in page(node, "/")[1])
+        assert eventually(lambda: " s<td>3<td>1<td>" in page(node, "/")[1])
         text = page(node, "/")[1]
         assert "<tr><th>Tails at once<td>3, 0 waiting" in text
         assert "<tr><th>Frames in one run<td>4 at most" in text
         most = max(reply.times.batch for reply in replies)
-        assert f", at most {most}</table>" in text
+        assert f"<td>{most}</table>" in text
+        assert ", 2 in flight at most<tr>" in text
         assert "Not batched" not in text
         session.close()
         transport.close()
         assert node.terminate(within_s=15) == (0, "")
+
+
+def test_the_page_counts_refusals(models: Path) -> None:
+    with Node(*EDGE, "--models", str(models)) as node:
+        transport = GrpcTransport(node.address)
+        spec = spec_for(transport.describe_cut(CutQuestion("tiny", "sum")), model="other")
+        assert "<tr><th>Sessions refused<td>0" in page(node, "/")[1]
+        with pytest.raises(SplitbedError):
+            transport.open(spec)
+        text = page(node, "/")[1]
+        assert "<tr><th>Sessions refused<td>1" in text
+        assert "Audit rows lost" not in text
+        transport.close()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.9, "0 s"),
+        (59.9, "59 s"),
+        (60, "1 min 0 s"),
+        (3_725, "1 h 2 min"),
+        (2 * 86_400 + 59, "2 d 0 h"),
+    ],
+)
+def test_how_long_it_has_run(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
 
 
 def test_the_page_escapes_names(edge: Node, transport: Transport) -> None:
@@ -183,7 +212,7 @@ def test_the_page_escapes_names(edge: Node, transport: Transport) -> None:
     text = page(edge, "/")[1]
     session.close()
     assert "<li><code>&lt;b&gt;&amp;&#x27;&quot;</code></li>" in text
-    assert "<td>&lt;b&gt;&amp;&#x27;&quot;<td>&lt;script&gt;alert(1)&lt;/script&gt;<td>" in text
+    assert "> &lt;b&gt;&amp;&#x27;&quot; at &lt;script&gt;alert(1)&lt;/script&gt;, coded" in text
     assert "<b>" not in text
     assert "<script" not in text
 

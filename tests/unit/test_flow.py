@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.flow import Flow, Load, flow, load_of, queue_growth
+from experiments.frame_plot import given_up_ms
 from experiments.report import write_report
 from experiments.summary import summarise
 from splitbed.record import FrameRecord, RunManifest
@@ -209,8 +210,21 @@ def test_the_report_marks_what_is_beyond_capacity_and_draws_frames(tmp_path: Pat
     text = page.read_text()
     assert text.count("the load was beyond capacity. Its latencies") == 1
     assert "(beyond capacity), 120 frames/s" in text
-    assert text.count("<svg") == 1 + 2 * 2  # bars, and two pictures of each run
+    # Bars of what keeps up and of what does not, and two pictures of each run.
+    assert text.count("<svg") == 2 + 2 * 2
+    assert text.count("queue as long as the run lasts") == 1
+    assert text.count('<br><span class="quiet">120 frames/s</span>') == 3
+    assert 'class="winner"' not in text  # alone under its load, a run wins against nobody
     assert "video recognition" in text
+
+
+def test_a_dropped_frame_is_drawn_where_it_was_given_up() -> None:
+    row = queues.replaced(
+        queues.rows(1, 80)[0],
+        **dict.fromkeys(("preprocess_ns", "head_ns", "encode_ns", "queue_ns"), 2_000_000),
+        wait_ns=50_000_000, window_ns=500_000, rtt_ns=0, status="dropped",
+    )  # fmt: skip
+    assert given_up_ms(row) == 58.5
 
 
 def test_the_manifest_keeps_a_load() -> None:

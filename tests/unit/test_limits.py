@@ -315,3 +315,11 @@ def test_a_limited_device_says_what_that_does_to_its_head(tmp_path: Path) -> Non
     about = files.read_sources("device")
     assert set(about.memory_bytes) == {"before_engine", "after_engine", "after_first_frame"}
     assert any(source.name == "rapl_j" for source in about.sources)
+
+
+def test_a_quota_that_limits_nothing_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"--cpu-quota 1000 limits nothing: .* give less, or"):
+        quota.check_quota(1000)
+    quota.check_quota(0.5)
+    with pytest.raises(UsageError, match="limits nothing"):
+        HeldLimits(Limits(cpu_quota=1000))

@@ -12,6 +12,7 @@ from experiments.availability import Availability
 from experiments.evaluation import Evaluation
 from experiments.flow import Flow, Load
 from experiments.run_facts import Setting
+from experiments.setting import told_apart
 from experiments.statistics import PairedLoss, paired_loss, share
 from experiments.summary import STAGES, Summary
 from experiments.verdict import decide, decide_by_link
@@ -336,6 +337,42 @@ def test_one_verdict_for_each_link_and_model() -> None:
         "slow",
         *["fast"] * 5,
     ]
-    assert "On fast with 8 frames in flight" in found[3].sentence
-    assert "On fast with 30 frames/s" in found[5].sentence
+    assert "On fast for other the cut" in found[2].sentence
+    assert "On fast for net with 8 frames in flight the cut" in found[3].sentence
+    assert "On fast for net with 30 frames/s the cut" in found[5].sentence
     assert decide_by_link([]) == []
+
+
+def test_verdicts_say_what_sets_their_runs_apart() -> None:
+    alone = Setting(1, 1, 0, "cpu")
+    weak = Setting(1, 1, 0, "cpu", cpus="0", cpu_quota=0.5)
+    runs = [
+        summary("a", 20, setting=alone),
+        summary("a", 25, setting=weak),
+        summary("a", 30, setting=Setting(4, 1, 0, "cpu", "offline")),
+        summary("a", 15, setting=Setting(1, 2, 0, "cpu")),
+    ]
+    places = [verdict.sentence.partition(" the cut")[0] for verdict in decide_by_link(runs)]
+    assert places == [
+        "On slow with head on 1 thread",
+        "On slow with the device on core 0 and 0.5 of a core, head on 1 thread",
+        "On slow with all frames due at once, head on 1 thread",
+        "On slow with head on 2 threads",
+    ]
+    found = told_apart(runs[:3])
+    assert found == ["", "the device on core 0 and 0.5 of a core", "all frames due at once"]
+    assert told_apart(runs[:1]) == [""]
+    assert told_apart([]) == []
+
+
+def test_windows_are_told_apart_in_open_loop() -> None:
+    runs = [
+        summary("a", 20, setting=Setting(window, 1, 0, "cpu", load))
+        for window, load in ((2, "30 frames/s"), (4, "30 frames/s"), (8, ""))
+    ]
+    assert told_apart(runs) == [
+        "30 frames/s, 2 in flight at most",
+        "30 frames/s, 4 in flight at most",
+        "8 frames in flight",
+    ]
+    assert told_apart(runs[1:]) == ["30 frames/s", "8 frames in flight"]

@@ -1,0 +1,43 @@
+"""What a run leaves when the disk has no room for its end."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from experiments.measurement import finish
+from splitbed.errors import StorageFull
+from splitbed.run_folder import RunFolder
+from tests.unit import queues
+from tests.unit.test_summary import MANIFEST
+
+
+@pytest.fixture
+def small_disk() -> Iterator[None]:
+    """No file may grow beyond a hundred bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_rows_outlive_a_manifest_that_cannot_be_finished(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = RunFolder(queues.run(tmp_path / "run", queues.rows(30, 80)))
+    first = (folder.folder / "manifest.json").read_bytes()
+    request.getfixturevalue("small_disk")
+    with pytest.raises(StorageFull) as refused:
+        finish(folder, MANIFEST)
+    text = str(refused.value)
+    assert f"30 rows are safe in {folder.frames('device')}: free some space" in text
+    assert (folder.folder / "manifest.json").read_bytes() == first
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_run_that_has_no_rows_yet(tmp_path: Path) -> None:
+    with pytest.raises(StorageFull, match="but 0 rows are safe"):
+        finish(RunFolder(tmp_path), MANIFEST)
