@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from device_node.begun import Begun
 from device_node.clock import EdgeClock
-from device_node.flight import Begun
 from device_node.head import Head
 from device_node.ledger import Ledger
 from device_node.pipeline import Pipeline

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from device_node.flight import Begun
+from device_node.begun import Begun
 from device_node.stages import failed
 from device_node.stopping import Stopping
 from splitbed.errors import FrameTimeout, RecordError, SplitbedError

@@ -21,7 +21,8 @@ from typing import Final
 import msgspec
 
 from device_node.arrivals import due_times
-from device_node.flight import Begun, Flight
+from device_node.begun import Begun
+from device_node.flight import Flight
 from device_node.ledger import Ledger
 from device_node.source import Camera
 from device_node.stages import Stages, failed

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from device_node.begun import Begun
 from device_node.clock import EdgeClock
-from device_node.flight import Begun
 from device_node.head import Head
 from splitbed import codec
 from splitbed.errors import ProtocolViolation, SplitbedError

@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
+from experiments.series import Interval, stream_mean
 from experiments.statistics import Share, clustered_share
-from experiments.streams import Interval, stream_mean
 from splitbed.certificate import LinkCertificate
 from splitbed.percentile import Floats
 from splitbed.record import FrameRecord, RunManifest

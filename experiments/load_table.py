@@ -9,7 +9,7 @@ from rich.table import Table
 
 from experiments.availability import ANSWERED_PCT, UPLOADED_PCT, InTime, frames_needed
 from experiments.flow import Flow, Load
-from experiments.streams import Interval
+from experiments.series import Interval
 from experiments.summary import Summary
 
 _ENDED_BY: Final = {

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from device_node.__main__ import Device, main
-from device_node.flight import Begun, Flight
+from device_node.begun import Begun
+from device_node.flight import Flight
 from device_node.options import DeviceOptions
 from splitbed.errors import FrameTimeout, RunIncomplete, StorageFull, UsageError
 from splitbed.record import EdgeFrameRecord, FrameRecord, ResourceSample

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from device_node.__main__ import Device
+from device_node.begun import Begun
 from device_node.clock import EdgeClock
-from device_node.flight import Begun
 from device_node.frames import FrameLoop
 from device_node.ledger import Ledger
 from device_node.options import DeviceOptions

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from experiments.series import stream_mean
 from experiments.statistics import exact_bounds
-from experiments.streams import stream_mean
 from splitbed.dependence import effective, memory
 from splitbed.latency import stream_percentile
 from splitbed.percentile import percentile
