@@ -55,6 +55,11 @@ def why_no_edge(address: str, roots: Path | None, patience_s: float) -> str:
     try:
         host, port = host_and_port(address)
         sock = socket.create_connection((host, port), 2)
+    except socket.gaierror as error:
+        return (
+            f"no machine is known by the name of the edge at {address} ({error.strerror}): check "
+            "the name, or give a numeric address"
+        )
     except (OSError, UsageError):
         return (
             f"no edge answers{tls} at {address} within {patience_s:g} s: start one with "

@@ -1109,3 +1109,12 @@ def test_a_broken_certificate_is_named(edge: Edge, tmp_path: Path) -> None:
     broken.write_text("no certificate at all")
     with pytest.raises(UsageError, match=r"broken\.pem"):
         GrpcServer(edge.service, "127.0.0.1:0", tls=(broken, broken))
+
+
+def test_an_edge_by_a_name_that_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "create_connection", unknown)
+    with pytest.raises(EdgeUnreachable, match=r"known by the name of the edge at edge\.invalid:1 "):
+        GrpcTransport("edge.invalid:1", connect_timeout_s=0.1)
