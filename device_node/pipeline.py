@@ -145,8 +145,10 @@ class Pipeline:
                 gate.enter()
                 try:
                     self._pass(frame, gate.work)
-                finally:
-                    gate.leave(following)
+                except Exception as error:  # a mistake of ours, in the account of another one
+                    self._ledger.crash = self._ledger.crash or error
+                    frame.over = True
+                gate.leave(following)
 
     def _read(self) -> Begun | None:
         """The next frame with its picture, a little ahead of time; None after the last."""

@@ -53,8 +53,7 @@ MODES: list[dict[str, Any]] = [{}, {"window": 4}, {"load": "rate:200", "window":
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
     yield
-    names = {"read", "preprocess", "head", "send", "finish"}
-    assert not [t for t in threading.enumerate() if t.name in names]
+    assert not [t for t in threading.enumerate() if t.name.startswith(("frames-", "finish"))]
 
 
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:
@@ -351,6 +350,31 @@ def test_a_mistake_of_ours_between_frames_ends_the_run(
     with pytest.raises(KeyError):
         run(edge, options, pictures)
     assert {row.status for row in measured(options)} <= {"ok", "failed:error"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mistake_of_ours_in_the_account_of_a_failed_frame_holds_nobody_up(
+    edge: Edge,
+    pictures: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: dict[str, Any],
+) -> None:
+    failing(monkeypatch, "head", 7, EngineError("no more"))
+    write = RowWriter.write
+
+    def broken(writer: RowWriter, row: FrameRecord | EdgeFrameRecord | ResourceSample) -> None:
+        if isinstance(row, FrameRecord) and row.status.startswith("failed:engine"):
+            raise ZeroDivisionError("a bug in the account")
+        write(writer, row)
+
+    monkeypatch.setattr(RowWriter, "write", broken)
+    options = options_for(tmp_path, **mode, frames=100)
+    with pytest.raises(ZeroDivisionError, match="a bug in the account"):
+        run(edge, options, pictures)
+    rows = list(read_rows(RunFolder(options.out / "mine").frames("device"), FrameRecord))
+    assert {row.status for row in rows} <= {"ok", "failed:error"}
+    assert {*range(7)} <= {row.frame_id for row in rows}
 
 
 @pytest.mark.parametrize("mode", [{}, {"load": "rate:20"}])
