@@ -291,15 +291,21 @@ class Pipeline:
         while (frame := self._landed.get()) is not None:
             start_ns = time.perf_counter_ns()
             self._flight.free()
-            assert frame.reply is not None
             try:
-                row = self._stages.finish(frame, frame.reply.result(), start_ns)
-            except TransportError as lost:
-                self._ledger.lost(frame, lost)
-            except Exception as error:
-                self._ledger.crashed(frame, error)
-            else:
-                self._ledger.keep(row)
+                self._account(frame, start_ns)
+            except Exception as error:  # a mistake of ours, in the account of another one
+                self._ledger.crash = self._ledger.crash or error
+
+    def _account(self, frame: Begun, start_ns: int) -> None:
+        assert frame.reply is not None
+        try:
+            row = self._stages.finish(frame, frame.reply.result(), start_ns)
+        except TransportError as lost:
+            self._ledger.lost(frame, lost)
+        except Exception as error:
+            self._ledger.crashed(frame, error)
+        else:
+            self._ledger.keep(row)
 
 
 class _NotBegun(Exception):

@@ -48,10 +48,9 @@ def plan_run(
     model: PreparedModel, options: RunOptions, pictures: PictureSet, scratch: Path, say: Console
 ) -> RunPlan:
     """Cut, verify, calibrate, and ask the uncut model, before anything is started."""
-    if options.cpus:
-        usable_cpus(options.cpus)
+    held = usable_cpus(options.cpus) if options.cpus else None
     if options.cpu_quota is not None:
-        check_quota(options.cpu_quota)
+        check_quota(options.cpu_quota, held)
     plain = prepare_cut(model, options.cut)
     profile = find_profile(options.link)
     notes: list[str] = []

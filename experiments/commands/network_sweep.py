@@ -19,7 +19,7 @@ from netem.profiles import find_profile, needs_kernel
 from netem.traces import find_trace
 from splitbed import codec, process
 from splitbed.errors import LinkError, RunIncomplete, UsageError
-from splitbed.limits import HeldLimits, Limits, usable_cpus
+from splitbed.limits import HeldLimits, Limits
 from splitbed.load import plan_load
 
 _USAGE: Final = "python -m experiments.commands.network_sweep plan|figures SWEEP.toml FOLDER"
@@ -79,9 +79,7 @@ def _check_load(sweep: Sweep) -> None:
     """Refuse once what no run could be loaded with, and limits that its device cannot have here."""
     options = sweep.options
     plan_load(options, options.frames or 1)
-    if options.cpus:
-        usable_cpus(options.cpus)
-    with HeldLimits(Limits(cpu_quota=options.cpu_quota)):
+    with HeldLimits(Limits(options.cpus or "", options.cpu_quota)):
         pass
 
 

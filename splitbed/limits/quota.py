@@ -11,6 +11,7 @@ import contextlib
 import math
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -50,12 +51,15 @@ def parse_quota(cores: float) -> tuple[int, int]:
     return max(_SHORTEST_US, round(cores * period_us)), period_us
 
 
-def check_quota(cores: float) -> None:
-    """UsageError for a share that limits nothing: all that this process may use, and more."""
+def check_quota(cores: float, cpus: Collection[int] | None = None) -> None:
+    """UsageError for a share that limits nothing: all of the cores that may be used, and more.
+
+    `cpus` are the ones that the process will be held to, None for those that it may use now.
+    """
     if not hasattr(os, "sched_getaffinity"):
         return
-    usable = len(os.sched_getaffinity(0))
-    if cores > usable:
+    usable = len(os.sched_getaffinity(0) if cpus is None else cpus)
+    if cores >= usable:
         raise UsageError(
             f"--cpu-quota {cores:g} limits nothing: this process may use "
             f"{usable} {'core' if usable == 1 else 'cores'}; give less, or leave it out"

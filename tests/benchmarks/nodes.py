@@ -7,6 +7,7 @@ line where it listens (`splitbed.process.announce`). It ends with the benchmark 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -66,10 +67,14 @@ class Program:
         return str(self.ready["address"])
 
     def tell(self, line: str) -> None:
-        """Write a line to its standard input."""
+        """Write a line to its standard input; raises SplitbedError where it has ended."""
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{line}\n".encode())
-        self.process.stdin.flush()
+        try:
+            self.process.stdin.write(f"{line}\n".encode())
+            self.process.stdin.flush()
+        except BrokenPipeError as error:
+            self.finish(_PATIENCE_S)
+            raise TransportError(f"the {self.what} ended before it was told to") from error
 
     def line(self) -> str:
         """Its next line; raises SplitbedError with its last words where there is none."""
@@ -82,7 +87,11 @@ class Program:
 
     def finish(self, within_s: float) -> None:
         """Wait for its own end; raises SplitbedError with its last words where it failed."""
-        if code := self.process.wait(within_s):
+        try:
+            code = self.process.wait(within_s)
+        except subprocess.TimeoutExpired as error:
+            raise TransportError(f"the {self.what} did not end within {within_s:g} s") from error
+        if code:
             words = children.last_words(Path(self._errors.name))
             ending = children.ending(self.process)
             raise from_exit_code(code, f"the {self.what} {ending}: {words}")
@@ -92,7 +101,8 @@ class Program:
 
     def __exit__(self, *_: object) -> None:
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         children.end(self.process, _PATIENCE_S)
         self._errors.close()
 

@@ -71,6 +71,19 @@ def test_a_program_that_ends_without_a_word() -> None:
         program.line()
 
 
+def told(program: Program) -> None:
+    program.process.wait(20)
+    program.tell("go on")
+
+
+def test_a_program_that_ended_before_it_was_told_to() -> None:
+    with Program("server", "-c", "") as program, pytest.raises(TransportError, match="before it w"):
+        told(program)
+    fails = "import sys; sys.stderr.write('no engine today'); sys.exit(3)"
+    with Program("server", "-c", fails) as program, pytest.raises(EngineError, match="no engine t"):
+        told(program)
+
+
 def test_another_tree(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no source tree of splitbed at"):
         Program("server", "-c", "", tree=tmp_path)

@@ -321,5 +321,10 @@ def test_a_quota_that_limits_nothing_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--cpu-quota 1000 limits nothing: .* give less, or"):
         quota.check_quota(1000)
     quota.check_quota(0.5)
+    with pytest.raises(UsageError, match="limits nothing: this process may use 2 cores"):
+        quota.check_quota(2.0, {0, 1})
+    with pytest.raises(UsageError, match="limits nothing: this process may use 1 core;"):
+        quota.check_quota(1.5, {0})
+    quota.check_quota(1.5, {0, 1})
     with pytest.raises(UsageError, match="limits nothing"):
         HeldLimits(Limits(cpu_quota=1000))

@@ -161,6 +161,7 @@ def test_the_sweep_that_comes_with_it(tmp_path: Path, monkeypatch: pytest.Monkey
         ("frames => late = 'drop'\nframes", "^--late drop says what becomes of late frames"),
         ("frames => load = 'single'\nwindow = 4\nframes", "^--load single has one frame in fl"),
         ("frames => cpus = '4000'\nframes", "^--cpus 4000: this process may not use 4000"),
+        ("frames => cpus = '0'\ncpu_quota = 1.5\nframes", "^--cpu-quota 1.5 limits nothing"),
         ("gesture.onnx => other.onnx", "other.onnx needs pictures: say `images = FOLDER`"),
         ('["@picture jpeg:90", "layer3 quantize:4+zstd:3"] => []', "asks for nothing: it needs po"),
     ],
@@ -214,7 +215,7 @@ def test_a_load_and_limits_are_those_of_every_run(sweep: Sweep, write: Write) ->
     )
     assert loaded.conditions == (
         "30 frames/s, evenly; deadline 33 ms, late frames kept; 4 in flight at most; head on 1 "
-        "thread; device held to cores 0"
+        "thread; device held to core 0"
     )
     assert not loaded.measured()[0]
     run_of(loaded, 1)

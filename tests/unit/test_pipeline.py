@@ -353,18 +353,22 @@ def test_a_mistake_of_ours_between_frames_ends_the_run(
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_mistake_of_ours_in_the_account_of_a_failed_frame_holds_nobody_up(
+@pytest.mark.parametrize("stage", ["head", "tail"])
+def test_a_mistake_of_ours_in_the_account_of_a_frame_holds_nobody_up(
     edge: Edge,
     pictures: list[Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     mode: dict[str, Any],
+    stage: str,
 ) -> None:
-    failing(monkeypatch, "head", 7, EngineError("no more"))
+    if stage == "head":
+        failing(monkeypatch, "head", 7, EngineError("no more"))
     write = RowWriter.write
 
     def broken(writer: RowWriter, row: FrameRecord | EdgeFrameRecord | ResourceSample) -> None:
-        if isinstance(row, FrameRecord) and row.status.startswith("failed:engine"):
+        wanted = "failed:engine" if stage == "head" else "ok"
+        if isinstance(row, FrameRecord) and row.frame_id == 7 and row.status == wanted:
             raise ZeroDivisionError("a bug in the account")
         write(writer, row)
 
