@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,14 @@ def test_cores_that_are_not_there_are_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(UsageError, match="--cpus"):
         plan(model, pictures, tmp_path / "scratch", cpus=cpus)
+
+
+def test_a_quota_beyond_the_cores_held_is_refused_before_anything_starts(
+    model: PreparedModel, pictures: Path, tmp_path: Path
+) -> None:
+    core = str(min(os.sched_getaffinity(0)))
+    with pytest.raises(UsageError, match=r"--cpu-quota 1\.5 limits nothing"):
+        plan(model, pictures, tmp_path / "scratch", cpus=core, cpu_quota=1.5)
 
 
 def test_the_command_in_the_manifest_gives_the_same_run(
