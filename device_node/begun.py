@@ -41,5 +41,3 @@ class Begun(msgspec.Struct, eq=False):
     encode_ns: int = 0
     window_ns: int = 0
     queue_ns: int = 0
-    over: bool = False
-    """Nothing more is to be done for it: it has its row, or is submitted no more."""

@@ -53,7 +53,8 @@ MODES: list[dict[str, Any]] = [{}, {"window": 4}, {"load": "rate:200", "window":
 @pytest.fixture(autouse=True)
 def _no_thread_is_left() -> Iterator[None]:
     yield
-    assert not [t for t in threading.enumerate() if t.name.startswith(("frames-", "finish"))]
+    names = {"read", "preprocess", "head", "send", "finish"}
+    assert not [t for t in threading.enumerate() if t.name in names]
 
 
 def options_for(folder: Path, **changes: Any) -> DeviceOptions:
