@@ -4,7 +4,8 @@
 
 Between two stages there is room for one frame, and behind `submit` for those of the window, so
 that no more than `window` + 8 frames exist at once and a slow stage holds up those before it. A
-frame's waits between stages are its `queue_ns`.
+frame's waits between stages are its `queue_ns`. Stages that are over sooner than a thread wakes up
+share one (`device_node.station`).
 """
 
 from __future__ import annotations
