@@ -4,7 +4,8 @@
 
 Between two stages there is room for one frame, and behind `submit` for those of the window, so
 that no more than `window` + 8 frames exist at once and a slow stage holds up those before it. A
-frame's waits between stages are its `queue_ns`.
+frame's waits between stages are its `queue_ns`. Stages that are over sooner than a thread wakes up
+share one (`device_node.station`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from device_node.flight import Flight
 from device_node.ledger import Ledger
 from device_node.source import Camera
 from device_node.stages import Stages, failed
+from device_node.station import Station
 from device_node.stopping import Stopping
 from splitbed.errors import PictureUnreadable, SplitbedError, TransportError
 from splitbed.load import LoadPlan
@@ -40,30 +42,6 @@ _SPIN_NS: Final = 80_000
 
 Stage = Callable[[Begun, int], int]
 """Works on a frame from a time on; when it ended."""
-
-
-class Line:
-    """From one stage to the next, with room for one frame; None is the end.
-
-    Of two queues that Python has in C: `queue.Queue` takes 2 us where this takes 0.3, and as it
-    holds Python's lock meanwhile it holds up the other stages.
-    """
-
-    def __init__(self) -> None:
-        self._frames: queue.SimpleQueue[Begun | None] = queue.SimpleQueue()
-        self._room: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._room.put(None)
-
-    def put(self, frame: Begun | None) -> None:
-        """Hand one over; waits for room."""
-        self._room.get()
-        self._frames.put(frame)
-
-    def get(self) -> Begun | None:
-        """Take one; waits for it."""
-        frame = self._frames.get()
-        self._room.put(None)
-        return frame
 
 
 class Pipeline:
@@ -97,15 +75,17 @@ class Pipeline:
         progress: Callable[[int], None],
     ) -> None:
         """Begin frames until the rule is met, a person stops it, or the run ends early."""
-        read, ready, ran = Line(), Line(), Line()
+        send = Station(self._through(self._send), None)
+        head = Station(self._through(self._stages.head), send)
+        preprocess = Station(self._through(self._due), head)
         threads = [
-            threading.Thread(target=work, args=arguments, name=name, daemon=True)
-            for name, work, arguments in (
-                ("read", self._read, (make, warmup, read)),
-                ("preprocess", self._work, (read, ready, self._due)),
-                ("head", self._work, (ready, ran, self._stages.head)),
-                ("send", self._work, (ran, None, self._send)),
-                ("finish", self._finish, ()),
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (
+                ("read", lambda: self._read(make, warmup, preprocess)),
+                ("preprocess", preprocess.work),
+                ("head", head.work),
+                ("send", send.work),
+                ("finish", self._finish),
             )
         ]
         for thread in threads:
@@ -135,7 +115,7 @@ class Pipeline:
             self._stop.set()
         self._stopping.look(time.perf_counter_ns() - self.load_ns)
 
-    def _read(self, make: Callable[[int], Begun], warmup: int, outlet: Line) -> None:
+    def _read(self, make: Callable[[int], Begun], warmup: int, outlet: Station) -> None:
         """Frames with their pictures, a little ahead of time."""
         camera = Camera()
         try:
@@ -146,11 +126,11 @@ class Pipeline:
                         frame.image = camera.read(frame.path)
                     except PictureUnreadable as error:
                         frame.unreadable = error
-                outlet.put(frame)
+                outlet.bring(frame)
         except Exception as error:  # a mistake of ours
             self._ledger.crash = self._ledger.crash or error
         finally:
-            outlet.put(None)
+            outlet.end()
 
     def _source(self, make: Callable[[int], Begun], warmup: int) -> Iterator[Begun]:
         for number in range(warmup):
@@ -227,18 +207,15 @@ class Pipeline:
         frame.reply.add_done_callback(lambda _: self._land(frame))
         return 0
 
-    def _work(self, inlet: Line, outlet: Line | None, stage: Stage) -> None:
-        """One thread: a stage for frame after frame, each to its end or to its row."""
-        while (frame := inlet.get()) is not None:
+    def _through(self, stage: Stage) -> Callable[[Begun], bool]:
+        def carry(frame: Begun) -> bool:
             try:
-                goes_on = self._pass(frame, stage)
+                return self._pass(frame, stage)
             except Exception as error:  # a mistake of ours, in the account of another one
                 self._ledger.crash = self._ledger.crash or error
-                continue
-            if goes_on and outlet is not None:
-                outlet.put(frame)
-        if outlet is not None:
-            outlet.put(None)
+                return False
+
+        return carry
 
     def _pass(self, frame: Begun, stage: Stage) -> bool:
         """Through one stage; False where a frame's way ends, with its row if it was begun."""

@@ -129,6 +129,7 @@ def test_back_pressure(
     slow: str,
 ) -> None:
     """Whichever stage holds everything up: so many frames are begun, and no more."""
+    monkeypatch.setattr("device_node.station.QUICK_NS", 0)  # else fewer: a thread has several
     # In each of three stages one, before two of them one, the window, and one being finished.
     most = {"preprocess": 1, "head": 3, "encode": 5, "finish": 5 + 4 + 1}[slow]
     alive: list[int] = []
