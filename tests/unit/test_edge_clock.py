@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -232,28 +233,36 @@ def test_an_exchange_is_in_no_frame_s_time(
 
 # --- what comes of it ---------------------------------------------------------------------------
 
+PROFILE = LinkProfile("up", Direction(delay_ns=30 * MS), Direction(delay_ns=10 * MS))
 
-def test_an_offset_and_a_drift_are_found_within_their_bounds(
-    edge: Edge, pictures: list[Path], tmp_path: Path
-) -> None:
-    profile = LinkProfile("up", Direction(delay_ns=30 * MS), Direction(delay_ns=10 * MS))
+
+@contextlib.contextmanager
+def over_a_relay(edge: Edge, clock: Clock) -> Iterator[ShiftedTransport]:
+    """To an edge whose clock is shifted, 30 ms away and 10 ms back."""
     server = GrpcServer(edge.service, "127.0.0.1:0")
-    relay = Relay(profile, "127.0.0.1:0", server.address, seed=1)
-    clock = Clock(7 * S, 180e-6, 10e-6, 0.5, time.perf_counter_ns())
+    relay = Relay(PROFILE, "127.0.0.1:0", server.address, seed=1)
     transport = ShiftedTransport(relay.address, clock)
-    options = options_for(tmp_path, link_delay_ms="30,10", clock_s=0.2)
     try:
-        Device(options).run(transport, pictures, threading.Event())
+        yield transport
     finally:
         transport.close()
         relay.close()
         server.stop(0)
+
+
+def test_an_offset_and_a_drift_are_found_within_their_bounds(
+    edge: Edge, pictures: list[Path], tmp_path: Path
+) -> None:
+    clock = Clock(7 * S, 180e-6, 10e-6, 0.5, time.perf_counter_ns())
+    options = options_for(tmp_path, link_delay_ms="30,10", clock_s=0.2)
+    with over_a_relay(edge, clock) as transport:
+        Device(options).run(transport, pictures, threading.Event())
     manifest, rows = read_manifest(tmp_path / "mine"), rows_of(tmp_path)
     assert manifest.clock is not None
     assert manifest.clock["basis"] == "link delays"
     drift_off_ppm = abs(manifest.clock["drift_ppm"] - 180)
     assert drift_off_ppm <= manifest.clock["drift_error_ppm"] + 10
-    for delays in (LeastDelays(), LeastDelays(*least_delays_ns(profile))):
+    for delays in (LeastDelays(), LeastDelays(*least_delays_ns(PROFILE))):
         history = ClockHistory(exchanges_of(tmp_path), delays)
         assert not history.contradicted
         for row in rows:
@@ -282,18 +291,10 @@ def test_where_the_link_is_never_free_frames_tell_of_the_clock(
     edge: Edge, pictures: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("device_node.clock.TightFrames", lambda: TightFrames(1))
-    server = GrpcServer(edge.service, "127.0.0.1:0")
-    profile = LinkProfile("up", Direction(delay_ns=30 * MS), Direction(delay_ns=10 * MS))
-    relay = Relay(profile, "127.0.0.1:0", server.address, seed=1)
     clock = Clock(-7 * S, -180e-6, 10e-6, 0.5, time.perf_counter_ns())
-    transport = ShiftedTransport(relay.address, clock)
     options = options_for(tmp_path, link_delay_ms="30,10", window=4, frames=40, clock_s=100)
-    try:
+    with over_a_relay(edge, clock) as transport:
         Device(options).run(transport, pictures, threading.Event())
-    finally:
-        transport.close()
-        relay.close()
-        server.stop(0)
     manifest, rows = read_manifest(tmp_path / "mine"), rows_of(tmp_path)
     assert manifest.clock is not None
     assert (manifest.clock["basis"], manifest.clock["exchanges"]) == ("link delays", 18)

@@ -14,13 +14,12 @@ from pathlib import Path
 import pytest
 
 from device_node.__main__ import Device
-from device_node.options import DeviceOptions
 from splitbed.errors import UsageError
 from splitbed.limits import HeldLimits, Limits, parse_cpus, quota, sweep
 from splitbed.record import ResourceSample
 from splitbed.run_folder import RunFolder, read_manifest, read_rows
 from splitbed.transport import InProcessTransport
-from tests.unit.edges import drawn_pictures, edge_over, model_folder
+from tests.unit.edges import device_options, drawn_pictures, edge_over, model_folder
 
 linux = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="control groups are Linux's"
@@ -281,15 +280,12 @@ def test_a_killed_process_leaves_a_group_that_is_swept() -> None:
 @linux
 def test_a_limited_device_says_what_that_does_to_its_head(tmp_path: Path) -> None:
     core = min(os.sched_getaffinity(0))
-    options = DeviceOptions(
-        edge="127.0.0.1:9",
-        model="tiny",
-        cut="right",
-        out=tmp_path / "runs",
-        run_id="mine",
-        cache=tmp_path / "cache",
+    options = device_options(
+        # Long enough for a sample that began among the frames, on a busy machine, too.
+        tmp_path,
         warmup=1,
         frames=4,
+        min_s=1.0,
         cpus=str(core),
         idle_s=0.2,
         sample_s=0.05,
